@@ -1,0 +1,44 @@
+# make demo   compiles the demonstration models and compares them with PyTorch
+# make test   runs the tests
+# make lint   checks format, lint and types
+# make clean  removes what the above made
+#
+# Each creates .venv and installs what it needs on its first run. Another interpreter, folder or
+# build of torch: make demo PYTHON=python3.12 VENV=/tmp/venv TORCH=torch==2.13.0
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Plain "torch" on Linux is the newest CUDA build; this is the release the project is tested with.
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo-installed
+	$(BIN)/tvmlayers demo $(ARGS)
+
+test: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.%-installed: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable ".[$*]" "$(TORCH)"
+	@touch $@
+
+# Debian ships venv apart from python3: say so before a half-made folder is left behind.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "tvmlayers needs Python 3.10 to 3.13, got $$($(PYTHON) --version 2>&1);" \
+		       "name another one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments;" \
+		       "on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,102 @@
+"""`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import cases, specs
+from bench.cases import Case, CaseError
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    kinds = top.add_subparsers(dest="kind", required=True)
+    for kind in cases.KINDS:
+        sub = kinds.add_parser(kind)
+        if kind == "model":
+            sub.add_argument("--name", action="append", help="a model's name; all, if left out")
+            sub.add_argument("--batches", type=_numbers, help="as 1,32,256")
+        sub.add_argument(
+            "--shapes",
+            "--cases",
+            dest="cases",
+            nargs="+",
+            action="extend",
+            metavar="CASE",
+            help=f"{specs.form(kind)}; the public cases, if left out",
+        )
+        if kind != "model":
+            sub.add_argument(
+                "--data",
+                choices=("repeated", "rotated", "both"),
+                default="repeated" if kind == "dense" else "both",
+                help="one index set (or kernel) over and over, many in turn; %(default)s",
+            )
+        _common(sub)
+    return top
+
+
+def _common(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--peers", type=_words, default=["torch"], help="names, or all; default torch")
+    sub.add_argument("--threads", type=_positive, help="of every side; default the physical cores")
+    sub.add_argument("--target", default="native")
+    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    sub.add_argument("--index-dtype", choices=("int32", "int64"), default="int64")
+    sub.add_argument("--seconds", type=float, default=1.5, help="of timing a case; %(default)s")
+    sub.add_argument("--rounds", type=_positive, help="of timing, instead of --seconds")
+    sub.add_argument("--quick", action="store_true", help="a quarter of the time, less certain")
+    sub.add_argument("--no-limits", action="store_true", help="do not measure the machine's limits")
+    sub.add_argument("--json", type=Path, metavar="FILE")
+    sub.add_argument("--plot", type=Path, metavar="FILE", help="bars of the ratios; PNG, SVG, PDF")
+
+
+def chosen(arguments: argparse.Namespace) -> list[Case]:
+    """The cases that the arguments ask for; CaseError where one cannot be read."""
+    kind = arguments.kind
+    if arguments.cases:
+        return [specs.parse(kind, spec) for word in arguments.cases for spec in _words(word)]
+    if kind == "model" and (arguments.name or arguments.batches):
+        names = arguments.name or sorted({case.name for case in cases.public("model")})
+        return [case for name in names for case in cases.models(name, arguments.batches)]
+    return cases.public(kind)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 where every case was timed; 1 where one gave a wrong result; 2 for bad arguments."""
+    arguments = parser().parse_args(argv)
+    try:
+        wanted = chosen(arguments)
+    except CaseError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    from tvmlayers.targets import physical_cores
+
+    arguments.threads = arguments.threads or physical_cores()
+    # Thread pools read these once, as their libraries load: so before anything else is imported.
+    for variable in ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(arguments.threads)
+    from bench.session import Session
+
+    return Session(arguments).run(wanted)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_positive(word) for word in _words(text)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

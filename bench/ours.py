@@ -1,0 +1,174 @@
+"""Our side of a case: the layers, compiled for the target, given the work's weights.
+
+Layers take and give torch tensors, as their peers do; models take and give NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tvmlayers as tl
+from bench.models import DLRM_BAGS, DLRM_BOTTOM, DLRM_NUMBERS, DLRM_TOP, TOWERS
+from bench.timing import Side
+from bench.work import BagWork, DenseWork, EmbeddingWork, ModelWork, Work
+
+NAME = "tvmlayers"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a case is compiled for."""
+
+    target: str
+    threads: int
+    dtype: str = "float32"
+    index_dtype: str = "int64"
+
+
+def prepare(work: Work, settings: Settings) -> tuple[Side, Any]:
+    """Our side of the work, and the compiled model that its calls go to."""
+    if isinstance(work, DenseWork):
+        return _dense(work, settings)
+    if isinstance(work, ModelWork):
+        compiled = _compile(_with_weights(MODELS[work.case.name], work, settings), settings)
+        return Side(NAME, [partial(compiled, *arrays) for arrays in work.inputs]), compiled
+    compiled = _compile(tl.Sequential([_table_layer(work, settings)]), settings)
+    sets = work.indices
+    if isinstance(work, BagWork) and work.case.ragged:
+        pairs = zip(sets, work.offsets, strict=True)
+        calls = [partial(compiled, _tensor(ids), _tensor(starts)) for ids, starts in pairs]
+    else:
+        calls = [partial(compiled, _tensor(ids)) for ids in sets]
+    return Side(NAME, calls), compiled
+
+
+def schedule_sources(compiled: Any) -> list[str]:
+    """Where the schedules of the compiled model's kernels came from, each source once."""
+    return sorted({str(row["schedule"]) for row in compiled.report() if row.get("schedule")})
+
+
+def _compile(model: Any, settings: Settings) -> Any:
+    return tl.compile(model, target=settings.target, threads=settings.threads)
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    return torch.from_numpy(array)
+
+
+def _dense(work: DenseWork, settings: Settings) -> tuple[Side, Any]:
+    case = work.case
+    layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k, dtype=settings.dtype)
+    model = tl.Sequential([layer])
+    layer.set_weights([work.kernels[0], work.bias])
+    compiled = _compile(model, settings)
+    copies = [compiled, *_copies(compiled, len(work.kernels) - 1, settings.threads)]
+    x = _tensor(work.x)
+    return Side(NAME, [partial(copy, x) for copy in copies]), compiled
+
+
+def _copies(compiled: Any, count: int, threads: int) -> list[Any]:
+    """The compiled layer again, with packed weights in memory of their own."""
+    if count == 0:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer.tvml"
+        compiled.save(path)
+        return [tl.load(path, threads=threads) for _ in range(count)]
+
+
+def _table_layer(work: EmbeddingWork | BagWork, settings: Settings) -> Any:
+    case = work.case
+    if isinstance(work, BagWork):
+        layer: Any = tl.EmbeddingBag(case.rows, case.dim, mode=work.case.mode, dtype=settings.dtype)
+    else:
+        layer = tl.Embedding(case.rows, case.dim, input_shape=(), dtype=settings.dtype)
+    layer.set_weights([work.table])
+    return layer
+
+
+class _Layers:
+    """Makes named layers, and remembers them so that their weights can be set."""
+
+    def __init__(self, work: ModelWork, settings: Settings) -> None:
+        self._work = work
+        self.dtype = settings.dtype
+        self.index_dtype = settings.index_dtype
+        self.made: list[Any] = []
+
+    def dense(self, name: str, activation: str | None = None) -> Any:
+        units = self._work.weights[f"{name}.kernel"].shape[1]
+        return self._keep(tl.Dense(units, activation=activation, name=name, dtype=self.dtype))
+
+    def embedding(self, name: str, length: int | None = None) -> Any:
+        shape = self._work.weights[f"{name}.embeddings"].shape
+        return self._keep(tl.Embedding(*shape, input_length=length, name=name, dtype=self.dtype))
+
+    def bag(self, name: str, mode: str) -> Any:
+        shape = self._work.weights[f"{name}.embeddings"].shape
+        return self._keep(tl.EmbeddingBag(*shape, mode=mode, name=name, dtype=self.dtype))
+
+    def _keep(self, layer: Any) -> Any:
+        self.made.append(layer)
+        return layer
+
+
+def _with_weights(build: Callable[[_Layers], Any], work: ModelWork, settings: Settings) -> Any:
+    layers = _Layers(work, settings)
+    model = build(layers)
+    for layer in layers.made:
+        prefix = f"{layer.name}."
+        # The dictionary keeps Keras's order: kernel, then bias.
+        layer.set_weights([w for name, w in work.weights.items() if name.startswith(prefix)])
+    return model
+
+
+def _seed(layers: _Layers) -> Any:
+    ids = tl.Input((10,), dtype=layers.index_dtype, name="ids")
+    hidden = layers.dense("hidden", "relu")(tl.Flatten()(layers.embedding("embedding", 10)(ids)))
+    return tl.Model(ids, layers.dense("output", "softmax")(hidden))
+
+
+def _text(layers: _Layers) -> Any:
+    ids = tl.Input((None,), dtype=layers.index_dtype, name="ids")
+    return tl.Model(ids, layers.dense("output", "softmax")(layers.bag("bag", "mean")(ids)))
+
+
+def _two_tower(layers: _Layers) -> Any:
+    inputs = [tl.Input((), dtype=layers.index_dtype, name=f"{tower}_id") for tower in TOWERS]
+    towers = []
+    for tower, ids in zip(TOWERS, inputs, strict=True):
+        hidden = layers.dense(f"{tower}_hidden", "relu")(layers.embedding(tower)(ids))
+        towers.append(layers.dense(f"{tower}_output")(hidden))
+    return tl.Model(inputs, tl.Activation("sigmoid")(tl.Dot(axes=1)(towers)))
+
+
+def _dlrm(layers: _Layers) -> Any:
+    numbers = tl.Input((DLRM_NUMBERS,), dtype=layers.dtype, name="numbers")
+    indices = [
+        tl.Input((None,), dtype=layers.index_dtype, name=f"indices{bag}")
+        for bag in range(DLRM_BAGS)
+    ]
+    dense = numbers
+    for place in range(len(DLRM_BOTTOM)):
+        dense = layers.dense(f"bottom{place}", "relu")(dense)
+    bags = [layers.bag(f"bag{bag}", "sum")(ids) for bag, ids in enumerate(indices)]
+    top = tl.Concatenate()([dense, tl.DotInteraction()([dense, *bags])])
+    last = len(DLRM_TOP) - 1
+    for place in range(len(DLRM_TOP)):
+        top = layers.dense(f"top{place}", "sigmoid" if place == last else "relu")(top)
+    return tl.Model([numbers, *indices], top)
+
+
+MODELS: dict[str, Callable[[_Layers], Any]] = {
+    "seed": _seed,
+    "text": _text,
+    "two tower": _two_tower,
+    "dlrm": _dlrm,
+}

@@ -1,0 +1,138 @@
+"""Times several sides of one case against each other: interleaved, in many short rounds.
+
+A peer's thread pool goes on spinning after a call and slows whoever comes next, so each change of
+side pauses, then makes one untimed call or block. A call shorter than `BLOCK_SECONDS` is timed in
+blocks of calls. Machines drift within minutes: only the ratios within a round mean anything.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+from bench import stats
+
+PAUSE_SECONDS = 0.02
+BLOCK_SECONDS = 200e-6
+# What a side is timed for in one round; a long call is made MIN_BLOCKS times however long it takes.
+SLICE_SECONDS = 0.012
+MIN_BLOCKS = 3
+WARM_SECONDS = 0.03
+MAX_ROUNDS = 40
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One contender of a case, ready to be called.
+
+    calls: one for each set of inputs, made in turn; each allocates and returns its own result.
+    context: entered around every call, outside the clock (torch.inference_mode).
+    variant: which way the contender took, where it has several ("2-D", "offsets").
+    """
+
+    name: str
+    calls: Sequence[Call]
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to time: about `seconds` for a case, or exactly `rounds`."""
+
+    seconds: float = 1.5
+    rounds: int | None = None
+    min_rounds: int = 5
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one call of a side: a median for each round, and every block's mean."""
+
+    rounds: list[float]
+    blocks: list[float]
+
+    @property
+    def median(self) -> float:
+        return stats.median(self.blocks)
+
+    @property
+    def p99(self) -> float:
+        return stats.percentile(self.blocks, 99)
+
+
+class _Runner:
+    """A side with its place in the rotation and the size of its blocks."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self._turn = cycle(side.calls)
+        with side.context():
+            seconds = self._warm()
+        self.calls = max(1, math.ceil(BLOCK_SECONDS / seconds))
+        block = self.calls * seconds
+        self.blocks = max(MIN_BLOCKS, int(SLICE_SECONDS / block))
+        self.round_seconds = PAUSE_SECONDS + (self.blocks + 1) * block
+
+    def _warm(self) -> float:
+        """Seconds of a call, the shortest of some, once warm."""
+        shortest = math.inf
+        spent = 0.0
+        while spent < WARM_SECONDS or shortest == math.inf:
+            seconds = max(self._time(1), 1e-7)
+            shortest, spent = min(shortest, seconds), spent + seconds
+        return shortest
+
+    def _time(self, calls: int) -> float:
+        block = list(islice(self._turn, calls))
+        begin = time.perf_counter_ns()
+        for call in block:
+            call()
+        return (time.perf_counter_ns() - begin) * 1e-9
+
+    def round(self) -> list[float]:
+        """Seconds of a call in each block of one round."""
+        time.sleep(PAUSE_SECONDS)
+        with self.side.context():
+            self._time(self.calls)
+            return [self._time(self.calls) / self.calls for _ in range(self.blocks)]
+
+
+def measure(sides: Sequence[Side], plan: Plan) -> list[Times]:
+    """The times of each side, in order: all of them in every round, each leading in turn."""
+    runners = [_Runner(side) for side in sides]
+    rounds = plan.rounds
+    if rounds is None:
+        one_round = sum(runner.round_seconds for runner in runners)
+        rounds = min(max(plan.min_rounds, int(plan.seconds / one_round)), MAX_ROUNDS)
+    times = [Times([], []) for _ in sides]
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            first = turn % len(runners)
+            for place in [*range(first, len(runners)), *range(first)]:
+                blocks = runners[place].round()
+                times[place].blocks.extend(blocks)
+                times[place].rounds.append(stats.median(blocks))
+    finally:
+        if collecting:
+            gc.enable()
+    return times
+
+
+def fastest(variants: Sequence[Side]) -> Side:
+    """The variant of one contender that is fastest here, by a short trial."""
+    if len(variants) == 1:
+        return variants[0]
+    times = measure(variants, Plan(seconds=0.2, min_rounds=3))
+    return min(zip(times, variants, strict=True), key=lambda pair: pair[0].median)[1]

@@ -1,0 +1,104 @@
+"""Embedding and dense layers, compiled for the hardware they run on."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from tvmlayers.errors import (
+    ArtifactError,
+    ConfigError,
+    DeviceError,
+    DTypeError,
+    IndexOutOfRangeError,
+    MissingDependencyError,
+    OffsetsError,
+    ShapeError,
+    TargetError,
+    TvmLayersError,
+    UnknownNameError,
+    WeightsError,
+)
+from tvmlayers.layers import (
+    Activation,
+    Concatenate,
+    Dense,
+    Dot,
+    DotInteraction,
+    Dropout,
+    Embedding,
+    EmbeddingBag,
+    Flatten,
+    GlobalAveragePooling1D,
+    Input,
+    Layer,
+    Model,
+    Reshape,
+    Sequential,
+    initializers,
+    load_model,
+)
+
+if TYPE_CHECKING:
+    from tvmlayers.build import compile as compile
+    from tvmlayers.runtime import Compiled as Compiled
+    from tvmlayers.runtime import load as load
+    from tvmlayers.testing import verify as verify
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Compiled": "tvmlayers.runtime",
+    "compile": "tvmlayers.build",
+    "load": "tvmlayers.runtime",
+    "verify": "tvmlayers.testing",
+}
+"""Public names that live in heavy modules: imported when first asked for."""
+
+__all__ = [
+    "Activation",
+    "ArtifactError",
+    "Compiled",
+    "Concatenate",
+    "ConfigError",
+    "DTypeError",
+    "Dense",
+    "DeviceError",
+    "Dot",
+    "DotInteraction",
+    "Dropout",
+    "Embedding",
+    "EmbeddingBag",
+    "Flatten",
+    "GlobalAveragePooling1D",
+    "IndexOutOfRangeError",
+    "Input",
+    "Layer",
+    "MissingDependencyError",
+    "Model",
+    "OffsetsError",
+    "Reshape",
+    "Sequential",
+    "ShapeError",
+    "TargetError",
+    "TvmLayersError",
+    "UnknownNameError",
+    "WeightsError",
+    "compile",
+    "initializers",
+    "load",
+    "load_model",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tvmlayers' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,195 @@
+"""TVM's runtime library, loaded without the compiler and without torch.
+
+`tvm_ffi` is imported here, once, and only here. By itself it imports torch when it can, which
+takes seconds; torch that comes later works all the same, through DLPack.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.abc
+import importlib.util
+import itertools
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from tvmlayers.errors import ArtifactError, MissingDependencyError
+
+_USER_THREADS = os.environ.get("TVM_NUM_THREADS")
+_loads = itertools.count()
+
+
+# What the import of tvm_ffi brings in and running a model does not need: half of its time.
+_DEFERRED = {
+    "importlib.metadata._adapters",
+    "tvm_ffi.cpp",
+    "tvm_ffi._optional_torch_c_dlpack",
+}
+
+
+class _LeanFinder(importlib.abc.MetaPathFinder):
+    """Hides torch from the imports of one thread, and defers some modules to their first use."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if threading.get_ident() != self.thread:
+            return None
+        if fullname == "torch":
+            raise ModuleNotFoundError("torch is left for later", name="torch")
+        spec = PathFinder.find_spec(fullname, path) if fullname in _DEFERRED else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        return spec
+
+
+def _import_tvm_ffi() -> Any:
+    finder = _LeanFinder()
+    sys.meta_path.insert(0, finder)
+    try:
+        import tvm_ffi
+    except ImportError as error:
+        raise MissingDependencyError(
+            "running a compiled model needs the packages apache-tvm and apache-tvm-ffi; "
+            "pip install tvmlayers brings both"
+        ) from error
+    finally:
+        sys.meta_path.remove(finder)
+    return tvm_ffi
+
+
+ffi: Any = _import_tvm_ffi()
+Tensor: Any = ffi.Tensor
+
+
+def from_array(array: Any) -> Any:
+    """A `tvm_ffi.Tensor` over the memory of a writable array; it keeps the array alive."""
+    return ffi.from_dlpack(array)
+
+
+@functools.cache
+def load_runtime() -> None:
+    """Load libtvm_runtime, once. `import tvm` finds it loaded, before or after this."""
+    # A worker that is pinned shares its core with the same worker of every other caller, and
+    # the calling thread would lose the affinity that its owner gave it.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    os.register_at_fork(after_in_child=_run_serially_after_fork)
+    if "tvm.base" in sys.modules:  # the compiler is here, and has loaded it
+        return
+    spec = importlib.util.find_spec("tvm")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError(
+            "running a compiled model needs TVM's runtime library: pip install apache-tvm"
+        )
+    folders = [
+        os.environ.get("TVM_LIBRARY_PATH"),
+        os.path.join(os.path.dirname(spec.origin), "lib"),
+    ]
+    for folder in filter(None, folders):
+        path = os.path.join(folder, "libtvm_runtime.so")
+        if os.path.exists(path):
+            ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+            return
+    raise MissingDependencyError(
+        f"libtvm_runtime.so is not where the tvm package keeps it ({folders[-1]}); "
+        "reinstall apache-tvm"
+    )
+
+
+def reserve_threads(wanted: int | None, cores: Callable[[], int]) -> int:
+    """How many threads a call may use, having made room for them in TVM's pool.
+
+    wanted: what the caller asked for; None for TVM_NUM_THREADS, else OMP_NUM_THREADS, else
+    `cores()`. A TVM_NUM_THREADS set by the user is a limit. TVM makes one pool for each calling
+    thread at its first parallel call: one that exists already keeps its size, and the work of
+    a larger call is shared among the workers it has.
+    """
+    load_runtime()
+    limit = _positive(_USER_THREADS)
+    if limit:
+        return min(wanted or limit, limit)
+    if _pool.forked:
+        return 1
+    threads = wanted or _positive(os.environ.get("OMP_NUM_THREADS")) or cores()
+    with _pool.lock:
+        if threads > _pool.size:
+            # The size outlives the thread that sets it and the pool that comes with it.
+            setter = threading.Thread(target=_set_pool_size, args=(threads,))
+            setter.start()
+            setter.join()
+            _pool.size = threads
+    return threads
+
+
+class _Pool:
+    """What was told to TVM's thread pool in this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.size = 0
+        self.forked = False
+
+
+_pool = _Pool()
+
+
+def _set_pool_size(threads: int) -> None:
+    big_cores = 1  # TVM's name for the mode; the list of CPUs counts only by its length here
+    configure = ffi.get_global_func("runtime.config_threadpool")
+    configure(big_cores, 0, [str(cpu) for cpu in range(threads)])
+
+
+def _run_serially_after_fork() -> None:
+    """A forked child has TVM's queues but not the workers: it would wait for them for ever."""
+    _pool.lock = threading.Lock()
+    _pool.forked = True
+    _set_pool_size(1)
+
+
+def _positive(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
+
+
+def load_library(library: bytes) -> Any:
+    """The `tvm_ffi.Module` in the bytes of a shared library, without a file where possible."""
+    load_runtime()
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("tvmlayers", os.MFD_CLOEXEC)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(library)
+            return _load_file(f"/proc/self/fd/{_unique_prefix()}{descriptor}")
+        except (OSError, RuntimeError):
+            pass  # no /proc here, or memory files may not be executed: a real file then
+        finally:
+            os.close(descriptor)
+    with tempfile.NamedTemporaryFile(prefix="tvmlayers-", suffix=".so") as file:
+        file.write(library)
+        file.flush()
+        try:
+            return _load_file(file.name)
+        except (OSError, RuntimeError) as error:
+            raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
+
+
+def _unique_prefix() -> str:
+    """Slashes that mean nothing to the kernel, other ones for each load.
+
+    dlopen answers a path it has seen with the library it has, and descriptors are reused.
+    """
+    return format(next(_loads), "b").replace("0", "./").replace("1", "/")
+
+
+def _load_file(path: str) -> Any:
+    load = ffi.get_global_func("ffi.Module.load_from_file.so")  # asks for no ".so" in the name
+    return load(path, "so")

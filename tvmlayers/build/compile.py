@@ -1,0 +1,132 @@
+"""`compile`: the whole way from a model of layers to a callable for one piece of hardware."""
+
+import datetime
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm.ir import GlobalVar, IRModule
+
+import tvmlayers
+from tvmlayers import targets
+from tvmlayers.build import pipeline
+from tvmlayers.build.entries import entry_specs
+from tvmlayers.build.forward import forward_function
+from tvmlayers.build.graph import Kernels, planned, relax_module
+from tvmlayers.build.kernel import core
+from tvmlayers.errors import MissingDependencyError, TargetError
+from tvmlayers.expr.activations import linear
+from tvmlayers.expr.elementwise import elementwise
+from tvmlayers.layers import Layer, Model, as_model
+from tvmlayers.runtime import Compiled
+from tvmlayers.spaces.rows import plain
+
+
+def compile(  # noqa: A001 - the name that users know from torch and Keras
+    model: Model | Layer,
+    target: object = "native",
+    threads: int | None = None,
+    *,
+    example: object = None,
+) -> Compiled:
+    """`model` compiled for `target`: a callable that takes any batch size and never recompiles.
+
+    target: a name of `tvmlayers targets`, or anything `targets.resolve` takes; threads: how many one
+    call may use, by default the physical cores; example: an array-like (or a tuple of them) for a
+    model whose input shape is not known yet, of which only the shape and dtype are read.
+
+    A model compiled for another machine can be saved there but not called here.
+    """
+    built = as_model(model, example)
+    resolved = targets.resolve(target)
+    module, manifest, arena = _lower(built, resolved)
+    library = tvm.compile(module, target=targets.to_tvm(resolved), tir_pipeline=pipeline.NAME)
+    missing = targets.missing_features(resolved.cpu_flags)
+
+    def get_function(symbol: str) -> Any:
+        if not missing:
+            return library[symbol]
+
+        def refuse(*_: object) -> int:
+            raise TargetError(
+                f"this model was compiled for {resolved.name}, which needs CPU features that this "
+                f"machine lacks: {', '.join(missing)}; save it and load it on such a machine"
+            )
+
+        return refuse
+
+    return Compiled(manifest, get_function, arena, threads, lambda: shared_library(library))
+
+
+def shared_library(module: Any) -> bytes:
+    """The compiled module as a shared library; linking needs a C compiler on this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lib.so"
+        try:
+            module.export_library(str(path))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise MissingDependencyError(
+                "linking a library needs a C compiler such as gcc or clang on the machine that "
+                f"compiles (not where the artefact runs): {error}"
+            ) from error
+        return path.read_bytes()
+
+
+def _lower(model: Model, target: targets.Target) -> tuple[IRModule, dict[str, Any], Any]:
+    """(TIR module, manifest, filled arena) of a built model."""
+    graph = model.graph
+    kernels = Kernels(target)
+    relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
+    relaxed = planned(relaxed)
+    module = IRModule({})
+    copies = _copies(graph.outputs, module)
+    described: list[dict[str, Any]] = []
+    checks: list[list[dict[str, Any]]] = []
+    for entry in entries:
+        function = relaxed[entry.spec.symbol]
+        forward, its_checks = forward_function(
+            function, entry, kernels.by_name(), copies, kernels.arena
+        )
+        module[GlobalVar(entry.spec.symbol)] = forward
+        checks.append(its_checks)
+        described.append(
+            {
+                "symbol": entry.spec.symbol,
+                "inputs": [given.manifest() for given in entry.spec.inputs],
+                "outputs": entry.outputs,
+            }
+        )
+    for lowered in kernels.made.values():
+        for name, private in lowered.kernel.functions.items():
+            module[name] = private
+    manifest = {
+        "format": "tvmlayers",
+        "format_version": 1,
+        "tvmlayers_version": tvmlayers.__version__,
+        "tvm_version": tvm.__version__,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": model.get_config(),
+        "target": target.describe(),
+        "cpu_features": list(target.cpu_flags),
+        "entries": described,
+        "checks": _merged(checks),
+        "weights": kernels.arena.manifest(),
+        "arena_bytes": max(kernels.arena.nbytes, 64),
+        "kernels": [lowered.kernel.report for lowered in kernels.made.values()],
+    }
+    return module, manifest, kernels.arena.fill()
+
+
+def _merged(checks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The checks of all entries. Entries that differ put theirs at the same bits: longest wins."""
+    return max(checks, key=len, default=[])
+
+
+def _copies(outputs: list[Any], module: IRModule) -> dict[str, GlobalVar]:
+    """A plain copy for each output dtype, used where an output is an input or stands twice."""
+    copies: dict[str, GlobalVar] = {}
+    for dtype in {tensor.dtype for tensor in outputs}:
+        copies[dtype], function = core(f"copy_{dtype}", elementwise(linear, dtype), plain)
+        module[copies[dtype]] = function
+    return copies

@@ -1,0 +1,118 @@
+"""Small words for writing private functions: pointers, calls, branches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tvm import te, tirx
+from tvm.ir import Expr, GlobalVar, PrimType
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import Buffer, PrimFunc, Var
+from tvm.tirx.script.builder import ir as T
+
+from tvmlayers.build.private import pointer_type
+
+INT32, INT64 = PrimType("int32"), PrimType("int64")
+
+
+def i64(value: Expr | int) -> Expr:
+    """`value` as int64."""
+    return tirx.const(value, "int64") if isinstance(value, int) else tirx.Cast("int64", value)
+
+
+def i32(value: Expr | int) -> Expr:
+    """`value` as int32."""
+    return tirx.const(value, "int32") if isinstance(value, int) else tirx.Cast("int32", value)
+
+
+def argument(name: str, kind: str) -> Var:
+    """A parameter of the function being written: kind "int64", "int32" or "*dtype" for a pointer."""
+    made = Var(name, pointer_type(kind[1:]) if kind.startswith("*") else kind)
+    return T.arg(name, made)
+
+
+def offset(pointer: Var, elements: Expr | int) -> Expr:
+    """`pointer` moved on by `elements`."""
+    if isinstance(elements, int) and elements == 0:
+        return pointer
+    return tirx.address_of(view(pointer)[i64(elements) if isinstance(elements, int) else elements])
+
+
+def call(function: GlobalVar, *arguments: Expr) -> None:
+    """Call a private function as a statement."""
+    T.evaluate(invoke(function, *arguments))
+
+
+def invoke(function: GlobalVar, *arguments: Expr) -> Expr:
+    """A call of a private function as an expression."""
+    return T._call_global(function, *arguments)  # noqa: SLF001 - what the script parser calls
+
+
+def private(body: Callable[[], None]) -> PrimFunc:
+    """The private int32 function that `body` writes with `T` and the words of this module."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True, private=True):
+            T.func_attr({"tvmlayers.private": True})
+            T.func_ret(INT32)
+            body()
+            T.Return(tirx.const(0, "int32"))
+    return builder.get()
+
+
+def task_bounds(i: Expr, tasks: Expr, total: Expr) -> tuple[Expr, Expr]:
+    """The half-open part of `total` that task i of `tasks` does; parts differ by one at most."""
+    first = te.indexdiv(i64(i) * total, i64(tasks))
+    last = te.indexdiv((i64(i) + i64(1)) * total, i64(tasks))
+    return first, last
+
+
+def ceil_div(a: Expr, b: int) -> Expr:
+    """a / b rounded up."""
+    return te.indexdiv(a + i64(b - 1), i64(b))
+
+
+def chain(branches: Sequence[tuple[Expr | None, Callable[[], None]]]) -> None:
+    """if / else if / else; the last branch's condition is None."""
+    (condition, write), *rest = branches
+    if condition is None:
+        write()
+        return
+    with T.If(condition):
+        with T.Then():
+            write()
+        with T.Else():
+            chain(rest)
+
+
+@contextmanager
+def loop(first: Expr, last: Expr) -> Iterator[Expr]:
+    """A serial loop over first..last-1."""
+    with T.serial(first, last) as i:
+        yield i
+
+
+def when(condition: Expr, write: Callable[[], None]) -> None:
+    """`write` only where `condition` holds."""
+    with T.If(condition), T.Then():
+        write()
+
+
+def bound(value: Expr) -> Expr:
+    """`value` computed here and named."""
+    return T.Bind(value)
+
+
+def view(pointer: Var) -> Buffer:
+    """What `pointer` points at, to be indexed from its first element."""
+    dtype = str(pointer.ty.element_type.dtype)
+    return T.decl_buffer((i64(1),), dtype, data=pointer, layout=None)
+
+
+def store(pointer: Var, value: int) -> None:
+    """Store a constant where `pointer` points."""
+    buffer = view(pointer)
+    T.buffer_store(buffer, tirx.const(value, str(buffer.dtype)), [i64(0)])
+
+
+def half(value: Expr) -> Expr:
+    """value / 2 for an even number."""
+    return te.indexdiv(value, i64(2))

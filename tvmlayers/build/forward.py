@@ -1,0 +1,201 @@
+"""One host function for each entry point: the planned Relax function without its virtual machine.
+
+A Relax function in destination-passing style is a straight line of allocations and calls. Written
+out as one PrimFunc it costs the caller a single call: the arguments are checked once, kernels get
+bare pointers, intermediates come from the thread's workspace pool.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tvm import relax, tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import PrimFunc, Var
+from tvm.tirx.script.builder import ir as T
+from tvm_ffi import structural_map
+
+from tvmlayers.build import emit
+from tvmlayers.build.graph import COPY, EntryFunction, extent
+from tvmlayers.build.kernels import Lowered, elements
+from tvmlayers.build.weights import ArenaPlan
+
+
+def forward_function(
+    planned: relax.Function,
+    entry: EntryFunction,
+    kernels: dict[str, Lowered],
+    copies: dict[str, Any],
+    arena: ArenaPlan,
+) -> tuple[PrimFunc, list[dict[str, Any]]]:
+    """`f(*inputs, *outputs, arena, threads) -> status` of one entry, and its checks.
+
+    Bit i of the status is set when check i of the list failed.
+    """
+    writer = _Writer(planned, entry, kernels, copies, arena)
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(entry.spec.symbol)
+            T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
+            T.func_ret(emit.INT64)
+            writer.write()
+    return builder.get(), writer.checks
+
+
+class _Writer:
+    def __init__(
+        self,
+        planned: relax.Function,
+        entry: EntryFunction,
+        kernels: dict[str, Lowered],
+        copies: dict[str, Any],
+        arena: ArenaPlan,
+    ) -> None:
+        self.planned, self.entry, self.kernels = planned, entry, kernels
+        self.copies, self.arena = copies, arena
+        self.symbols: dict[str, Var] = {}
+        self.pointers: dict[Any, Expr] = {}
+        self.alias: dict[Any, Any] = {}
+        self.shapes: dict[Any, list[Expr]] = {}
+        self.inputs: dict[Any, int] = {}
+        self.checks: list[dict[str, Any]] = []
+
+    def write(self) -> None:
+        """The body: arguments, then every binding of the Relax function in turn."""
+        inputs = self._arguments()
+        outputs = [
+            self._tensor(f"out{i}", o["shape"], o["dtype"])
+            for i, o in enumerate(self.entry.outputs)
+        ]
+        arena = T.arg("arena", T.buffer((max(self.arena.nbytes, 64),), "uint8", align=64))
+        self.threads = T.arg("threads", Var("threads", "int32"))
+        for position, (param, buffer) in enumerate(zip(self.planned.params, inputs, strict=False)):
+            self._define(param, buffer.data, self.entry.spec.inputs[position].dims)
+            self.inputs[param] = position
+        for param, name in zip(self.planned.params[len(inputs) :], self.entry.weights, strict=True):
+            start = tirx.const(self.arena.offsets[name], "int64")
+            self.pointers[param] = tirx.address_of(arena[start])
+        self._bind_outputs(outputs)
+        flags = self._flags()
+        for binding in self._bindings():
+            self._write_binding(binding, flags)
+        status: Expr = tirx.const(0, "int64")
+        if flags is not None:
+            for i in range(len(self.checks)):
+                status = status + (tirx.Cast("int64", flags[i]) << tirx.const(i, "int64"))
+        T.Return(status)
+
+    def _arguments(self) -> list[Any]:
+        return [
+            self._tensor(given.name, given.dims, given.dtype) for given in self.entry.spec.inputs
+        ]
+
+    def _tensor(self, name: str, dims: Sequence[int | str], dtype: str) -> Any:
+        shape = [extent(dim, self.symbols) for dim in dims]
+        return T.arg(name, T.buffer(shape, dtype, align=np.dtype(dtype).itemsize))
+
+    def _bindings(self) -> list[Any]:
+        return [b for block in self.planned.body.blocks for b in block.bindings]
+
+    def _define(self, var: Any, pointer: Expr, dims: Sequence[int | str]) -> None:
+        self.pointers[var] = pointer
+        self.shapes[var] = [extent(dim, self.symbols) for dim in dims]
+
+    def _root(self, var: Any) -> Any:
+        while var in self.alias:
+            var = self.alias[var]
+        return var
+
+    def _bind_outputs(self, outputs: list[Any]) -> None:
+        """Let the kernels that make the results write into the caller's buffers."""
+        for binding in self._bindings():
+            value = binding.value
+            if isinstance(value, relax.Var):
+                self.alias[binding.var] = value
+            elif isinstance(value, relax.Call) and _op_name(value) == "relax.reshape":
+                self.alias[binding.var] = value.args[0]
+        result = self.planned.body.body
+        results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
+        for var, buffer in zip(results, outputs, strict=True):
+            self.pointers[self._root(var)] = buffer.data
+
+    def _flags(self) -> Any:
+        for binding in self._bindings():
+            name = _kernel_name(binding.value)
+            if name in self.kernels:
+                self.checks += self._checks_of(binding.value, self.kernels[name])
+        if not self.checks:
+            return None
+        flags = T.alloc_buffer((len(self.checks),), "int32")
+        for i in range(len(self.checks)):
+            T.buffer_store(flags, tirx.const(0, "int32"), [i])
+        self.next_flag = 0
+        return flags
+
+    def _checks_of(self, call: relax.Call, lowered: Lowered) -> list[dict[str, Any]]:
+        checks = []
+        for check in lowered.kernel.checks:
+            argument = 1 if check["kind"] == "offsets" else 0
+            position = self.inputs[self._root(call.args[argument])]
+            extra = {"input": position}
+            if check["kind"] == "offsets":
+                extra["indices_input"] = self.inputs[self._root(call.args[0])]
+            checks.append({**check, **extra})
+        return checks
+
+    def _write_binding(self, binding: Any, flags: Any) -> None:
+        var, value = binding.var, binding.value
+        if not isinstance(value, relax.Call):
+            return
+        op = _op_name(value)
+        if op == "relax.memory.alloc_storage":
+            (nbytes,) = [self._known(size) for size in value.args[0].values]
+            storage = T.alloc_buffer((nbytes,), "uint8")
+            self.pointers[var] = storage.data
+        elif op in ("relax.memory.alloc_tensor", "relax.builtin.alloc_tensor"):
+            self._alloc_tensor(var, value, op)
+        elif op is None and _kernel_name(value) is not None:
+            self._call_kernel(value, flags)
+
+    def _alloc_tensor(self, var: Any, call: relax.Call, op: str) -> None:
+        if var in self.pointers:  # a result: the caller's buffer
+            return
+        dtype = str(var.ty.dtype)
+        if op == "relax.memory.alloc_tensor":
+            self.pointers[var] = self.pointers[call.args[0]]
+            return
+        shape = [self._known(size) for size in call.args[0].values]
+        self.pointers[var] = T.alloc_buffer((elements(shape),), dtype).data
+
+    def _call_kernel(self, call: relax.Call, flags: Any) -> None:
+        name = _kernel_name(call)
+        pointers = [self.pointers[self._root(argument)] for argument in call.args]
+        shapes = [self._shape(argument) for argument in call.args]
+        if name == COPY:
+            dtype = str(call.args[0].ty.dtype)
+            emit.call(self.copies[dtype], *pointers, elements(shapes[0]))
+            return
+        kernel = self.kernels[str(name)].kernel
+        for _ in kernel.checks:
+            pointers.append(tirx.address_of(flags[self.next_flag]))
+            self.next_flag += 1
+        emit.call(kernel.entry, *pointers, *kernel.scalars(shapes), self.threads)
+
+    def _shape(self, var: Any) -> list[Expr]:
+        return [self._known(size) for size in var.ty.shape.values]
+
+    def _known(self, size: Expr) -> Expr:
+        """A size in the symbols of this function, which go by the same names."""
+        return structural_map(size, (Var, lambda var: self.symbols.get(var.name, var)))
+
+
+def _op_name(call: relax.Call) -> str | None:
+    op = call.op
+    return str(op.name) if hasattr(op, "name") and not isinstance(op, relax.ExternFunc) else None
+
+
+def _kernel_name(value: Any) -> str | None:
+    if isinstance(value, relax.Call) and isinstance(value.op, relax.ExternFunc):
+        return str(value.op.global_symbol)
+    return None

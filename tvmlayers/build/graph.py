@@ -1,0 +1,165 @@
+"""A whole model as one Relax module: a function for each entry point, a call for each kernel.
+
+Relax infers the shapes and plans the memory; what comes out is a straight line of calls in
+destination-passing style, which `forward` turns into one host function.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.ir import Expr, IRModule
+from tvm.relax import transform
+
+from tvmlayers.build.entries import EntryInput, EntrySpec, uses
+from tvmlayers.build.kernels import Lowered, Use, is_view, lower
+from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.layers.graph import Graph, SymbolicTensor
+from tvmlayers.targets import Target
+
+
+class Kernels:
+    """The kernels of a model, each made once and shared by the entry points that can."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.arena = ArenaPlan()
+        self.made: dict[tuple[object, ...], Lowered] = {}
+
+    def of(self, use: Use) -> Lowered:
+        """The kernel of one use of a layer."""
+        masks = tuple(t.mask_of is not None for t in use.inputs)
+        shapes = tuple(t.shape for t in use.inputs)
+        dtypes = tuple(use.dtype(i) for i in range(len(use.inputs)))
+        by_index = any(masks) or any(t.dtype.startswith(("int", "uint")) for t in use.inputs)
+        key = (
+            id(use.layer),
+            use.roles,
+            shapes[0][1:] if by_index and not use.layer.weights else shapes if not use.layer.weights else (),
+            masks,
+            dtypes,
+            use.index_dtype if by_index else None,
+        )
+        if key not in self.made:
+            self.made[key] = lower(use, f"k{len(self.made)}_{use.layer.name}", self.target, self.arena)
+        return self.made[key]
+
+    def by_name(self) -> dict[str, Lowered]:
+        """The kernels by the names under which Relax calls them."""
+        return {lowered.kernel.name: lowered for lowered in self.made.values()}
+
+
+COPY = "copy"
+
+
+@dataclass
+class EntryFunction:
+    """One entry point in Relax: its inputs, and weights in the order of its parameters."""
+
+    spec: EntrySpec
+    weights: list[str] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def relax_module(
+    graph: Graph, entries: Sequence[EntrySpec], kernels: Kernels
+) -> tuple[IRModule, list[EntryFunction]]:
+    """The module with one function for each entry, and what the functions' parameters are."""
+    builder = relax.BlockBuilder()
+    functions = [_emit_entry(builder, graph, spec, kernels) for spec in entries]
+    return builder.finalize(), functions
+
+
+def planned(module: IRModule) -> IRModule:
+    """`module` with calls in destination-passing style and memory shared between values."""
+    return tvm.transform.Sequential(
+        [
+            transform.RemovePurityChecking(),
+            transform.CallTIRRewrite(),
+            transform.StaticPlanBlockMemory(),
+        ]
+    )(module)
+
+
+def _emit_entry(
+    builder: relax.BlockBuilder, graph: Graph, spec: EntrySpec, kernels: Kernels
+) -> EntryFunction:
+    function = EntryFunction(spec)
+    symbols: dict[str, tirx.Var] = {}
+    values: dict[int, Any] = {}
+    params = []
+    for given in spec.inputs:
+        param = relax.Var(given.name, _type(given.dims, given.dtype, symbols))
+        params.append(param)
+        values[id(given)] = param
+        if given.tensor is not None:
+            values[id(given.tensor)] = param
+    lowered = [
+        (use, inputs, None if is_view(use) else kernels.of(use))
+        for use, inputs in uses(graph, spec)
+    ]
+    weights: dict[str, Any] = {}
+    for _, _, made in lowered:
+        for name in made.weights if made is not None else ():
+            if name not in weights:
+                size = kernels.arena.size(name)
+                weights[name] = relax.Var(f"w{len(weights)}", _type((size,), kernels.arena.dtype(name), symbols))
+    function.weights = list(weights)
+    with builder.function(spec.symbol, [*params, *weights.values()]):
+        for use, inputs, made in lowered:
+            dims = spec.dims(use.output)
+            if made is None:
+                source = values[id(inputs[0])]
+                shape = relax.ShapeExpr([extent(d, symbols) for d in dims])
+                values[id(use.output)] = builder.emit(relax.op.reshape(source, shape))
+                continue
+            masks = [t for t in made.inputs if t not in use.inputs]
+            arguments = [values[id(i)] for i in [*inputs, *masks]]
+            arguments += [weights[name] for name in made.weights]
+            result = _type(dims, use.output.dtype, symbols)
+            call = relax.op.call_dps_packed(made.kernel.name, relax.Tuple(arguments), result)
+            values[id(use.output)] = builder.emit(call)
+        results = []
+        for tensor in graph.outputs:
+            dims = spec.dims(tensor)
+            shape = _type(dims, tensor.dtype, symbols)
+            copied = relax.op.call_dps_packed(COPY, relax.Tuple([values[id(tensor)]]), shape)
+            results.append(builder.emit(copied) if _needs_copy(tensor, graph) else values[id(tensor)])
+            function.outputs.append(
+                {"name": tensor.name, "shape": list(dims), "dtype": tensor.dtype}
+            )
+        builder.emit_func_output(results[0] if len(results) == 1 else relax.Tuple(results))
+    return function
+
+
+def _needs_copy(tensor: SymbolicTensor, graph: Graph) -> bool:
+    """Whether an output shares its memory with an input or with an output before it."""
+    root = _root(tensor)
+    before = graph.outputs[: next(i for i, t in enumerate(graph.outputs) if t is tensor)]
+    return root.node is None or any(_root(other) is root for other in before)
+
+
+def _root(tensor: SymbolicTensor) -> SymbolicTensor:
+    while tensor.node is not None and is_view(
+        Use(tensor.node.layer, tensor.node.inputs, tensor.node.roles, tensor, "int64")
+    ):
+        tensor = tensor.node.inputs[0]
+    return tensor
+
+
+def _type(
+    dims: Sequence[int | str], dtype: str, symbols: dict[str, tirx.Var]
+) -> relax.TensorType:
+    return relax.TensorType([extent(dim, symbols) for dim in dims], dtype)
+
+
+def extent(dim: int | str, symbols: dict[str, tirx.Var]) -> Expr:
+    """An axis as an int64 expression; "n2-1" is the symbol n2 less one."""
+    if isinstance(dim, int):
+        return tirx.const(dim, "int64")
+    name, _, less = dim.partition("-")
+    symbol = symbols.setdefault(name, tirx.Var(name, "int64"))
+    return symbol - tirx.const(int(less), "int64") if less else symbol

@@ -1,0 +1,221 @@
+"""Embedding and EmbeddingBag as kernels: rows shared out among threads, bags walked one by one."""
+
+from typing import Any
+
+from tvm import te, tirx
+from tvm.ir import Expr, GlobalVar
+from tvm.tirx import Var
+
+from tvmlayers import layers, schedule
+from tvmlayers.build import emit
+from tvmlayers.build.kernel import Functions, Kernel, core
+from tvmlayers.build.row_kernels import Pointer, fixed, row_driver
+from tvmlayers.expr.take import bag, take
+from tvmlayers.spaces.lookup import bag_rows, take_rows
+from tvmlayers.targets import Target
+
+
+def take_kernel(
+    name: str, layer: layers.Embedding, index_dtype: str, target: Target
+) -> Kernel:
+    """`f(indices, table, out, [flag], count, threads)`."""
+    rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
+    lanes = target.lanes(dtype)
+    expression = take(rows, width, oob=layer.oob, index_dtype=index_dtype, dtype=dtype)
+    made, function = core(
+        f"{name}_rows",
+        expression,
+        lambda sch: take_rows(
+            sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width, lanes)
+        ),
+        prefetch=schedule.PREFETCH_ROWS,
+        oob=layer.oob,
+    )
+    functions: Functions = {made: function}
+    pointers = [
+        Pointer("indices", index_dtype, fixed(1)),
+        Pointer("table", dtype, fixed(0)),
+        Pointer("out", dtype, fixed(width)),
+        *_flag(layer.oob),
+    ]
+
+    def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
+        emit.call(
+            made,
+            emit.offset(given["indices"], first),
+            given["table"],
+            emit.offset(given["out"], first * emit.i64(width)),
+            *([given["flag"]] if layer.oob == "raise" else []),
+            last - first,
+            scalars["count"] - first,
+        )
+
+    driver = GlobalVar(name)
+    row_bytes = width * target.vector_bytes // lanes
+    functions[driver] = row_driver(
+        pointers, ["count"], lambda _: 2 * row_bytes, schedule.ROW_GRAIN, work
+    )
+    return Kernel(
+        name,
+        driver,
+        functions,
+        scalars=lambda shapes: [_product(shapes[0])],
+        checks=_index_checks(layer),
+        report=_report("embedding", layer, width, row_bytes, index_dtype, lanes),
+    )
+
+
+def bag_kernel(
+    name: str, layer: layers.EmbeddingBag, roles: tuple[str, ...], index_dtype: str, target: Target
+) -> Kernel:
+    """`f(indices, [offsets], [weights], table, out, [flag], bags, total, threads)`.
+
+    Without offsets every bag has total / bags indices. Offsets that do not start at 0, decrease or
+    run past the end set the flag, and such a bag counts as empty.
+    """
+    rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
+    ragged, weighted = "offsets" in roles, "per_sample_weights" in roles
+    lanes = target.lanes(dtype)
+    expression = bag(
+        rows,
+        width,
+        mode=layer.mode,
+        oob=layer.oob,
+        padding_idx=layer.padding_idx,
+        weighted=weighted,
+        index_dtype=index_dtype,
+        dtype=dtype,
+    )
+    made, function = core(
+        f"{name}_bag",
+        expression,
+        lambda sch: bag_rows(
+            sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width, lanes)
+        ),
+        prefetch=schedule.PREFETCH_ROWS,
+        oob=layer.oob,
+    )
+    functions: Functions = {made: function}
+    pointers = [Pointer("indices", index_dtype, fixed(0))]
+    if ragged:
+        pointers.append(Pointer("offsets", index_dtype, fixed(0)))
+    if weighted:
+        pointers.append(Pointer("weights", dtype, fixed(0)))
+    pointers += [Pointer("table", dtype, fixed(0)), Pointer("out", dtype, fixed(width))]
+    pointers += _flag(layer.oob)
+    if ragged:
+        pointers.append(Pointer("offsets_flag", "int32", fixed(0)))
+
+    def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
+        with emit.loop(first, last) as b:
+            start, length = _bag_bounds(given, scalars, b, ragged, layer.include_last_offset)
+            emit.call(
+                made,
+                emit.offset(given["indices"], start),
+                *([emit.offset(given["weights"], start)] if weighted else []),
+                given["table"],
+                emit.offset(given["out"], b * emit.i64(width)),
+                *([given["flag"]] if layer.oob == "raise" else []),
+                length,
+                scalars["total"] - start,
+            )
+
+    driver = GlobalVar(name)
+    row_bytes = width * target.vector_bytes // lanes
+
+    def cost(scalars: dict[str, Var]) -> Expr:
+        entries = te.indexdiv(scalars["total"], te.max(scalars["count"], emit.i64(1)))
+        return (entries + emit.i64(1)) * emit.i64(row_bytes)
+
+    functions[driver] = row_driver(
+        pointers, ["count", "total"], cost, schedule.ROW_GRAIN, work
+    )
+
+    def scalars(shapes: Any) -> list[Expr]:
+        bags = _axis(shapes[1][0] if ragged else shapes[0][0])
+        if ragged and layer.include_last_offset:
+            bags = te.max(bags - emit.i64(1), emit.i64(0))
+        return [bags, _product(shapes[0])]
+
+    checks = _index_checks(layer)
+    if ragged:
+        last = layer.include_last_offset
+        checks += ({"layer": layer.name, "kind": "offsets", "include_last_offset": last},)
+    return Kernel(
+        name,
+        driver,
+        functions,
+        scalars=scalars,
+        checks=checks,
+        report=_report("embedding_bag", layer, width, row_bytes, index_dtype, lanes),
+    )
+
+
+def _bag_bounds(
+    given: dict[str, Var], scalars: dict[str, Var], b: Expr, ragged: bool, with_last: bool
+) -> tuple[Expr, Expr]:
+    """Where bag b begins in the indices, and how many it has, both safe to use."""
+    total = scalars["total"]
+    if not ragged:
+        length = te.indexdiv(total, te.max(scalars["count"], emit.i64(1)))
+        return b * length, length
+    offsets = emit.view(given["offsets"])
+    begin = emit.bound(emit.i64(offsets[b]))
+    following = emit.i64(offsets[b + emit.i64(1)])
+    if with_last:
+        end = emit.bound(following)
+    else:
+        last = b + emit.i64(1) >= scalars["count"]
+        end = emit.bound(te.if_then_else(last, total, following))
+    wrong = tirx.any(begin < 0, end < begin, end > total, tirx.all(b < 1, begin > 0))
+    if with_last:
+        wrong = tirx.any(wrong, tirx.all(b + emit.i64(1) >= scalars["count"], end < total))
+    wrong = emit.bound(wrong)
+    emit.when(wrong, lambda: emit.store(given["offsets_flag"], 1))
+    start = emit.bound(tirx.Select(wrong, emit.i64(0), begin))
+    return start, emit.bound(tirx.Select(wrong, emit.i64(0), end - begin))
+
+
+def _flag(oob: str) -> list[Pointer]:
+    return [Pointer("flag", "int32", fixed(0))] if oob == "raise" else []
+
+
+def _index_checks(layer: layers.Embedding | layers.EmbeddingBag) -> tuple[dict[str, Any], ...]:
+    if layer.oob != "raise":
+        return ()
+    return ({"layer": layer.name, "kind": "index", "rows": layer.input_dim},)
+
+
+def _report(
+    kind: str,
+    layer: layers.Embedding | layers.EmbeddingBag,
+    width: int,
+    row_bytes: int,
+    index_dtype: str,
+    lanes: int,
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "layer": layer.name,
+        "rows": layer.input_dim,
+        "width": width,
+        "dtype": layer.dtype,
+        "index_dtype": index_dtype,
+        "schedule": schedule.SOURCE,
+        "bytes_per_index": row_bytes,
+        "decisions": {
+            **schedule.lookup_decisions(width, lanes),
+            "prefetch_rows": schedule.PREFETCH_ROWS,
+        },
+    }
+
+
+def _axis(axis: Expr | int) -> Expr:
+    return emit.i64(axis) if isinstance(axis, int) else axis
+
+
+def _product(shape: Any) -> Expr:
+    total: Expr = emit.i64(1)
+    for axis in shape:
+        total = total * _axis(axis)
+    return total

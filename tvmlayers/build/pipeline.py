@@ -1,0 +1,51 @@
+"""TVM's standard lowering, with the accumulators of private functions kept on the stack."""
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir import GlobalVar, IRModule
+from tvm.tirx import PrimFunc, Stmt
+from tvm.tirx.compilation_pipeline import register_tir_pipeline
+from tvm_ffi import structural_map
+
+NAME = "tvmlayers"
+
+
+@tvm.transform.module_pass(opt_level=0)
+def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
+    """`mod` where local buffers of fixed size are stack slots, which LLVM turns into registers.
+
+    TVM's own lowering would take anything of 1024 bytes and more from a workspace pool. Larger and
+    symbolic buffers still come from there, for which a function needs to know its device.
+    """
+    zero, cpu = tirx.const(0, "int32"), tirx.const(1, "int32")
+
+    def keep(alloc: tirx.AllocBuffer) -> Stmt:
+        fixed = all(isinstance(extent, int | tirx.IntImm) for extent in alloc.buffer.shape)
+        if alloc.buffer.scope() != "local" or not fixed:
+            return alloc
+        return tirx.AllocBuffer(
+            alloc.buffer, annotations={"disable_lower_builtin": tirx.const(1, "int32")}
+        )
+
+    for name, function in list(mod.functions.items()):
+        if not isinstance(function, PrimFunc):
+            continue
+        body = structural_map(function.body, (tirx.AllocBuffer, keep))
+        if _is_private(name, function):
+            body = tirx.AttrStmt(zero, "device_type", cpu, body)
+            body = tirx.AttrStmt(zero, "device_id", zero, body)
+        mod.update_func(name, function.with_body(body))
+    return mod
+
+
+def _is_private(_name: GlobalVar, function: PrimFunc) -> bool:
+    attrs = function.attrs
+    return attrs is None or "tvmlayers.private" in attrs
+
+
+def _factory() -> tuple[tvm.transform.Pass, object, object]:
+    lower, finalize_host, finalize_device = s_tir.pipeline.default_s_tir_pipeline()
+    return tvm.transform.Sequential([lower, keep_tiles_on_stack]), finalize_host, finalize_device
+
+
+register_tir_pipeline(NAME, _factory)

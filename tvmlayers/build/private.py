@@ -1,0 +1,129 @@
+"""From a scheduled expression to a private function on raw pointers.
+
+A PrimFunc with buffer arguments checks them at every call and assumes that each starts at a multiple
+of 64 bytes. Kernels are called from compiled code that has checked the caller's tensors once, on
+addresses that may be any multiple of the element, so they take bare pointers, which carry no such
+assumption, and sizes. Two things that no tensor expression can say are put in on the way: where a
+result of a tile is stored, and the check and prefetch of a lookup.
+"""
+
+import tvm_ffi
+from tvm import te, tirx
+from tvm.ir import Expr, PointerType, PrimType
+from tvm.tirx import Buffer, PrimFunc, Stmt, Var
+from tvm_ffi import structural_map
+
+from tvmlayers.expr.expression import CheckedRows, Expression
+from tvmlayers.expr.take import is_outside, safe_row
+
+CACHE_LINE = 64
+MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen the stream
+
+
+def pointer_type(dtype: str) -> PointerType:
+    """The type of a pointer to elements of `dtype`."""
+    return PointerType(PrimType(dtype))
+
+
+def private_function(
+    expression: Expression,
+    scheduled: PrimFunc,
+    *,
+    prefetch: int = 0,
+    oob: str = "unchecked",
+    in_place: bool = False,
+) -> PrimFunc:
+    """The scheduled expression as `int32 f(pointers of its tensors, [flag pointer], sizes)`.
+
+    prefetch: how many rows ahead a lookup asks for a row; 0 for not at all.
+    in_place: the result may be one of the inputs.
+    Where the lookup reports indices outside the table, the int32 behind the flag pointer is set to 1.
+    """
+    body = scheduled.body
+    buffers = list(scheduled.params)[: len(expression.tensors)]
+    if expression.store_map is not None:
+        body, buffers[-1] = _store_elsewhere(expression, body, buffers[-1])
+    pointers = [Var(f"{buffer.name}_ptr", pointer_type(buffer.dtype)) for buffer in buffers]
+    declared: list[Stmt] = [
+        tirx.DeclBuffer(buffer, data=pointer)
+        for buffer, pointer in zip(buffers, pointers, strict=True)
+    ]
+    if expression.checked is not None:
+        flag = tirx.decl_buffer((1,), "int32", name="flag", layout=None)
+        body = _guard_rows(expression, expression.checked, buffers, body, flag, prefetch, oob)
+        if expression.checked.flag:
+            pointers.append(Var("flag_ptr", pointer_type("int32")))
+            declared.append(tirx.DeclBuffer(flag, data=pointers[-1]))
+    body = tirx.SeqStmt([*declared, body, tirx.stmt.Return(tirx.const(0, "int32"))])
+    function = PrimFunc([*pointers, *expression.sizes], body, ret_type=PrimType("int32"))
+    return function.with_attr({"tirx.noalias": not in_place, "s_tir": True})
+
+
+def _store_elsewhere(
+    expression: Expression, body: Stmt, computed: Buffer
+) -> tuple[Stmt, Buffer]:
+    """`body` with the stores into the computed result sent through the expression's store map."""
+    stored = tirx.decl_buffer(expression.store_shape, computed.dtype, name="result", layout=None)
+    store_map = expression.store_map
+    assert store_map is not None
+
+    def redirect(store: tirx.BufferStore) -> Stmt:
+        if not store.buffer.same_as(computed):
+            return store
+        return tirx.BufferStore(stored, store.value, store_map(list(store.indices)))
+
+    return structural_map(body, (tirx.BufferStore, redirect)), stored
+
+
+def _guard_rows(
+    expression: Expression,
+    checked: CheckedRows,
+    buffers: list[Buffer],
+    body: Stmt,
+    flag: Buffer,
+    prefetch: int,
+    oob: str,
+) -> Stmt:
+    """`body` with a check and a prefetch beside every store of a row number."""
+    by_name = {
+        tensor.op.name: buffer
+        for tensor, buffer in zip(expression.tensors, buffers, strict=True)
+    }
+    indices, table = by_name["indices"], by_name["table"]
+
+    def guard(store: tirx.BufferStore) -> Stmt:
+        if not store.buffer.name.startswith(checked.stage):
+            return store
+        (i,) = store.indices
+        stages: list[Stmt] = []
+        if prefetch:
+            ahead = te.min(i + prefetch, checked.count - 1)
+            stages += _prefetch_row(table, safe_row(indices[ahead], checked.rows, oob))
+        if checked.flag:
+            index = tirx.Cast("int64", indices[i])
+            mark = tirx.BufferStore(flag, tirx.const(1, "int32"), [0])
+            stages.append(tirx.IfThenElse(is_outside(index, checked.rows), mark, None))
+        return tirx.SeqStmt([*stages, store]) if stages else store
+
+    return structural_map(body, (tirx.BufferStore, guard))
+
+
+def _prefetch_row(table: Buffer, row: Expr) -> list[Stmt]:
+    """Statements that ask for the first cache lines of a row of `table`, to be read once."""
+    itemsize = tvm_ffi.dtype(str(table.dtype)).bits // 8
+    width = int(table.shape[1])
+    lines = min(-(-width * itemsize // CACHE_LINE), MOST_LINES)
+    read, keep, data = (tirx.const(n, "int32") for n in (0, 3, 1))
+    return [
+        tirx.Evaluate(
+            tirx.call_llvm_intrin(
+                "void",
+                "llvm.prefetch",
+                tirx.address_of(table[row, line * (CACHE_LINE // itemsize)]),
+                read,
+                keep,
+                data,
+            )
+        )
+        for line in range(lines)
+    ]

@@ -1,0 +1,84 @@
+"""Kernels that go over independent rows: one driver that shares the rows out among threads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import te
+from tvm.ir import Expr, GlobalVar
+from tvm.tirx import PrimFunc, Var
+from tvm.tirx.script.builder import ir as T
+
+from tvmlayers.build import emit
+
+Scalars = dict[str, Var]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A pointer argument: its dtype, and how many elements one row moves it on (0: shared)."""
+
+    name: str
+    dtype: str
+    step: Callable[[Scalars], Expr | int]
+
+
+def fixed(elements: int) -> Callable[[Scalars], int]:
+    """A step that is known when the kernel is made."""
+    return lambda _: elements
+
+
+Work = Callable[[dict[str, Var], Scalars, Expr, Expr], None]
+
+
+def row_driver(
+    pointers: Sequence[Pointer],
+    scalar_names: Sequence[str],
+    row_cost: Callable[[Scalars], Expr | int],
+    grain: int,
+    work: Work,
+) -> PrimFunc:
+    """`driver(pointers, scalars, threads)`: `work` on rows 0..count-1, in parallel when it pays.
+
+    scalar_names: the first is "count", the rows. row_cost: the work of a row in the unit of `grain`,
+    the least work worth a thread's while.
+    """
+
+    def body() -> None:
+        given = {p.name: emit.argument(p.name, f"*{p.dtype}") for p in pointers}
+        scalars = {name: emit.argument(name, "int64") for name in scalar_names}
+        threads = emit.argument("threads", "int32")
+        count = scalars["count"]
+        cost = row_cost(scalars)
+        total = count * (emit.i64(cost) if isinstance(cost, int) else cost)
+        useful = te.indexdiv(total, emit.i64(grain))
+        tasks = te.max(te.min(te.min(emit.i64(threads), useful), count), emit.i64(1))
+
+        def everything() -> None:
+            work(given, scalars, emit.i64(0), count)
+
+        def shared_out() -> None:
+            with T.parallel(0, emit.i32(tasks)) as i:
+                first, last = emit.task_bounds(i, tasks, count)
+                work(given, scalars, first, last)
+
+        emit.chain([(tasks <= emit.i64(1), everything), (None, shared_out)])
+
+    return emit.private(body)
+
+
+def call_core(core: GlobalVar, pointers: Sequence[Pointer], extra: Sequence[str] = ()) -> Work:
+    """Work that calls `core(pointers at the first row, rows, extra scalars)` once."""
+
+    def work(given: dict[str, Var], scalars: Scalars, first: Expr, last: Expr) -> None:
+        moved = [_at_row(given[p.name], p.step(scalars), first) for p in pointers]
+        emit.call(core, *moved, last - first, *(scalars[name] for name in extra))
+
+    return work
+
+
+def _at_row(pointer: Var, step: Expr | int, row: Expr) -> Expr:
+    if isinstance(step, int):
+        if step == 0:
+            return pointer
+        step = emit.i64(step)
+    return emit.offset(pointer, row * step)

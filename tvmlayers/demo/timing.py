@@ -1,0 +1,52 @@
+"""Times two callables against each other, so that neither profits from the machine's mood."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+Call = Callable[[], object]
+
+# A thread pool goes on spinning for milliseconds after a call and slows down whoever runs next.
+PAUSE_SECONDS = 0.020
+SLICE_SECONDS = 0.004
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Median time per call of both sides, and the median over rounds of theirs / ours."""
+
+    ours_us: float
+    theirs_us: float
+    speedup: float
+    rounds: int
+
+
+def duel(ours: Call, theirs: Call, rounds: int) -> Duel:
+    """Both sides timed in turn, `rounds` times each."""
+    calls = {side: _calls_per_slice(side) for side in (ours, theirs)}
+    our_times, their_times = [], []
+    for _ in range(rounds):
+        our_times.append(_time_slice(ours, calls[ours]))
+        their_times.append(_time_slice(theirs, calls[theirs]))
+    ratios = [theirs / ours for ours, theirs in zip(our_times, their_times, strict=True)]
+    return Duel(median(our_times) * 1e6, median(their_times) * 1e6, median(ratios), rounds)
+
+
+def _calls_per_slice(call: Call) -> int:
+    """How many calls fill a slice, so that the clock's own cost vanishes in it."""
+    call()
+    seconds = _time_slice(call, 3)
+    return max(1, round(SLICE_SECONDS / seconds))
+
+
+def _time_slice(call: Call, count: int) -> float:
+    """Seconds per call over `count` calls, after a pause and one call that is not timed."""
+    time.sleep(PAUSE_SECONDS)
+    call()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count

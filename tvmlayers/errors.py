@@ -1,0 +1,65 @@
+"""Every error that tvmlayers raises on purpose; each also is the builtin that users expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TvmLayersError(Exception):
+    """Base of all errors of this library: `except tvmlayers.TvmLayersError` catches them all."""
+
+
+class ShapeError(TvmLayersError, ValueError):
+    """A tensor's rank or one of its axes is not what the layer takes."""
+
+
+class DTypeError(TvmLayersError, TypeError):
+    """A tensor's dtype is not one that the layer takes."""
+
+
+class DeviceError(TvmLayersError, ValueError):
+    """A tensor lives on a device that the compiled code cannot reach."""
+
+
+class IndexOutOfRangeError(TvmLayersError, IndexError):
+    """An index is outside `0..input_dim-1`."""
+
+
+class OffsetsError(TvmLayersError, ValueError):
+    """Offsets of a bag decrease, do not begin at 0 or run past the indices."""
+
+
+class WeightsError(TvmLayersError, ValueError):
+    """Weights are missing, unexpected or of the wrong shape or dtype."""
+
+
+class UnknownNameError(TvmLayersError, ValueError):
+    """A name is not in its table."""
+
+
+class TargetError(TvmLayersError, ValueError):
+    """A target cannot be compiled for."""
+
+
+class ArtifactError(TvmLayersError, ValueError):
+    """A saved artefact is damaged, foreign or made for other hardware."""
+
+
+class MissingDependencyError(TvmLayersError, ImportError):
+    """A package of an optional extra is not installed."""
+
+
+class ConfigError(TvmLayersError, ValueError):
+    """A layer or a model is described in a way that cannot be."""
+
+
+def unknown_name(kind: str, got: object, known: Iterable[str]) -> UnknownNameError:
+    """An UnknownNameError that names the nearest known name and lists them all.
+
+    kind: what the name is for, as "activation"; the caller raises what comes back.
+    """
+    names = sorted(known)
+    nearest = get_close_matches(str(got).lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return UnknownNameError(f"unknown {kind} {got!r}.{hint} Known: {', '.join(names)}")

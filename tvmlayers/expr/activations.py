@@ -1,0 +1,118 @@
+"""Activations as functions of one float expression; `softmax` and `log_softmax` need a whole row.
+
+Names and defaults are Keras 3's; where Keras and PyTorch differ in a constant, `layers/activations.py`
+says which is meant.
+"""
+
+from collections.abc import Callable
+
+from tvm.ir import Expr
+
+from tvmlayers.expr import math as m
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+_SQRT_HALF, _SQRT_2_OVER_PI = 0.7071067811865476, 0.7978845608028654
+
+
+def linear(x: Expr) -> Expr:
+    """x"""
+    return x
+
+
+def relu(x: Expr) -> Expr:
+    """max(x, 0)"""
+    return m.select(x < m.constant(0, x), m.constant(0, x), x)
+
+
+def relu6(x: Expr) -> Expr:
+    """min(max(x, 0), 6)"""
+    return m.clamp(x, 0.0, 6.0)
+
+
+def leaky_relu(x: Expr, negative_slope: float = 0.2) -> Expr:
+    """x where positive, else negative_slope * x"""
+    return m.select(x < m.constant(0, x), x * m.constant(negative_slope, x), x)
+
+
+def elu(x: Expr, alpha: float = 1.0) -> Expr:
+    """x where positive, else alpha * (exp(x) - 1)"""
+    return m.select(x > m.constant(0, x), x, m.expm1(x) * m.constant(alpha, x))
+
+
+def selu(x: Expr) -> Expr:
+    """scale * elu(x, alpha), constants of Klambauer et al. 2017"""
+    return elu(x, _SELU_ALPHA) * m.constant(_SELU_SCALE, x)
+
+
+def gelu(x: Expr) -> Expr:
+    """x * Phi(x) = x / 2 * (1 + erf(x / sqrt 2))"""
+    half = m.constant(0.5, x)
+    return x * half * (m.constant(1.0, x) + m.erf(x * m.constant(_SQRT_HALF, x)))
+
+
+def gelu_tanh(x: Expr) -> Expr:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))"""
+    inner = m.constant(_SQRT_2_OVER_PI, x) * (x + m.constant(0.044715, x) * x * x * x)
+    return x * m.constant(0.5, x) * (m.constant(1.0, x) + m.bind(inner, m.tanh))
+
+
+def hard_sigmoid(x: Expr) -> Expr:
+    """relu6(x + 3) / 6"""
+    return m.clamp(x + m.constant(3.0, x), 0.0, 6.0) / m.constant(6.0, x)
+
+
+def silu(x: Expr) -> Expr:
+    """x * sigmoid(x)"""
+    return x * m.sigmoid(x)
+
+
+def hard_silu(x: Expr) -> Expr:
+    """x * hard_sigmoid(x)"""
+    return x * hard_sigmoid(x)
+
+
+def softplus(x: Expr) -> Expr:
+    """log(1 + exp(x)), as max(x, 0) + log1p(exp(-|x|))"""
+    return m.bind(m.exp(-m.absolute(x)), lambda e: relu(x) + m.log1p(e))
+
+
+def softsign(x: Expr) -> Expr:
+    """x / (1 + |x|)"""
+    return x / (m.constant(1.0, x) + m.absolute(x))
+
+
+def mish(x: Expr) -> Expr:
+    """x * tanh(softplus(x)) = x * n / (n + 2) with n = e^x (e^x + 2)"""
+    limit = m.constant(20.0, x)
+
+    def from_power(e: Expr) -> Expr:
+        n = e * (e + m.constant(2.0, e))
+        return m.bind(n, lambda n: m.select(x > limit, x, x * (n / (n + m.constant(2.0, n)))))
+
+    return m.bind(m.exp(m.select(x > limit, limit, x)), from_power)
+
+
+ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
+    "linear": linear,
+    "relu": relu,
+    "relu6": relu6,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "selu": selu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "sigmoid": m.sigmoid,
+    "hard_sigmoid": hard_sigmoid,
+    "tanh": m.tanh,
+    "silu": silu,
+    "hard_silu": hard_silu,
+    "softplus": softplus,
+    "softsign": softsign,
+    "mish": mish,
+    "exponential": m.exp,
+}
+
+ROW_ACTIVATIONS = ("softmax", "log_softmax")
+
+# A few instructions a value: cheap enough to be unrolled into the registers of a GEMM tile.
+CHEAP = frozenset({"linear", "relu", "relu6", "leaky_relu", "hard_sigmoid", "hard_silu"})

@@ -1,0 +1,30 @@
+"""Element by element: an activation by itself, and copies into a place of a wider row."""
+
+from collections.abc import Callable
+
+from tvm import te
+from tvm.ir import Expr
+
+from tvmlayers.expr.expression import Expression, size
+from tvmlayers.expr.math import bind
+
+
+def elementwise(activation: Callable[[Expr], Expr], dtype: str) -> Expression:
+    """activation of each of `count` elements: x (count,) -> (count,)."""
+    count = size("count")
+    x = te.placeholder((count,), dtype, name="x")
+    out = te.compute((count,), lambda i: bind(x[i], activation), name="out")
+    return Expression(tensors=(x, out), sizes=(count,))
+
+
+def copy_columns(width: int, total: int, offset: int, dtype: str) -> Expression:
+    """x (count, width) stored at columns offset.. of the result (count, total)."""
+    count = size("count")
+    x = te.placeholder((count, width), dtype, name="x")
+    out = te.compute((count, width), lambda i, j: x[i, j], name="out")
+    return Expression(
+        tensors=(x, out),
+        sizes=(count,),
+        store_shape=(count, total),
+        store_map=lambda i: [i[0], i[1] + offset],
+    )

@@ -1,0 +1,49 @@
+"""What an expression hands to the next stage: its tensors, its free sizes, where its results go."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import te
+from tvm.ir import Expr
+from tvm.tirx import Var
+
+StoreMap = Callable[[Sequence[Expr]], list[Expr]]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A kernel's mathematics, hardware unknown.
+
+    tensors: the placeholders and, last, the result; sizes: int64 variables that the caller gives;
+    store_shape, store_map: when the result is computed in another index space than the one that it
+    is stored in, the shape of the stored buffer and the map from computed to stored indices;
+    checked: name of the stage that holds checked row numbers, see `expr.take`.
+    """
+
+    tensors: tuple[te.Tensor, ...]
+    sizes: tuple[Var, ...]
+    store_shape: tuple[Expr | int, ...] | None = None
+    store_map: StoreMap | None = None
+    checked: "CheckedRows | None" = None
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The stage of an expression that turns indices into row numbers of a table.
+
+    stage: its name; indices: the tensor read; count: how many indices there are from the pointer on,
+    which is how far a prefetch may read ahead; table: the tensor whose rows are named; rows: its
+    number of rows; flag: whether an index outside 0..rows-1 is to be reported.
+    """
+
+    stage: str
+    indices: te.Tensor
+    count: Expr
+    table: te.Tensor
+    rows: int
+    flag: bool
+
+
+def size(name: str) -> Var:
+    """A size that is known only when the kernel is called, int64."""
+    return te.var(name, "int64")

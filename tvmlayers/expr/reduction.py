@@ -1,0 +1,44 @@
+"""Sums along a contiguous axis, kept in the lanes of a vector until the end."""
+
+from collections.abc import Callable
+
+from tvm import te
+from tvm.ir import Expr
+
+
+def lane_sums(
+    shape: tuple[Expr | int, ...],
+    k: int,
+    lanes: int,
+    term: Callable[..., Expr],
+    name: str,
+) -> Callable[..., Expr]:
+    """Function of an index into `shape` that gives sum over s < k of term(*index, s).
+
+    Makes a stage `name` of shape (*shape, lanes) with partial sums where k has a whole vector; the
+    lanes are then added as a tree, the rest of k one by one.
+    """
+    steps = k // lanes
+    if steps:
+        step = te.reduce_axis((0, steps), f"{name}_step")
+        acc = te.compute(
+            (*shape, lanes),
+            lambda *i: te.sum(term(*i[:-1], step * lanes + i[-1]), axis=step),
+            name=name,
+        )
+
+    def total(*index: Expr) -> Expr:
+        terms = [term(*index, s) for s in range(steps * lanes, k)]
+        if steps:
+            terms.append(_tree([acc[(*index, lane)] for lane in range(lanes)]))
+        return _tree(terms)
+
+    return total
+
+
+def _tree(terms: list[Expr]) -> Expr:
+    while len(terms) > 1:
+        half = (len(terms) + 1) // 2
+        low, high = terms[:half], terms[half:]
+        terms = [low[i] + high[i] if i < len(high) else low[i] for i in range(half)]
+    return terms[0]

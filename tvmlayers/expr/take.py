@@ -1,0 +1,145 @@
+"""Lookups: rows of a table by index, and the reduction of bags of them.
+
+An index outside 0..rows-1 never becomes an address: what happens instead is the policy `oob`,
+"raise" (row 0 is read and the kernel reports it), "clip" (the nearest row), "zero" (zeros),
+"unchecked" (the caller promises that there is none).
+"""
+
+from tvm import te, tirx
+from tvm.ir import Expr
+
+from tvmlayers.expr import math as m
+from tvmlayers.expr.expression import CheckedRows, Expression, size
+
+
+def is_outside(index: Expr, rows: int) -> Expr:
+    """Whether an int64 index lies outside 0..rows-1."""
+    return tirx.Cast("uint64", index) >= tirx.const(rows, "uint64")
+
+
+def safe_row(index: Expr, rows: int, oob: str) -> Expr:
+    """A row number that can be read without harm, int64."""
+    index = tirx.Cast("int64", index)
+    zero, last = tirx.const(0, "int64"), tirx.const(rows - 1, "int64")
+    if oob == "unchecked":
+        return index
+    if oob == "clip":
+        return te.max(te.min(index, last), zero)
+    return m.select(is_outside(index, rows), zero, index)
+
+
+def take(rows: int, width: int, *, oob: str, index_dtype: str, dtype: str) -> Expression:
+    """table[indices] for count indices: indices (count,), table (rows, width) -> (count, width)."""
+    count, ahead = size("count"), size("ahead")
+    indices = te.placeholder((ahead,), index_dtype, name="indices")
+    table = te.placeholder((rows, width), dtype, name="table")
+    row = te.compute((count,), lambda i: safe_row(indices[i], rows, oob), name="row")
+
+    def value(i: Expr, j: Expr) -> Expr:
+        read = table[row[i], j]
+        if oob != "zero":
+            return read
+        return m.select(is_outside(indices[i], rows), m.constant(0, read), read)
+
+    out = te.compute((count, width), value, name="out")
+    return Expression(
+        tensors=(indices, table, out),
+        sizes=(count, ahead),
+        checked=CheckedRows("row", indices, ahead, table, rows, flag=oob == "raise"),
+    )
+
+
+def bag(
+    rows: int,
+    width: int,
+    *,
+    mode: str,
+    oob: str,
+    padding_idx: int | None,
+    weighted: bool,
+    index_dtype: str,
+    dtype: str,
+) -> Expression:
+    """One bag: the reduction of table[indices[:length]], (width,); zero when nothing is in it.
+
+    indices: (ahead,), of which the first `length` are the bag's; weights: (ahead,) when weighted;
+    table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
+    Entries equal to padding_idx do not count.
+    """
+    length, ahead = size("length"), size("ahead")
+    indices = te.placeholder((ahead,), index_dtype, name="indices")
+    table = te.placeholder((rows, width), dtype, name="table")
+    weights = te.placeholder((ahead,), dtype, name="weights")
+    row = te.compute((length,), lambda i: safe_row(indices[i], rows, oob), name="row")
+    entry = te.reduce_axis((0, length), "entry")
+    zero = tirx.const(0, dtype)
+
+    def counts(i: Expr) -> Expr | None:
+        """Whether entry i counts; None when every entry does."""
+        if padding_idx is None:
+            return None
+        return tirx.Cast("int64", indices[i]) != tirx.const(padding_idx, "int64")
+
+    def value(i: Expr, j: Expr) -> Expr:
+        read = table[row[i], j]
+        if oob == "zero":
+            read = m.select(is_outside(indices[i], rows), zero, read)
+        if weighted:
+            read = read * weights[i]
+        return read
+
+    reduce, neutral = _REDUCERS[mode](dtype)
+
+    def masked(i: Expr, j: Expr) -> Expr:
+        condition = counts(i)
+        return value(i, j) if condition is None else m.select(condition, value(i, j), neutral)
+
+    acc = te.compute((width,), lambda j: reduce(masked(entry, j), axis=entry), name="acc")
+    member = te.reduce_axis((0, length), "member")
+    present: Expr = length
+    if padding_idx is not None:
+        present = te.compute(
+            (1,),
+            lambda _: te.sum(tirx.Cast("int64", counts(member)), axis=member),
+            name="present",
+        )[0]
+    divisor = tirx.Cast(dtype, present)
+    if mode == "mean" and weighted:
+        share = te.reduce_axis((0, length), "share")
+        condition = counts(share)
+        unit = weights[share] if condition is None else m.select(condition, weights[share], zero)
+        divisor = te.compute((1,), lambda _: te.sum(unit, axis=share), name="weight")[0]
+
+    def result(j: Expr) -> Expr:
+        total = acc[j]
+        if mode == "mean":
+            total = total / divisor
+        return total if mode == "sum" else m.select(present > 0, total, zero)
+
+    out = te.compute((width,), result, name="out")
+    return Expression(
+        tensors=(indices, weights, table, out) if weighted else (indices, table, out),
+        sizes=(length, ahead),
+        checked=CheckedRows("row", indices, ahead, table, rows, flag=oob == "raise"),
+    )
+
+
+def _summing(dtype: str) -> tuple[object, Expr]:
+    return te.sum, tirx.const(0, dtype)
+
+
+def _largest(dtype: str) -> tuple[object, Expr]:
+    lowest = tirx.const(float("-inf"), dtype)
+    return te.comm_reducer(
+        lambda a, b: m.select(b > a, b, a), lambda _: lowest, name="largest"
+    ), lowest
+
+
+def _smallest(dtype: str) -> tuple[object, Expr]:
+    highest = tirx.const(float("inf"), dtype)
+    return te.comm_reducer(
+        lambda a, b: m.select(b < a, b, a), lambda _: highest, name="smallest"
+    ), highest
+
+
+_REDUCERS = {"sum": _summing, "mean": _summing, "max": _largest, "min": _smallest}

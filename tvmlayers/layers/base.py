@@ -1,0 +1,283 @@
+"""What all layers share: names, weights, and being called on symbolic tensors or on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers.errors import ConfigError, DTypeError, ShapeError
+from tvmlayers.layers import initializers
+from tvmlayers.layers.checks import checked_seed, float_dtype
+from tvmlayers.layers.graph import Dim, Node, Shape, SymbolicTensor
+from tvmlayers.layers.names import checked_name, snake_case
+from tvmlayers.layers.weights import checked_weight, frozen, set_flat
+
+if TYPE_CHECKING:
+    from tvmlayers.layers.model import Model
+
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """A weight that a built layer has: its shape and how it begins."""
+
+    shape: tuple[int, ...]
+    initializer: initializers.Initializer | Any
+    zero_row: int | None = None
+
+    def make(self, dtype: str, rng: np.random.Generator) -> Array:
+        """A fresh read-only array."""
+        values = initializers.initialise(self.initializer, self.shape, dtype, rng)
+        if self.zero_row is not None:
+            values[self.zero_row] = 0
+        return frozen(values)
+
+
+class Layer:
+    """One operation with its weights. On symbolic tensors it records, on arrays it computes."""
+
+    takes_list: ClassVar[bool] = False
+    """The tensors come as one list, as for `Concatenate`."""
+    keeps_time_axis: ClassVar[bool] = False
+    """The mask of the input also fits the output."""
+    has_weights: ClassVar[bool] = False
+    """The layer has a dtype of its own, which its input must share."""
+    is_view: ClassVar[bool] = False
+    """The output is the input's memory in another shape, or unchanged."""
+    input_name: ClassVar[str | None] = None
+    """What the input of the layer is called when the layer is compiled alone."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        dtype: object = "float32",
+        input_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.kind = type(self).__name__
+        self.auto_named = name is None
+        self.stem = snake_case(self.kind)
+        self.name = self.stem if name is None else checked_name(name)
+        self.dtype = float_dtype(self.kind, dtype)
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.seed = checked_seed(self.kind, seed)
+        self.version = 0
+        self._weights: dict[str, Array] | None = None
+        self._compiled: dict[object, Any] = {}
+
+    # What a layer says of itself; most override some of these.
+
+    def output_axes(self, inputs: tuple[SymbolicTensor, ...]) -> tuple[Dim, ...]:
+        """The axes of the output; ShapeError when the inputs do not fit. Builds the layer."""
+        return inputs[0].axes
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Fix what depends on the input's shape, batch axis first: a Dense's input features."""
+
+    def weight_specs(self) -> dict[str, WeightSpec]:
+        """The layer's weights in Keras's order; empty for a layer not yet built."""
+        return {}
+
+    def config(self) -> dict[str, Any]:
+        """The JSON-able arguments, without name and dtype, that make this layer again."""
+        return {}
+
+    def implied_input(self) -> tuple[Shape, bool] | None:
+        """The input shape that the arguments alone give, and whether no other rank will do."""
+        return None if self.input_shape is None else ((None, *self.input_shape), True)
+
+    def free_input(self, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        """shapes with every axis freed that one compiled layer serves at any length."""
+        return tuple((None, *shape[1:]) for shape in shapes)
+
+    def example_dtype(self, dtype: str | None) -> str | None:
+        """The dtype of an Input that takes arrays of this dtype; DTypeError when none can."""
+        return None if dtype is None else float_dtype(self.describe(), dtype)
+
+    def flops(self, inputs: tuple[SymbolicTensor, ...], output: SymbolicTensor) -> int:
+        """Floating point operations for one sample."""
+        return 0
+
+    def weight_bytes(self, inputs: tuple[SymbolicTensor, ...]) -> int:
+        """Bytes of weights read for one sample."""
+        return self.count_params() * np.dtype(self.dtype).itemsize
+
+    # Calls.
+
+    def bind(
+        self, args: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """The tensors of a call, and the role of each."""
+        if named or len(args) != 1:
+            wanted = "one list of tensors" if self.takes_list else "one tensor"
+            got = [*("positional" for _ in args), *named]
+            raise ConfigError(f"{self.describe()} is called with {wanted}, got {got}")
+        if not self.takes_list:
+            return args, (self.input_name or "input",)
+        if not isinstance(args[0], list | tuple) or len(args[0]) < 2:
+            raise ConfigError(f"{self.describe()} is called with a list of two or more tensors")
+        return tuple(args[0]), tuple(f"input_{i}" for i in range(len(args[0])))
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        tensors, roles = self.bind(args, named)
+        symbolic = [isinstance(tensor, SymbolicTensor) for tensor in tensors]
+        if all(symbolic):
+            return self.record(tensors, roles)
+        if any(symbolic):
+            raise ConfigError(f"{self.describe()} got symbolic tensors and arrays in one call")
+        from tvmlayers.layers.eager import call_layer
+
+        return call_layer(self, tensors, roles)
+
+    def replay(self, inputs: tuple[SymbolicTensor, ...], roles: tuple[str, ...]) -> SymbolicTensor:
+        """The call that a Node stands for, on other inputs."""
+        output: SymbolicTensor = self(list(inputs) if self.takes_list else inputs[0])
+        return output
+
+    def record(self, inputs: tuple[SymbolicTensor, ...], roles: tuple[str, ...]) -> SymbolicTensor:
+        """The symbolic output of this layer on symbolic inputs."""
+        dtype = self.output_dtype(inputs)
+        node = Node(self, inputs, roles)
+        node.output = SymbolicTensor(
+            self.output_axes(inputs), dtype, self.name, node, self.output_mask(inputs)
+        )
+        return node.output
+
+    def output_dtype(self, inputs: tuple[SymbolicTensor, ...]) -> str:
+        """The dtype of the output; DTypeError when the inputs do not fit."""
+        wanted = self.dtype if self.has_weights else inputs[0].settle_dtype("float32")
+        for tensor in inputs:
+            got = tensor.settle_dtype(wanted)
+            float_dtype(self.describe(), got)
+            if got != wanted:
+                raise DTypeError(
+                    f"{self.describe()} expected {wanted}, got {got} from {tensor.name!r}; "
+                    f'make both with the same dtype="..."'
+                )
+        return wanted
+
+    def output_mask(self, inputs: tuple[SymbolicTensor, ...]) -> SymbolicTensor | None:
+        """The index tensor whose zeros the output's time axis still stands for."""
+        return inputs[0].mask_of if self.keeps_time_axis else None
+
+    # Weights.
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Read-only arrays by name, in Keras's order and layout; made when first asked for."""
+        if self._weights is None:
+            specs = self.weight_specs()
+            if not specs:
+                return {}
+            rng = np.random.default_rng(self.seed)
+            self._weights = {name: spec.make(self.dtype, rng) for name, spec in specs.items()}
+        return self._weights
+
+    def check(self, weights: Mapping[str, object]) -> dict[str, Array]:
+        """Read-only copies of weights in the layer's dtype; WeightsError when one does not fit."""
+        specs = self.weight_specs()
+        return {
+            name: checked_weight(self, name, specs[name].shape, value)
+            for name, value in weights.items()
+        }
+
+    def assign(self, checked: dict[str, Array]) -> None:
+        """Put what `check` gave in place of all weights; compiled forms are let go."""
+        self._weights = checked
+        self.version += 1
+        self._compiled.clear()
+
+    def get_weights(self) -> list[Array]:
+        """Copies of the weights as a flat list in Keras's order; a Dense kernel is (in, out)."""
+        return [weight.copy() for weight in self.weights.values()]
+
+    def set_weights(self, weights: Sequence[object]) -> None:
+        """Take a flat list in Keras's order; WeightsError when one does not fit."""
+        set_flat([self], weights, self.describe())
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the weights as safetensors, named "<layer>/<weight>"."""
+        from tvmlayers.layers.serialize import save_weights
+
+        save_weights([self], path)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Read what `save_weights` wrote; WeightsError when it does not fit."""
+        from tvmlayers.layers.serialize import load_weights
+
+        load_weights([self], path)
+
+    def count_params(self) -> int:
+        """How many numbers the weights hold; 0 before the layer is built."""
+        return sum(prod(spec.shape) for spec in self.weight_specs().values())
+
+    # Descriptions.
+
+    def get_config(self) -> dict[str, Any]:
+        """The JSON-able arguments that make this layer again, weights left out."""
+        shared: dict[str, Any] = {"name": self.name}
+        if self.has_weights:
+            shared["dtype"] = self.dtype
+        if self.seed is not None:
+            shared["seed"] = self.seed
+        return {**self.config(), **shared}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Any:
+        """The layer that `get_config` described."""
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__} cannot be made from {config}: {error}") from error
+
+    def describe(self) -> str:
+        """How error messages call the layer: its class, and its name where the user gave one."""
+        return self.kind if self.auto_named else f"{self.kind} {self.name!r}"
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{self.kind}({listed})"
+
+    def need_rank(self, tensor: SymbolicTensor, least: int, form: str) -> None:
+        """ShapeError when the tensor has fewer axes than least; form shows the expected ones."""
+        if tensor.rank < least:
+            raise ShapeError(
+                f"{self.describe()} expected rank {least} or more, {form}, got {tensor.shape}"
+            )
+
+
+def as_model(
+    layer_or_model: Layer | Model,
+    example: object = None,
+    *,
+    shapes: Sequence[Shape] | None = None,
+) -> Model:
+    """The built Model that a layer or a model stands for, which is what gets compiled.
+
+    example: an array-like, or a tuple of them when there are several inputs. Only its shape and
+    float dtype are read; lengths that one compiled form can leave open are left open.
+    shapes: the inputs' shapes instead, batch axis first, None where free.
+    ConfigError when the shape of the input is not known.
+    """
+    from tvmlayers.layers.eager import example_specs, model_of_layer
+    from tvmlayers.layers.model import Model
+
+    examples = example if isinstance(example, tuple) else (example,)
+    specs = None if example is None else example_specs(examples)
+    if shapes is not None:
+        specs = [(tuple(shape), None) for shape in shapes]
+    if isinstance(layer_or_model, Model):
+        return layer_or_model.ready(None if specs is None else [shape for shape, _ in specs])
+    if isinstance(layer_or_model, Layer):
+        return model_of_layer(layer_or_model, specs)
+    raise ConfigError(
+        f"expected a layer or a model of tvmlayers, got {type(layer_or_model).__name__}"
+    )

@@ -1,0 +1,87 @@
+"""Checks that a layer's specification makes once, when the layer is made."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tvmlayers.errors import ConfigError, DTypeError, unknown_name
+
+FLOAT_DTYPES = ("float32", "float64")
+INDEX_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+
+Name = TypeVar("Name", bound=str)
+
+
+def whole(owner: str, argument: str, value: object) -> int:
+    """value as an int; ConfigError when it is not a whole number (bool and 3.0 are not)."""
+    if isinstance(value, bool):
+        raise ConfigError(f"{owner} expected a whole number for {argument}, got {value!r}")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError(
+            f"{owner} expected a whole number for {argument}, got {value!r}"
+        ) from None
+
+
+def positive(owner: str, argument: str, value: object) -> int:
+    """value as an int of at least 1."""
+    number = whole(owner, argument, value)
+    if number < 1:
+        raise ConfigError(f"{owner} expected {argument} of at least 1, got {number}")
+    return number
+
+
+def checked_seed(owner: str, seed: object) -> int | None:
+    """seed, None or a whole number from 0 up."""
+    number = None if seed is None else whole(owner, "seed", seed)
+    if number is not None and number < 0:
+        raise ConfigError(f"{owner} expected a seed of at least 0, got {number}")
+    return number
+
+
+def axis_in(owner: str, axis: int, rank: int) -> int:
+    """axis counted from the front of a tensor of this rank; never the batch axis."""
+    resolved = axis + rank if axis < 0 else axis
+    if not 1 <= resolved < rank:
+        raise ConfigError(
+            f"{owner} cannot work on axis {axis} of a tensor of rank {rank}; "
+            f"use an axis in 1..{rank - 1} or its negative form (axis 0 is the batch)"
+        )
+    return resolved
+
+
+def dtype_name(dtype: object) -> str:
+    """The plain name of a dtype: np.float32, torch.float32 and "float32" give "float32"."""
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    return str(name).removeprefix("torch.")
+
+
+def float_dtype(owner: str, dtype: object) -> str:
+    """ "float32" or "float64"; DTypeError for every other dtype."""
+    name = dtype_name(dtype)
+    if name not in FLOAT_DTYPES:
+        raise DTypeError(f"{owner} expected dtype float32 or float64, got {name}")
+    return name
+
+
+def index_dtype(owner: str, dtype: object) -> str:
+    """The name of an integer dtype that indices can have; DTypeError otherwise."""
+    name = dtype_name(dtype)
+    if name not in INDEX_DTYPES:
+        raise DTypeError(
+            f"{owner} expected integers ({', '.join(INDEX_DTYPES)}), got {name}; cast the "
+            f'indices, or make their Input with dtype="int64"'
+        )
+    return name
+
+
+def one_of(kind: str, got: object, known: Iterable[Name]) -> Name:
+    """The known name that equals got; UnknownNameError names the nearest."""
+    names = tuple(known)
+    for name in names:
+        if got == name:
+            return name
+    raise unknown_name(kind, got, names)

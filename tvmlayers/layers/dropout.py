@@ -1,0 +1,32 @@
+"""Dropout: nothing at inference; kept so that training code can be read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvmlayers.errors import ConfigError
+from tvmlayers.layers.base import Layer
+
+
+class Dropout(Layer):
+    """Maps its input to itself. rate: the share dropped in training, 0 to 1."""
+
+    keeps_time_axis = True
+    is_view = True
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        name: str | None = None,
+        seed: int | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ) -> None:
+        super().__init__(name=name, seed=seed, input_shape=input_shape)
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise ConfigError(f"Dropout expected a rate in 0..1, got {rate!r}")
+        self.rate = float(rate)
+
+    def config(self) -> dict[str, Any]:
+        return {"rate": self.rate}

@@ -1,0 +1,132 @@
+"""Layers and models called on arrays: compiled for this machine at the first call.
+
+The one place where a layer asks for the compiler, and only when arrays come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tvmlayers.errors import ConfigError, ShapeError
+from tvmlayers.layers.base import Layer
+from tvmlayers.layers.checks import FLOAT_DTYPES, dtype_name
+from tvmlayers.layers.graph import Shape
+from tvmlayers.layers.input import Input
+
+if TYPE_CHECKING:
+    from tvmlayers.layers.model import Model
+
+Spec: TypeAlias = tuple[Shape, str | None]
+"""The shape of an array, and its dtype: None for a list, which has none."""
+
+INDEX_ROLES = ("indices", "offsets")
+NAMED_ROLES = ("offsets", "per_sample_weights")
+
+
+def example_specs(arrays: Sequence[Any]) -> list[Spec]:
+    """The Spec of each array-like."""
+    specs: list[Spec] = []
+    for array in arrays:
+        shaped = _shaped(array)
+        dtype = dtype_name(shaped.dtype) if _has_dtype(array) else None
+        specs.append((tuple(int(size) for size in shaped.shape), dtype))
+    return specs
+
+
+def free_specs(layer: Layer, specs: list[Spec]) -> list[Spec]:
+    """specs with what one compiled form of the layer serves left open."""
+    shapes = tuple(shape for shape, _ in specs)
+    if () in shapes:
+        raise ShapeError(f"{layer.describe()} expected rank 1 or more, got a scalar; pass [value]")
+    dtypes = (layer.example_dtype(dtype) for _, dtype in specs)
+    return list(zip(layer.free_input(shapes), dtypes, strict=True))
+
+
+def model_of_layer(layer: Layer, specs: list[Spec] | None) -> Model:
+    """A Model of this layer alone, its axes as free as the layer lets them be."""
+    from tvmlayers.layers.model import Model
+
+    if specs is None:
+        implied = layer.implied_input()
+        if implied is None:
+            raise ConfigError(
+                f"the input shape of {layer.describe()} is not known: pass an example input, "
+                "or give the layer input_shape="
+            )
+        specs = [(implied[0], None)]
+    inputs = [
+        Input(batch_shape=(None, *shape[1:]), dtype=dtype, name=layer.input_name)
+        for shape, dtype in free_specs(layer, specs)
+    ]
+    return Model(inputs, layer(inputs if layer.takes_list else inputs[0]), name=layer.name)
+
+
+def call_layer(layer: Layer, tensors: tuple[Any, ...], roles: tuple[str, ...]) -> Any:
+    """What the layer makes of the arrays, in the caller's kind of array."""
+    # A bag's offsets and sample weights are further ways into the model of its indices.
+    specs = example_specs(tensors if layer.takes_list else tensors[:1])
+    key = tuple(free_specs(layer, specs))
+    if key not in layer._compiled:
+        layer._compiled[key] = _compile(model_of_layer(layer, specs))
+    positional, named = [], {}
+    for tensor, role in zip(tensors, roles, strict=True):
+        array = as_array(tensor, "int64" if role in INDEX_ROLES else layer.dtype)
+        if role in NAMED_ROLES:
+            named[role] = array
+        else:
+            positional.append(array)
+    return layer._compiled[key](*positional, **named)
+
+
+def call_model(model: Model, tensors: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """What the model makes of the arrays, in the caller's kind of array."""
+    ready = model.ready([shape for shape, _ in example_specs(tensors)] or None)
+    graph = ready.graph
+    key = (graph, tuple(layer.version for layer in graph.layers))
+    if ready._compiled is None or ready._compiled[0] != key:
+        ready._compiled = (key, _compile(ready))
+    dtypes = {tensor.name: tensor.dtype for tensor in graph.inputs}
+    # Arrays beyond the graph's inputs are the offsets of a bag, which may also come by name.
+    wanted = [*dtypes.values(), *("int64" for _ in tensors)]
+    arrays = [as_array(tensor, dtype) for tensor, dtype in zip(tensors, wanted, strict=False)]
+    dtypes.update(dict.fromkeys(INDEX_ROLES, "int64"))
+    value_dtype = graph.outputs[0].dtype
+    by_name = {
+        name: as_array(value, dtypes.get(name, value_dtype)) for name, value in named.items()
+    }
+    return ready._compiled[1](*arrays, **by_name)
+
+
+def as_array(value: object, dtype: str) -> Any:
+    """value as something compiled code takes. A list has no dtype of its own: it gets this one."""
+    if _has_dtype(value):
+        return value
+    array = _shaped(value)
+    to_float = dtype in FLOAT_DTYPES and array.dtype.kind in "iuf"
+    return array.astype(dtype) if to_float or not array.size else array
+
+
+def _compile(model: Model) -> Callable[..., Any]:
+    from tvmlayers.build import compile
+
+    compiled: Callable[..., Any] = compile(model, target="native")
+    return compiled
+
+
+def _has_dtype(value: object) -> bool:
+    return hasattr(value, "__dlpack__") or (hasattr(value, "shape") and hasattr(value, "dtype"))
+
+
+def _shaped(value: Any) -> Any:
+    """value itself when it has shape and dtype, else as NumPy: lists, numbers, DLPack tensors."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return value
+    if hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"a nested list of unequal rows is no tensor: {error}") from None

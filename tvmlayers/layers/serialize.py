@@ -1,0 +1,237 @@
+"""Models and weights as safetensors files: a JSON configuration and arrays, no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tvmlayers.errors import ConfigError, TvmLayersError, WeightsError, unknown_name
+from tvmlayers.layers.activation import Activation
+from tvmlayers.layers.base import Array, Layer
+from tvmlayers.layers.concatenate import Concatenate
+from tvmlayers.layers.dense import Dense
+from tvmlayers.layers.dot import Dot
+from tvmlayers.layers.dot_interaction import DotInteraction
+from tvmlayers.layers.dropout import Dropout
+from tvmlayers.layers.embedding import Embedding
+from tvmlayers.layers.embedding_bag import EmbeddingBag
+from tvmlayers.layers.flatten import Flatten
+from tvmlayers.layers.graph import BATCH, SymbolicTensor
+from tvmlayers.layers.input import Input
+from tvmlayers.layers.model import Model
+from tvmlayers.layers.pooling import GlobalAveragePooling1D
+from tvmlayers.layers.reshape import Reshape
+from tvmlayers.layers.sequential import Sequential
+
+LAYERS: dict[str, type[Layer]] = {
+    layer.__name__: layer
+    for layer in (
+        Activation,
+        Concatenate,
+        Dense,
+        Dot,
+        DotInteraction,
+        Dropout,
+        Embedding,
+        EmbeddingBag,
+        Flatten,
+        GlobalAveragePooling1D,
+        Reshape,
+    )
+}
+
+MODEL_KEY = "tvmlayers.model"
+
+
+def model_config(model: Model) -> dict[str, Any]:
+    """JSON-able: inputs, layers, and for each node the numbers of the tensors that it takes.
+
+    Tensors are numbered: the inputs first, then the output of each node in turn.
+    """
+    config: dict[str, Any] = {"class": type(model).__name__, "name": model.name}
+    if not model.is_built:
+        return {**config, "layers": [_layer_config(layer) for layer in model.layers]}
+    model.name_parts()
+    tensors = [*model.inputs, *(node.output for node in model.nodes)]
+    number = {id(tensor): place for place, tensor in enumerate(tensors)}
+    return {
+        **config,
+        "inputs": [_input_config(tensor) for tensor in model.inputs],
+        "layers": [_layer_config(layer) for layer in model.layers],
+        "nodes": [
+            {
+                "layer": node.layer.name,
+                "inputs": [number[id(tensor)] for tensor in node.inputs],
+                "roles": list(node.roles),
+            }
+            for node in model.nodes
+        ],
+        "outputs": [number[id(tensor)] for tensor in model.outputs],
+    }
+
+
+def model_from_config(config: Mapping[str, Any]) -> Model:
+    """The model that `model_config` described; ConfigError for anything else."""
+    try:
+        return _model(config)
+    except ConfigError:
+        raise
+    except (
+        TvmLayersError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ConfigError(f"this is no model configuration of tvmlayers: {error}") from error
+
+
+def save_model(model: Model, path: str | Path) -> None:
+    """Write configuration and weights; ConfigError when the model holds a Python callable."""
+    model.ready()
+    for layer in model.layers:
+        for argument, value in layer.config().items():
+            if isinstance(value, dict) and "callable" in value:
+                raise ConfigError(
+                    f"{layer.name} cannot be saved: its {argument} is the Python callable "
+                    f"{value['callable']!r}; use a named one, or save the compiled model"
+                )
+    _write(path, model.weights, {MODEL_KEY: json.dumps(model_config(model))})
+
+
+def load_model(path: str | Path) -> Model:
+    """The model that `Model.save` wrote, weights in place.
+
+    ConfigError for a damaged or foreign file, WeightsError when weights and layers disagree.
+    """
+    try:
+        arrays, metadata = _read(path)
+    except WeightsError as error:
+        raise ConfigError(str(error)) from error
+    if MODEL_KEY not in metadata:
+        raise ConfigError(f"{path} holds no model configuration; was it written by model.save?")
+    try:
+        config = json.loads(metadata[MODEL_KEY])
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} holds a model configuration that is no JSON: {error}") from error
+    model = model_from_config(config)
+    _assign(model.layers, arrays, path)
+    return model
+
+
+def save_weights(layers: Sequence[Layer], path: str | Path) -> None:
+    """Write the layers' weights, named "<layer>/<weight>"."""
+    named = {
+        f"{layer.name}/{name}": value for layer in layers for name, value in layer.weights.items()
+    }
+    _write(path, named, {})
+
+
+def load_weights(layers: Sequence[Layer], path: str | Path) -> None:
+    """Assign the weights of a file to the layers; all of them change, or none."""
+    arrays, _ = _read(path)
+    _assign(layers, arrays, path)
+
+
+def _layer_config(layer: Layer) -> dict[str, Any]:
+    return {"class": layer.kind, "config": layer.get_config()}
+
+
+def _input_config(tensor: SymbolicTensor) -> dict[str, Any]:
+    batch = tensor.axes[0] is BATCH
+    shape = list(tensor.shape[1:] if batch else tensor.shape)
+    return {"name": tensor.name, "shape": shape, "dtype": tensor.dtype, "batch": batch}
+
+
+def _model(config: Mapping[str, Any]) -> Model:
+    kind, name = config["class"], config["name"]
+    if kind not in ("Model", "Sequential"):
+        raise unknown_name("model class", kind, ("Model", "Sequential"))
+    layers = [_layer(described) for described in config["layers"]]
+    if "nodes" not in config:
+        return Sequential(layers, name=name)
+    by_name = {layer.name: layer for layer in layers}
+    if len(by_name) != len(layers):
+        raise ConfigError("a model configuration names two layers alike")
+    inputs = [Input(**described) for described in config["inputs"]]
+    nodes = config["nodes"]
+    in_line = [node["inputs"] == [place] for place, node in enumerate(nodes)]
+    if kind == "Sequential" and len(inputs) == 1 and all(in_line):
+        return Sequential([inputs[0], *(by_name[node["layer"]] for node in nodes)], name=name)
+    tensors = list(inputs)
+    for node in nodes:
+        taken = tuple(tensors[_number(place)] for place in node["inputs"])
+        tensors.append(by_name[node["layer"]].replay(taken, tuple(node["roles"])))
+    outputs = [tensors[_number(place)] for place in config["outputs"]]
+    return Model(inputs, outputs, name=name)
+
+
+def _number(place: object) -> int:
+    if not isinstance(place, int) or isinstance(place, bool) or place < 0:
+        raise ConfigError(f"a model configuration numbers tensors from 0, got {place!r}")
+    return place
+
+
+def _layer(described: Mapping[str, Any]) -> Layer:
+    kind, config = described["class"], described["config"]
+    if kind not in LAYERS:
+        raise unknown_name("layer class", kind, LAYERS)
+    layer: Layer = LAYERS[kind].from_config(config)
+    return layer
+
+
+def _assign(layers: Sequence[Layer], arrays: Mapping[str, Array], path: str | Path) -> None:
+    wanted = {f"{layer.name}/{name}" for layer in layers for name in layer.weight_specs()}
+    missing, unexpected = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
+    if missing or unexpected:
+        raise WeightsError(
+            f"{path} does not fit these layers: missing {missing or 'nothing'}, "
+            f"unexpected {unexpected or 'nothing'}"
+        )
+    chosen = [
+        {name: arrays[f"{layer.name}/{name}"] for name in layer.weight_specs()} for layer in layers
+    ]
+    checked = [layer.check(weights) for layer, weights in zip(layers, chosen, strict=True)]
+    for layer, weights in zip(layers, checked, strict=True):
+        layer.assign(weights)
+
+
+def _write(path: str | Path, arrays: dict[str, Array], metadata: dict[str, str]) -> None:
+    """Write beside path first: a file that stops half way never replaces a good one."""
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(arrays, name, metadata=metadata)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays and metadata of a safetensors file; WeightsError when it is damaged."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, file.metadata() or {}
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} is no safetensors file, or a damaged one: {error}") from error

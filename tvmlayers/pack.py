@@ -1,0 +1,88 @@
+"""How a Dense weight lies in memory: panels of columns, each as wide as the register tile.
+
+Pure NumPy: packing happens at compile time, unpacking wherever a reference needs the plain weight.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PanelLayout:
+    """W (k, n) as full panels (k, width), row by row, then one narrower panel for the columns left.
+
+    The last panel is tail_width >= tail columns wide, padded with zeros. A single column is kept as
+    a plain vector, which a dot product reads along k.
+    """
+
+    k: int
+    n: int
+    width: int
+    tail_width: int
+    dtype: str
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether W is one column, kept without padding."""
+        return self.n == 1
+
+    @property
+    def full_panels(self) -> int:
+        """Panels of `width` columns."""
+        return 0 if self.is_vector else self.n // self.width
+
+    @property
+    def tail(self) -> int:
+        """Columns of the last, narrower panel; 0 when there is none."""
+        return 1 if self.is_vector else self.n % self.width
+
+    @property
+    def columns(self) -> int:
+        """Columns with padding."""
+        return self.full_panels * self.width + (self.tail_width if self.tail else 0)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able record; `PanelLayout(**record)` takes it back."""
+        return asdict(self)
+
+
+def panel_layout(k: int, n: int, *, width: int, lanes: int, dtype: str) -> PanelLayout:
+    """The layout of a (k, n) weight for panels of `width` columns and vectors of `lanes`."""
+    tail = n % width
+    tail_width = 1 if n == 1 else -(-tail // lanes) * lanes
+    return PanelLayout(k, n, width, tail_width, dtype)
+
+
+def pack_kernel(kernel: np.ndarray, layout: PanelLayout) -> np.ndarray:
+    """`kernel` (k, n) in the order of `layout`, one flat array with k * layout.columns elements."""
+    if layout.is_vector:
+        return np.ascontiguousarray(kernel[:, 0], dtype=layout.dtype)
+    packed = np.zeros(layout.k * layout.columns, layout.dtype)
+    split = layout.full_panels * layout.width
+    full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
+    panels = kernel[:, :split].reshape(layout.k, layout.full_panels, layout.width)
+    full[:] = panels.transpose(1, 0, 2)
+    if layout.tail:
+        packed[layout.k * split :].reshape(layout.k, -1)[:, : layout.tail] = kernel[:, split:]
+    return packed
+
+
+def unpack_kernel(packed: np.ndarray, layout: PanelLayout) -> np.ndarray:
+    """The plain (k, n) weight out of `pack_kernel`'s flat array."""
+    if layout.is_vector:
+        return packed.reshape(layout.k, 1).copy()
+    split = layout.full_panels * layout.width
+    full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
+    columns = [full.transpose(1, 0, 2).reshape(layout.k, split)]
+    if layout.tail:
+        columns.append(packed[layout.k * split :].reshape(layout.k, -1)[:, : layout.tail])
+    return np.concatenate(columns, axis=1)
+
+
+def pack_bias(bias: np.ndarray, layout: PanelLayout) -> np.ndarray:
+    """`bias` (n,) padded with zeros to layout.columns."""
+    packed = np.zeros(layout.columns, layout.dtype)
+    packed[: layout.n] = bias
+    return packed

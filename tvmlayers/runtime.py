@@ -1,0 +1,236 @@
+"""A compiled model: called with the caller's tensors, it gives results of the caller's kind.
+
+Loads neither the compiler nor torch. Common calls, packed NumPy arrays or torch tensors, go
+the short ways of `fastcall`; `Compiled._call` takes everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers import _ffi, artifact, diagnose, targets, tensors
+from tvmlayers.arena import view
+from tvmlayers.errors import ConfigError, ShapeError, TvmLayersError
+from tvmlayers.fastcall import (
+    FastCall,
+    Plan,
+    foreign_call,
+    make_plans,
+    numpy_call,
+    single_entries,
+)
+from tvmlayers.signature import Entry, Function, Slot, input_order, read_entries
+from tvmlayers.tensors import Array, Kind
+
+
+class Compiled:
+    """A model compiled for one target, with its packed weights.
+
+    Call it as the model: `compiled(ids)`, `compiled(indices, offsets, per_sample_weights=w)`.
+    Inputs are positional or by name: NumPy arrays, torch CPU tensors, TVM tensors, anything
+    with `__dlpack__` on the CPU, nested lists. They are not copied when they are packed and of
+    a dtype that an entry point takes; smaller integers are widened. The result is of the first
+    input's kind, a list where the model has several outputs. Calls from several threads at
+    once are safe.
+    """
+
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        get_function: Callable[[str], Function],
+        arena: NDArray[np.uint8],
+        threads: int | None = None,
+        library: Callable[[], bytes] | None = None,
+    ) -> None:
+        """library: gives the bytes of the shared library when the model is saved."""
+        self.manifest = manifest
+        self._entries = read_entries(manifest, get_function)
+        self._names = input_order(self._entries)
+        self._signatures = {entry.names for entry in self._entries}
+        self._arena = arena
+        self._arena_tensor = _ffi.from_array(arena)
+        self._library = library
+        self._single = single_entries(self._entries)
+        self._plans = make_plans([each for each in self._entries if each not in self._single])
+        self._fast: dict[type, FastCall]
+        self._lenders: dict[type, tuple[Callable[[Any], Array], Kind]]
+        self._set_threads(threads)
+
+    def __call__(self, value: Any = None, /, *more: Any, out: Any = None, **named: Any) -> Any:
+        """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
+        if out is None and not more and not named:
+            fast = self._fast.get(type(value))
+            if fast is not None:
+                return fast(self, value)
+        return self._call((value, *more), named, out)
+
+    def _call(self, inputs: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
+        """The general way: every kind of input, every check, every error."""
+        given = self._bind(inputs, named)
+        names, values = tuple(given), list(given.values())
+        if out is None and names in self._plans:
+            planned = self._call_planned(self._plans[names], values)
+            if planned is not None:
+                return planned
+        imported = [tensors.import_array(value, name) for name, value in given.items()]
+        arrays = self._type_lists(names, imported)
+        entry, sizes = diagnose.choose_entry(self._entries, names, arrays)
+        arrays = [
+            tensors.pack(array, slot.dtype)
+            for array, slot in zip(arrays, entry.inputs, strict=True)
+        ]
+        shapes = entry.output_shapes(sizes)
+        if out is not None:
+            self._run(entry, arrays, tensors.import_outputs(out, entry.outputs, shapes, arrays))
+            return out
+        results = [
+            tensors.empty(shape, slot.dtype)
+            for shape, slot in zip(shapes, entry.outputs, strict=True)
+        ]
+        self._run(entry, arrays, results)
+        self._learn(values[0])
+        kind = next((kind for _, kind in imported if kind is not None), tensors.identity)
+        return _unwrap([kind(result) for result in results])
+
+    def _call_planned(self, plan: Plan, values: list[Any]) -> Any:
+        """The outputs where the inputs are packed tensors of one kind, else None."""
+        lender = self._lenders.get(type(values[0]))
+        if lender is None or any(type(value) is not type(values[0]) for value in values):
+            return None
+        to_array, kind = lender
+        try:
+            arrays = [to_array(value) for value in values]
+        except Exception:
+            return None
+        results = plan.run(arrays, self._arena_tensor, self._threads)
+        return None if results is None else _unwrap([kind(result) for result in results])
+
+    def _run(self, entry: Entry, arrays: list[Array], results: list[Array]) -> None:
+        try:
+            status = entry.function(*arrays, *results, self._arena_tensor, self._threads)
+        except Exception as error:
+            raise TvmLayersError(
+                f"the compiled code refused inputs that fit its signature: {error}"
+            ) from error
+        if status:
+            diagnose.raise_for_status(status, self.manifest["checks"], entry, arrays)
+
+    def _fail(self, status: int, array: Array) -> NoReturn:
+        entry = next(each for each in self._single if each.inputs[0].dtype == array.dtype)
+        diagnose.raise_for_status(status, self.manifest["checks"], entry, [array])
+
+    def _bind(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs by name, in the order of the signature; None counts as not given."""
+        if len(inputs) > len(self._names):
+            raise ShapeError(f"{self._usage()}, got {len(inputs)} positional inputs")
+        given = dict(zip(self._names, inputs, strict=False))
+        for name, value in named.items():
+            if name not in self._names:
+                raise ConfigError(f"{self._usage()}, there is no input {name!r}")
+            if given.get(name) is not None:
+                raise ConfigError(f"{self._usage()}, got input {name!r} twice")
+            given[name] = value
+        given = {name: given[name] for name in self._names if given.get(name) is not None}
+        if tuple(given) not in self._signatures:
+            raise ShapeError(f"{self._usage()}, got {', '.join(given) or 'none'}")
+        return given
+
+    def _usage(self) -> str:
+        takes = " or ".join(f"({', '.join(names)})" for names in sorted(self._signatures))
+        return f"this model takes the inputs {takes}"
+
+    def _type_lists(
+        self, names: tuple[str, ...], imported: list[tuple[Array, Kind | None]]
+    ) -> list[Array]:
+        """The arrays, nested lists given the dtype that their input has."""
+        slots = next(entry.inputs for entry in self._entries if entry.names == names)
+        return [
+            tensors.type_list(array, slot) if kind is None else array
+            for (array, kind), slot in zip(imported, slots, strict=True)
+        ]
+
+    def _learn(self, value: Any) -> None:
+        """Remember how tensors of the type of `value` are lent: the next call is a fast one."""
+        lender = tensors.lender_of(value)
+        if lender is None or type(value) in self._lenders:
+            return
+        self._lenders[type(value)] = lender
+        if self._single:
+            self._fast[type(value)] = foreign_call(self._fast[np.ndarray], *lender)
+
+    @property
+    def threads(self) -> int:
+        """Threads that one call may use. Setting None takes the default, the physical cores."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, threads: int | None) -> None:
+        self._set_threads(threads)
+
+    def _set_threads(self, threads: int | None) -> None:
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise ConfigError(f"threads is a whole number from 1 up, or None, got {threads!r}")
+        self._threads = _ffi.reserve_threads(threads, targets.physical_cores)
+        self._lenders = {np.ndarray: (tensors.identity, tensors.identity)}
+        self._fast = {}
+        if self._single:
+            self._fast[np.ndarray] = numpy_call(self._single, self._arena_tensor, self._threads)
+
+    @property
+    def inputs(self) -> tuple[Slot, ...]:
+        """Name, shape, dtype and kind of each input of the longest signature."""
+        return max(self._entries, key=lambda entry: len(entry.inputs)).inputs
+
+    @property
+    def outputs(self) -> tuple[Slot, ...]:
+        """Name, shape and dtype of each output."""
+        return self._entries[0].outputs
+
+    @property
+    def target(self) -> str:
+        """The name of the target that the model was compiled for."""
+        return str(self.manifest["target"]["name"])
+
+    def report(self) -> list[dict[str, Any]]:
+        """One row for each kernel: what it computes and where its schedule came from."""
+        return [dict(row) for row in self.manifest.get("kernels", ())]
+
+    def packed_weights(self) -> dict[str, Array]:
+        """Views of the packed weights by name, in the layouts that the manifest gives."""
+        return {
+            weight["name"]: view(
+                self._arena, weight["offset"], tuple(weight["shape"]), weight["dtype"]
+            )
+            for weight in self.manifest["weights"]
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.tvml` artefact that `tvmlayers.load` takes."""
+        if self._library is None:
+            raise ConfigError("this model was made without its library and cannot be saved")
+        artifact.write(path, self.manifest, self._library(), self.packed_weights())
+
+    def __repr__(self) -> str:
+        takes = ", ".join(f"{slot.name}: {slot.dtype}{slot.text()}" for slot in self.inputs)
+        gives = ", ".join(f"{slot.dtype}{slot.text()}" for slot in self.outputs)
+        return f"<Compiled ({takes}) -> {gives} for {self.target}, {self.threads} threads>"
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None) -> Compiled:
+    """The compiled model saved at `path`, ready to be called.
+
+    threads: as for compile; None takes the physical cores. Raises ArtifactError for a damaged
+    or foreign file, and TargetError where this machine lacks CPU features that the code uses.
+    """
+    manifest, library, arena = artifact.read(path)
+    module = _ffi.load_library(library)
+    return Compiled(manifest, module.get_function, arena, threads, lambda: library)
+
+
+def _unwrap(results: list[Any]) -> Any:
+    return results[0] if len(results) == 1 else results

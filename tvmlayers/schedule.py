@@ -1,0 +1,107 @@
+"""The analytic choice: what a kernel's schedule decides when nothing was tuned.
+
+As BLIS does, from the target's numbers alone: a register tile that fills the vector registers with
+accumulators and leaves room for the operands, blocks that stay in the caches, and a thread only
+where the work outweighs waking it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvmlayers.targets import Target
+
+SOURCE = "analytic"
+
+# Vectors of columns in a tile and rows in a tile, by number of vector registers: rows * vectors
+# accumulators, `vectors` registers for a row of the panel and at least one to broadcast into.
+_REGISTER_TILES = {16: (2, 6), 32: (4, 6)}
+# A tile of a single vector of columns needs more rows to have enough sums in flight.
+_NARROW_ROWS = (1, 2, 4, 8)
+_WIDE_ROWS = (1, 2, 3, 4, 6)
+_DOT_ROWS = (1, 4)
+
+# Least work that is worth a thread: multiply-adds of a GEMM, bytes of a lookup.
+GEMM_GRAIN = 192 * 1024
+ROW_GRAIN = 96 * 1024
+PREFETCH_ROWS = 16
+_K_UNROLL = 4
+
+
+@dataclass(frozen=True)
+class GemmPlan:
+    """The decisions for one dense layer."""
+
+    lanes: int
+    width: int
+    full_rows: tuple[int, ...]
+    tail_rows: tuple[int, ...]
+    row_block: int  # rows that one thread goes over before it comes back to the first panel
+    grain: int
+    most_rows_by_panels: int  # up to this many rows the panels are shared out, beyond it the rows
+    k: int
+
+    def decisions(self, rows: int) -> dict[str, int]:
+        """The choices of `spaces.gemm.gemm_tiles` for a tile of `rows` rows."""
+        unroll = _K_UNROLL if rows <= 2 else 2
+        while self.k % unroll:
+            unroll //= 2
+        return {"k_unroll": unroll}
+
+    def dot_decisions(self) -> dict[str, int]:
+        """The choices of `spaces.gemm.dot_tiles`."""
+        unroll = _K_UNROLL
+        while unroll > 1 and (self.k // self.lanes) % unroll:
+            unroll //= 2
+        return {"k_unroll": unroll}
+
+    def dispatch(self, variants: Sequence[int]) -> list[tuple[int | None, int]]:
+        """[(most rows, tile rows), ...]: which tile serves how many rows; the last has no bound.
+
+        The tile that computes the fewest rows in all, counting the overlap of the last two tiles;
+        the largest on a tie, and the largest always from where the overlap no longer matters.
+        """
+        largest = max(variants)
+        steps: list[tuple[int | None, int]] = []
+        for m in range(1, 8 * largest):
+            fitting = [r for r in variants if r <= m]
+            best = min(fitting, key=lambda r: (-(-m // r) * (r + _TILE_OVERHEAD), -r))
+            if steps and steps[-1][1] == best:
+                steps[-1] = (m, best)
+            else:
+                steps.append((m, best))
+        if steps[-1][1] == largest:
+            steps.pop()
+        return [*steps, (None, largest)]
+
+
+# What a tile costs beyond its rows, in rows: loading the panel's vectors and storing the result.
+_TILE_OVERHEAD = 1.0
+
+
+def gemm_plan(k: int, n: int, dtype: str, target: Target) -> GemmPlan:
+    """The plan of a dense layer with a (k, n) weight."""
+    lanes = target.lanes(dtype)
+    vectors, most_rows = _REGISTER_TILES[target.vector_registers]
+    itemsize = target.vector_bytes // lanes
+    narrow = n % (vectors * lanes) <= lanes
+    if n == 1:
+        tail_rows: tuple[int, ...] = _DOT_ROWS
+    else:
+        tail_rows = _NARROW_ROWS if narrow else tuple(r for r in _WIDE_ROWS if r <= most_rows)
+    return GemmPlan(
+        lanes=lanes,
+        width=vectors * lanes,
+        full_rows=tuple(r for r in _WIDE_ROWS if r <= most_rows),
+        tail_rows=tail_rows,
+        row_block=max(64, target.l2 // 2 // (k * itemsize)),
+        grain=GEMM_GRAIN,
+        most_rows_by_panels=n,
+        k=k,
+    )
+
+
+def lookup_decisions(width: int, lanes: int) -> dict[str, int]:
+    """The choices of `spaces.lookup`: as many vectors of a row in one run as registers allow."""
+    vectors = width // lanes
+    fitting = [n for n in (1, 4, 8, 16, vectors) if vectors % n == 0 and n <= 16] if vectors else [1]
+    return {"unrolled_vectors": max(fitting)}

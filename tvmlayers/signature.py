@@ -1,0 +1,91 @@
+"""What the entry points of a compiled model take and give, read from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Dim = int | str
+Function = Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of an entry point; free axes of `shape` are symbols, as "n" or "n1-1"."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: np.dtype[Any]
+    kind: str = "value"  # or "index", "offsets", "weights"
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether smaller integers may be widened to `dtype`."""
+        return self.kind in ("index", "offsets")
+
+    def text(self) -> str:
+        """The shape as a reader expects it: "(n, 10)"."""
+        return shape_text(self.shape)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One compiled function: `function(*inputs, *outputs, arena, threads) -> status`."""
+
+    function: Function
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(slot.name for slot in self.inputs)
+
+    def output_shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+        """The shapes of the outputs once the symbols are known."""
+        return [tuple(extent(dim, sizes) for dim in slot.shape) for slot in self.outputs]
+
+
+def read_entries(
+    manifest: Mapping[str, Any], get_function: Callable[[str], Function]
+) -> tuple[Entry, ...]:
+    """The entry points of a manifest, each with its function."""
+    return tuple(
+        Entry(
+            get_function(entry["symbol"]),
+            tuple(_slot(slot) for slot in entry["inputs"]),
+            tuple(_slot(slot) for slot in entry["outputs"]),
+        )
+        for entry in manifest["entries"]
+    )
+
+
+def input_order(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Every input name once, in the order in which positional arguments are taken."""
+    longest_first = sorted(entries, key=lambda entry: -len(entry.inputs))
+    return tuple(dict.fromkeys(name for entry in longest_first for name in entry.names))
+
+
+def extent(dim: Dim, sizes: Mapping[str, int]) -> int:
+    """The length of an axis, its symbol looked up in `sizes`."""
+    if isinstance(dim, int):
+        return dim
+    symbol, _, less = dim.partition("-")
+    return sizes[symbol] - int(less or 0)
+
+
+def shape_text(shape: Iterable[Dim]) -> str:
+    """A shape as Python writes a tuple, symbols without quotes."""
+    dims = [str(dim) for dim in shape]
+    return f"({dims[0]},)" if len(dims) == 1 else f"({', '.join(dims)})"
+
+
+def _slot(described: Mapping[str, Any]) -> Slot:
+    return Slot(
+        described["name"],
+        tuple(described["shape"]),
+        np.dtype(described["dtype"]),
+        described.get("kind", "value"),
+    )

@@ -1,0 +1,24 @@
+"""How a schedule function makes a choice: by MetaSchedule's sampling, with the decision given or open."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tvm import s_tir
+
+Decisions = Mapping[str, int]
+
+
+def choose(
+    sch: s_tir.Schedule, name: str, candidates: Sequence[int], decisions: Decisions | None
+) -> Any:
+    """One of `candidates`, as a random variable of `sch`.
+
+    With `decisions` the one named there is taken (an analytic choice or a record); without, the
+    choice is left open, so that a tuner samples and mutates it.
+    """
+    probabilities = [1.0 / len(candidates)] * len(candidates)
+    if decisions is None:
+        return sch.sample_categorical(list(candidates), probabilities)
+    return sch.sample_categorical(
+        list(candidates), probabilities, decision=list(candidates).index(decisions[name])
+    )

@@ -1,0 +1,87 @@
+"""GEMM on packed panels: a register tile of accumulators over the whole of K, then the epilogue.
+
+Serves every CPU family: the register tile's rows and the panel's width come with the expression,
+the number of lanes from the target.
+"""
+
+from tvm import s_tir
+
+from tvmlayers.spaces.choices import Decisions, choose
+
+K_UNROLL = (1, 2, 4, 8)
+
+
+def gemm_tiles(
+    sch: s_tir.Schedule, *, lanes: int, k: int, cheap_epilogue: bool, decisions: Decisions | None
+) -> None:
+    """Schedule `expr.dense`: panels outside, row tiles inside, accumulators in registers.
+
+    Choice: k_unroll. The epilogue is unrolled into the registers when it is cheap; otherwise the
+    tile is first copied out, so that a long activation is one small loop instead of 24 copies.
+    """
+    out = sch.get_sblock("out")
+    acc = sch.get_sblock("acc")
+    padded = len(sch.get_producers(out)) > 0 and sch.get(sch.get_producers(out)[0]).name_hint == (
+        "epilogue"
+    )
+    epilogue = sch.get_producers(out)[0] if padded else out
+    t, r, p, j = sch.get_loops(epilogue)
+    sch.reorder(p, t, r, j)
+    if padded:
+        sch.reverse_compute_at(out, t, preserve_unit_loops=True)
+        sch.set_scope(epilogue, 0, "local")
+    if not cheap_epilogue:
+        copy = sch.cache_read(epilogue, 0, "local")
+        sch.compute_at(copy, t, preserve_unit_loops=True)
+        _unroll_vectors(sch, copy, lanes, unroll=True)
+    sch.compute_at(acc, t, preserve_unit_loops=True)
+    sch.set_scope(acc, 0, "local")
+
+    *_, row, column, step = sch.get_loops(acc)
+    sch.reorder(step, row, column)
+    unroll = choose(sch, "k_unroll", [u for u in K_UNROLL if k % u == 0], decisions)
+    vector, lane = sch.split(column, [None, lanes])
+    sch.unroll(row)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+    outer, inner = sch.split(step, [None, unroll])
+    sch.unroll(inner)
+    _unroll_vectors(sch, epilogue, lanes, unroll=cheap_epilogue)
+    if padded:
+        *_, row, column = sch.get_loops(out)
+        sch.unroll(row)
+        sch.unroll(column)
+    sch.decompose_reduction(acc, outer)
+
+
+def _unroll_vectors(
+    sch: s_tir.Schedule, block: s_tir.schedule.SBlockRV, lanes: int, *, unroll: bool
+) -> None:
+    *_, row, column = sch.get_loops(block)
+    vector, lane = sch.split(column, [None, lanes])
+    if unroll:
+        sch.unroll(row)
+        sch.unroll(vector)
+    sch.vectorize(lane)
+
+
+def dot_tiles(sch: s_tir.Schedule, *, k: int, lanes: int, decisions: Decisions | None) -> None:
+    """Schedule `expr.dot_rows`: one vector of partial sums for each row of the tile.
+
+    Choice: k_unroll, in vectors.
+    """
+    if k < lanes:
+        return
+    out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
+    t, r = sch.get_loops(out)
+    sch.compute_at(acc, t, preserve_unit_loops=True)
+    sch.set_scope(acc, 0, "local")
+    *_, row, lane, step = sch.get_loops(acc)
+    sch.reorder(step, row, lane)
+    sch.unroll(row)
+    sch.vectorize(lane)
+    sch.unroll(r)
+    unroll = choose(sch, "k_unroll", [u for u in K_UNROLL if (k // lanes) % u == 0], decisions)
+    outer, inner = sch.split(step, [None, unroll])
+    sch.unroll(inner)
+    sch.decompose_reduction(acc, outer)

@@ -1,0 +1,58 @@
+"""Row lookup and bags: rows copied or summed by whole vectors, indices made safe one row at a time."""
+
+from tvm import s_tir
+
+from tvmlayers.spaces.choices import Decisions, choose
+
+UNROLLED_VECTORS = (1, 4, 8, 16)
+
+
+def take_rows(
+    sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None
+) -> None:
+    """Schedule `expr.take`. Choice: unrolled_vectors, the vectors of a row in one straight run."""
+    out, row = sch.get_sblock("out"), sch.get_sblock("row")
+    i, _ = sch.get_loops(out)
+    sch.compute_at(row, i, preserve_unit_loops=True)
+    sch.set_scope(row, 0, "local")
+    _vectorize_row(sch, out, lanes, width, decisions)
+
+
+def bag_rows(
+    sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None
+) -> None:
+    """Schedule `expr.bag`: the accumulators of a row stay in registers while they fit."""
+    out, row, acc = (sch.get_sblock(name) for name in ("out", "row", "acc"))
+    sch.set_scope(acc, 0, "local")
+    column, entry = sch.get_loops(acc)
+    sch.reorder(entry, column)
+    sch.compute_at(row, entry, preserve_unit_loops=True)
+    sch.set_scope(row, 0, "local")
+    for block in sch.get_producers(out):
+        if sch.get(block).name_hint in ("present", "weight"):
+            sch.set_scope(block, 0, "local")
+    _vectorize_row(sch, acc, lanes, width, decisions)
+    if width % lanes == 0:
+        (column,) = sch.get_loops(out)
+        _, lane = sch.split(column, [None, lanes])
+        sch.vectorize(lane)
+    sch.decompose_reduction(acc, entry)
+
+
+def _vectorize_row(
+    sch: s_tir.Schedule,
+    block: s_tir.schedule.SBlockRV,
+    lanes: int,
+    width: int,
+    decisions: Decisions | None,
+) -> None:
+    """Whole vectors where the row is made of them; else LLVM vectorises the plain loop."""
+    if width % lanes:
+        return
+    *_, column = sch.get_loops(block)
+    vectors = width // lanes
+    fitting = [n for n in (*UNROLLED_VECTORS, vectors) if vectors % n == 0 and n <= 16]
+    run = choose(sch, "unrolled_vectors", sorted(set(fitting)), decisions)
+    _, vector, lane = sch.split(column, [None, run, lanes])
+    sch.unroll(vector)
+    sch.vectorize(lane)

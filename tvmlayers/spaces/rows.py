@@ -1,0 +1,63 @@
+"""Kernels that go over rows one by one: softmax, pooling, dot products, element by element."""
+
+from tvm import s_tir
+
+# A row of temporaries up to this size lives on the stack of the thread that works on it.
+STACK_BYTES = 16 * 1024
+
+
+def softmax_rows(sch: s_tir.Schedule, *, row_bytes: int) -> None:
+    """Schedule `expr.softmax`: all stages of a row together, vectors along it."""
+    out = sch.get_sblock("out")
+    i, _ = sch.get_loops(out)
+    stages = [sch.get_sblock(name) for name in ("shift", "total", "part", "power")]
+    stages += [sch.get_sblock(name) for name in ("top", "high", "padded")]
+    for stage in stages:
+        sch.compute_at(stage, i, preserve_unit_loops=True)
+    for name in ("shift", "total", "part", "top", "high"):
+        sch.set_scope(sch.get_sblock(name), 0, "local")
+    if row_bytes <= STACK_BYTES:
+        for name in ("power", "padded"):
+            sch.set_scope(sch.get_sblock(name), 0, "local")
+    *_, lane = sch.get_loops(sch.get_sblock("power"))
+    sch.vectorize(lane)
+    for name in ("part", "high"):
+        block = sch.get_sblock(name)
+        *_, lane, step = sch.get_loops(block)
+        sch.reorder(step, lane)
+        sch.vectorize(lane)
+        sch.decompose_reduction(block, step)
+
+
+def pooled_rows(sch: s_tir.Schedule, *, lanes: int, width: int) -> None:
+    """Schedule `expr.mean_over_time`: a row of sums at a time, time steps streamed past it."""
+    out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
+    i, _ = sch.get_loops(out)
+    for block in sch.get_producers(out):
+        sch.compute_at(block, i, preserve_unit_loops=True)
+        if width * 8 <= STACK_BYTES:
+            sch.set_scope(block, 0, "local")
+    *_, column, step = sch.get_loops(acc)
+    sch.reorder(step, column)
+    if width % lanes == 0:
+        _, lane = sch.split(column, [None, lanes])
+        sch.vectorize(lane)
+    sch.decompose_reduction(acc, step)
+
+
+def dot_products(sch: s_tir.Schedule) -> None:
+    """Schedule `expr.dot` and `expr.pairwise_dots`: each product in the lanes of one vector."""
+    out = sch.get_sblock("out")
+    innermost = sch.get_loops(out)[-1]
+    for block in sch.get_producers(out):
+        sch.compute_at(block, innermost, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
+        *_, lane, step = sch.get_loops(block)
+        sch.reorder(step, lane)
+        sch.vectorize(lane)
+        sch.decompose_reduction(block, step)
+
+
+def plain(sch: s_tir.Schedule) -> None:
+    """Leave the loops as they are: LLVM vectorises a straight loop over elements by itself."""
+    del sch

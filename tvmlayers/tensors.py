@@ -1,0 +1,192 @@
+"""The caller's tensors: seen as NumPy arrays on the way in, made of his kind on the way out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers import _ffi
+from tvmlayers.arena import address
+from tvmlayers.errors import ConfigError, DeviceError, DTypeError, ShapeError
+from tvmlayers.signature import Slot
+
+Array = NDArray[Any]
+Kind = Callable[[Array], Any]  # makes a tensor of the caller's kind from a fresh array
+
+CPU = 1  # kDLCPU
+CACHE_LINE = 64
+# Below this a result is not worth the half microsecond that the alignment costs.
+ALIGN_FROM = 32 << 10
+
+
+def import_array(value: Any, name: str) -> tuple[Array, Kind | None]:
+    """(array, kind): `value` as a NumPy array, without a copy where it holds a tensor.
+
+    kind is None where the value has none: nested lists and scalars. Raises DeviceError for a
+    tensor that is not in the CPU's memory and DTypeError for what NumPy has no dtype for.
+    """
+    if isinstance(value, np.ndarray):
+        _refuse_mask(value, name)
+        return np.asarray(value), identity
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _from_torch(value, name), torch.from_numpy
+    if isinstance(value, _ffi.Tensor) or hasattr(value, "__dlpack__"):
+        return _from_dlpack(value, name), _kind_of(value)
+    try:
+        return np.asarray(value), (identity if hasattr(value, "__array__") else None)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ShapeError(f"input {name!r} is no tensor and cannot become one: {error}") from error
+
+
+def identity(array: Array) -> Array:
+    return array
+
+
+def _refuse_mask(value: Array, name: str) -> None:
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
+        raise DTypeError(f"input {name!r} is a masked array; pass value.filled(...) instead")
+
+
+def _from_torch(tensor: Any, name: str) -> Array:
+    if tensor.device.type != "cpu":
+        raise DeviceError(
+            f"input {name!r} is on device {str(tensor.device)!r} and the model was compiled "
+            "for the CPU; pass tensor.cpu()"
+        )
+    try:
+        array: Array = tensor.detach().resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise DTypeError(
+            f"input {name!r} is a torch tensor of {tensor.dtype}, {tensor.layout}, "
+            "which has no plain array behind it; pass a strided tensor of an accepted dtype"
+        ) from error
+    return array
+
+
+def _from_dlpack(value: Any, name: str) -> Array:
+    device = int(value.__dlpack_device__()[0])
+    if device != CPU:
+        raise DeviceError(
+            f"input {name!r} is on DLPack device type {device} and the model was compiled for "
+            "the CPU (type 1); copy it to the CPU first"
+        )
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        if hasattr(value, "__array__"):
+            return np.asarray(value)
+        raise DTypeError(
+            f"input {name!r} ({type(value).__name__}) cannot be read through DLPack: {error}"
+        ) from error
+
+
+def _kind_of(value: Any) -> Kind:
+    """What makes a tensor of the kind of `value`, an object with `__dlpack__`."""
+    if hasattr(value, "__array_namespace__"):
+        namespace = value.__array_namespace__()
+        return lambda array: namespace.from_dlpack(array)
+    return _ffi.from_array
+
+
+def lender_of(value: Any) -> tuple[Callable[[Any], Array], Kind] | None:
+    """(to_array, kind) for tensors of the type of `value`, None where only `import_array` knows.
+
+    to_array copies nothing and raises for a tensor that cannot be had so.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and type(value) is torch.Tensor:
+        return torch.Tensor.numpy, torch.from_numpy
+    if isinstance(value, _ffi.Tensor):
+        return np.from_dlpack, _ffi.from_array
+    return None
+
+
+def type_list(array: Array, slot: Slot) -> Array:
+    """What became of nested lists, in the dtype of `slot`: Python's numbers have none to keep."""
+    if slot.is_integer:
+        return array.astype(slot.dtype) if array.size == 0 else array
+    if array.dtype.kind in "iuf":
+        return array.astype(slot.dtype)
+    raise DTypeError(f"input {slot.name!r} expected numbers, got a list of {array.dtype}")
+
+
+def is_plain(array: Array) -> bool:
+    """Whether compiled code can take `array` as it lies: packed, aligned, native byte order."""
+    flags = array.flags
+    return bool(flags.c_contiguous and flags.aligned and array.dtype.isnative)
+
+
+def pack(array: Array, dtype: np.dtype[Any]) -> Array:
+    """`array` as the compiled code takes it: of `dtype`, packed and aligned; copied if need be.
+
+    A read-only array is lent under a writable name, as NumPy lends no read-only array through
+    the DLPack that tvm_ffi asks for. Compiled code never writes to its inputs.
+    """
+    if array.size == 0:
+        return empty(array.shape, dtype)
+    if array.dtype != dtype or not is_plain(array):
+        return np.array(array, dtype=dtype, order="C", copy=True, subok=False)
+    return array if array.flags.writeable else np.asarray(_Lent(array))
+
+
+class _Lent:
+    """The memory of a packed array, writable."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array  # keeps the memory alive
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address(array), False),
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+        }
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialised array; a large one starts at a cache line, so no vector store splits.
+
+    One without elements has the strides that its shape asks for: NumPy leaves them zero, and
+    compiled code takes that for an array that is not packed.
+    """
+    nbytes = dtype.itemsize * prod(shape)
+    if nbytes == 0:
+        strides = [dtype.itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        room = max(strides, default=0) + dtype.itemsize
+        return np.ndarray(shape, dtype, np.empty(room, np.uint8), 0, strides)
+    if nbytes < ALIGN_FROM:
+        return np.empty(shape, dtype)
+    block = np.empty(nbytes + CACHE_LINE, np.uint8)
+    return np.ndarray(shape, dtype, block, -address(block) % CACHE_LINE)
+
+
+def import_outputs(
+    out: Any, slots: Sequence[Slot], shapes: Sequence[tuple[int, ...]], inputs: Sequence[Array]
+) -> list[Array]:
+    """The caller's `out` buffers as arrays that compiled code may write to."""
+    buffers = list(out) if isinstance(out, (list, tuple)) else [out]
+    if len(buffers) != len(slots):
+        raise ShapeError(f"out expected {len(slots)} buffers, got {len(buffers)}")
+    arrays: list[Array] = []
+    for buffer, slot, shape in zip(buffers, slots, shapes, strict=True):
+        array, kind = import_array(buffer, "out")
+        if kind is None:
+            raise DTypeError(f"out expected a tensor to write to, got {type(buffer).__name__}")
+        if array.dtype != slot.dtype:
+            raise DTypeError(f"out expected {slot.dtype}, got {array.dtype}")
+        if array.shape != shape:
+            raise ShapeError(f"out expected shape {shape}, got {array.shape}")
+        if not is_plain(array):
+            raise ShapeError("out must be C-contiguous and aligned; pass a fresh buffer")
+        if not array.flags.writeable or getattr(buffer, "requires_grad", False):
+            raise ConfigError("out is read-only or requires a gradient; pass a fresh buffer")
+        if any(np.may_share_memory(array, other) for other in (*inputs, *arrays)):
+            raise ConfigError("out overlaps an input or another output; pass a fresh buffer")
+        arrays.append(array if array.size else empty(shape, slot.dtype))
+    return arrays
