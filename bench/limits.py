@@ -22,8 +22,10 @@ from bench.models import MODELS
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork, Work
 from tvmlayers.targets import MiB, Target, native, to_tvm
 
-TRIES = 5
-TRY_SECONDS = 2e-3
+TRIES = 7
+# The work of one try is fixed, at about a millisecond: a trial run to find it could be disturbed.
+TRY_ROUNDS = 1 << 19
+TRY_BYTES = 128 * MiB
 MEMORY_BYTES = 1024 * MiB
 PREFETCH_ROWS = (0, 8, 16, 32, 64)
 
@@ -42,6 +44,7 @@ class Limits:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.machine: Target = native()
+        self._fma: dict[str, float] = {}
         self._read: dict[int, float] = {}
         self._triad: dict[int, float] = {}
 
@@ -51,11 +54,15 @@ class Limits:
         return self.machine.l2 * self.threads
 
     def fma(self, dtype: str) -> float:
-        """FLOP/s of independent FMAs in registers; measured anew, since clocks drift."""
+        """FLOP/s of independent FMAs in registers; measured anew, the best of the run so far."""
         function, factor, sums = self._fma_kernel(dtype)
         lanes = len(factor)
         flops = 2 * kernels.FMA_CHAINS * lanes * self.threads
-        return flops / _seconds(lambda repeats: function(factor, sums, repeats, self.threads))
+        found = flops / _seconds(
+            lambda rounds: function(factor, sums, rounds, self.threads), TRY_ROUNDS
+        )
+        self._fma[dtype] = max(found, self._fma.get(dtype, 0.0))
+        return self._fma[dtype]
 
     def read(self, size: int) -> float:
         """Bytes/s of reading `size` bytes over and over, prefetching or not."""
@@ -71,7 +78,10 @@ class Limits:
 
     def _read_seconds(self, data: Array, prefetch: bool, ahead: int) -> float:
         function = _build(kernels.read, self._lanes(), prefetch)
-        return _seconds(lambda repeats: function(data, self._sums, ahead, repeats, self.threads))
+        return _seconds(
+            lambda repeats: function(data, self._sums, ahead, repeats, self.threads),
+            _repeats(data.nbytes),
+        )
 
     def triad(self, size: int) -> float:
         """Bytes/s of out = x + 3 * y, the three of `size` bytes together."""
@@ -80,7 +90,12 @@ class Limits:
             function = _build(kernels.triad, self._lanes())
             x, y, out = (self._zeros(steps) for _ in range(3))
             self._triad[steps] = (
-                3 * x.nbytes / _seconds(lambda repeats: function(x, y, out, repeats, self.threads))
+                3
+                * x.nbytes
+                / _seconds(
+                    lambda repeats: function(x, y, out, repeats, self.threads),
+                    _repeats(3 * x.nbytes),
+                )
             )
         return self._triad[steps]
 
@@ -100,8 +115,11 @@ class Limits:
 
         # A few rows are read sooner by one thread than it takes to wake a second.
         ways = product(PREFETCH_ROWS, sorted({1, self.threads}))
+        # Rows come slower than streams, and there are many ways to try.
+        repeats = _repeats(8 * sum(map(len, sets)) * dim * table.itemsize)
         return min(
-            _seconds(partial(rotate, ahead=ahead, threads=threads)) for ahead, threads in ways
+            _seconds(partial(rotate, ahead=ahead, threads=threads), repeats)
+            for ahead, threads in ways
         ) / len(sets)
 
     def of(self, work: Work) -> Limit:
@@ -183,12 +201,9 @@ def _build(kernel: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     return built
 
 
-def _seconds(run: Callable[[int], Any]) -> float:
-    """Seconds of one repeat: the best of TRIES, each long enough for the clock."""
+def _seconds(run: Callable[[int], Any], repeats: int) -> float:
+    """Seconds of one repeat, the best of TRIES."""
     run(1)
-    repeats = 1
-    while (once := _time(run, repeats)) < TRY_SECONDS:
-        repeats *= 2 if once < 1e-9 else min(1024, math.ceil(1.2 * TRY_SECONDS / once))
     return min(_time(run, repeats) for _ in range(TRIES)) / repeats
 
 
@@ -196,3 +211,7 @@ def _time(run: Callable[[int], Any], repeats: int) -> float:
     begin = time.perf_counter()
     run(repeats)
     return time.perf_counter() - begin
+
+
+def _repeats(size: int) -> int:
+    return max(1, TRY_BYTES // size)

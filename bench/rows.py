@@ -40,7 +40,7 @@ class Row:
     threads: int
     target: str
     schedule: list[str]
-    compile_seconds: float
+    prepare_seconds: float  # from arrays to a callable: layers made, weights set, compiled
     ours_us: float
     ours_p99_us: float
     rounds: int
@@ -69,7 +69,7 @@ def run(
     given = work.make(case, layout, settings.dtype, settings.index_dtype, cache_bytes)
     begin = time.perf_counter()
     own, compiled = ours.prepare(given, settings)
-    compile_seconds = time.perf_counter() - begin
+    prepare_seconds = time.perf_counter() - begin
     variants = [peer.SIDES[case.kind](given) for peer in peers if case.kind in peer.SIDES]
     variants = [ways for ways in variants if ways]
     reference.check([own, *(way for ways in variants for way in ways)], given)
@@ -91,7 +91,7 @@ def run(
         threads=settings.threads,
         target=settings.target,
         schedule=ours.schedule_sources(compiled),
-        compile_seconds=compile_seconds,
+        prepare_seconds=prepare_seconds,
         ours_us=mine.median * 1e6,
         ours_p99_us=mine.p99 * 1e6,
         rounds=len(mine.rounds),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.abc
 import importlib.util
 import itertools
 import os
@@ -34,7 +33,7 @@ _DEFERRED = {
 }
 
 
-class _LeanFinder(importlib.abc.MetaPathFinder):
+class _LeanFinder:
     """Hides torch from the imports of one thread, and defers some modules to their first use."""
 
     def __init__(self) -> None:
@@ -78,32 +77,24 @@ def from_array(array: Any) -> Any:
 
 
 @functools.cache
-def load_runtime() -> None:
-    """Load libtvm_runtime, once. `import tvm` finds it loaded, before or after this."""
+def load_runtime() -> ctypes.CDLL:
+    """libtvm_runtime, loaded once. `import tvm` finds it loaded, before or after this."""
     # A worker that is pinned shares its core with the same worker of every other caller, and
     # the calling thread would lose the affinity that its owner gave it.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     os.register_at_fork(after_in_child=_run_serially_after_fork)
-    if "tvm.base" in sys.modules:  # the compiler is here, and has loaded it
-        return
-    spec = importlib.util.find_spec("tvm")
+    spec = importlib.util.find_spec("tvm")  # finds the package without importing it
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
             "running a compiled model needs TVM's runtime library: pip install apache-tvm"
         )
-    folders = [
-        os.environ.get("TVM_LIBRARY_PATH"),
-        os.path.join(os.path.dirname(spec.origin), "lib"),
-    ]
-    for folder in filter(None, folders):
-        path = os.path.join(folder, "libtvm_runtime.so")
-        if os.path.exists(path):
-            ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
-            return
-    raise MissingDependencyError(
-        f"libtvm_runtime.so is not where the tvm package keeps it ({folders[-1]}); "
-        "reinstall apache-tvm"
-    )
+    path = os.path.join(os.path.dirname(spec.origin), "lib", "libtvm_runtime.so")
+    try:
+        return ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise MissingDependencyError(
+            f"TVM's runtime library does not load ({error}); reinstall apache-tvm"
+        ) from error
 
 
 def reserve_threads(wanted: int | None, cores: Callable[[], int]) -> int:
@@ -123,11 +114,7 @@ def reserve_threads(wanted: int | None, cores: Callable[[], int]) -> int:
     threads = wanted or _positive(os.environ.get("OMP_NUM_THREADS")) or cores()
     with _pool.lock:
         if threads > _pool.size:
-            # The size outlives the thread that sets it and the pool that comes with it.
-            setter = threading.Thread(target=_set_pool_size, args=(threads,))
-            setter.start()
-            setter.join()
-            _pool.size = threads
+            _set_pool_size(threads)
     return threads
 
 
@@ -144,9 +131,9 @@ _pool = _Pool()
 
 
 def _set_pool_size(threads: int) -> None:
-    big_cores = 1  # TVM's name for the mode; the list of CPUs counts only by its length here
-    configure = ffi.get_global_func("runtime.config_threadpool")
-    configure(big_cores, 0, [str(cpu) for cpu in range(threads)])
+    """Set the size of the pools to come. TVM's own `config_threadpool` would make one here."""
+    load_runtime()["_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"](threads)
+    _pool.size = threads
 
 
 def _run_serially_after_fork() -> None:

@@ -41,7 +41,7 @@ DTYPES = {  # NumPy's names and those of safetensors
 # What zipfile raises for a file that is damaged in one place or another.
 DAMAGE = (
     *(zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error, EOFError),
-    *(ValueError, KeyError, TypeError, AttributeError, OverflowError),
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError),
 )
 
 
@@ -134,6 +134,8 @@ def _read_manifest(archive: zipfile.ZipFile, path: object) -> dict[str, Any]:
     absent = {MANIFEST, LIBRARY, WEIGHTS}.difference(archive.namelist())
     if absent:
         raise ArtifactError(f"{path} is no artefact of tvmlayers: it has no {min(absent)}")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise ArtifactError(f"{path} is damaged: a member is compressed, none ever is")
     manifest = json.loads(archive.read(MANIFEST))
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no artefact of tvmlayers: its manifest says otherwise")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tvmlayers.errors import DTypeError, IndexOutOfRangeError, OffsetsError, ShapeError
-from tvmlayers.signature import Entry, Slot, extent, shape_text
+from tvmlayers.signature import LAST_STATUS_BIT, Entry, Slot, extent, shape_text
 from tvmlayers.tensors import Array
 
 Sizes = dict[str, int]
@@ -141,12 +141,22 @@ def raise_for_status(
     status: int, checks: Sequence[Mapping[str, Any]], entry: Entry, arrays: Sequence[Array]
 ) -> NoReturn:
     """Raise for the first check that failed, bit i of `status` being `checks[i]`."""
-    for bit, check in enumerate(checks):
-        if status >> bit & 1:
-            if check["kind"] == "offsets":
-                _raise_offsets(check, arrays)
-            _raise_index(check, entry.inputs[check["input"]].name, arrays)
+    failed = [c for i, c in enumerate(checks) if status >> min(i, LAST_STATUS_BIT) & 1]
+    # The last bit stands for many checks; all but the one that failed find nothing.
+    for check in sorted(failed, key=lambda check: not _fails(check, arrays)):
+        if check["kind"] == "offsets":
+            _raise_offsets(check, arrays)
+        _raise_index(check, entry.inputs[check["input"]].name, arrays)
     raise IndexOutOfRangeError(f"compiled code reported status {status}, which no check explains")
+
+
+def _fails(check: Mapping[str, Any], arrays: Sequence[Array]) -> bool:
+    array = arrays[check["input"]]
+    if check["kind"] == "offsets":
+        end = arrays[check.get("indices_input", 0)].shape[0]
+        within = bool(((array >= 0) & (array <= end)).all())
+        return not within or bool((array[1:] < array[:-1]).any() or (array[:1] != 0).any())
+    return bool(((array < 0) | (array >= check["rows"])).any())
 
 
 def _raise_index(check: Mapping[str, Any], name: str, arrays: Sequence[Array]) -> NoReturn:

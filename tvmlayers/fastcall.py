@@ -19,6 +19,8 @@ from tvmlayers.tensors import ALIGN_FROM, Array, Kind, empty
 
 # fast(model, tensor) -> result; the model comes along so that closures do not keep it alive
 FastCall = Callable[[Any, Any], Any]
+Shape = tuple[int, ...]
+ShapeRule = Callable[[list[Shape]], Shape]
 
 
 def single_entries(entries: Sequence[Entry]) -> list[Entry]:
@@ -76,33 +78,52 @@ def foreign_call(inner: FastCall, to_array: Callable[[Any], Array], kind: Kind) 
     return call
 
 
-class Plan:
-    """The call for several NumPy arrays: one function for each combination of dtypes."""
+# run(arrays, out or None, arena, threads) -> outputs, or None for the general way to see to
+Plan = Callable[[list[Array], "Array | None", Any, int], "list[Array] | None"]
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        """entries: those of one signature, alike but for their dtypes."""
-        first = entries[0]
-        self.functions = {
-            tuple(slot.dtype for slot in entry.inputs): entry.function for entry in entries
-        }
-        self.ranks = [len(slot.shape) for slot in first.inputs]
-        self.outputs = [(slot.dtype, _shape_rule(first, slot)) for slot in first.outputs]
 
-    def run(self, arrays: list[Array], arena: Any, threads: int) -> list[Array] | None:
-        """The outputs; None where something is not as planned, for the general way to see to."""
-        function = self.functions.get(tuple([array.dtype for array in arrays]))
-        if function is None or [array.ndim for array in arrays] != self.ranks:
+def make_plan(entries: Sequence[Entry]) -> Plan:
+    """The call for several NumPy arrays: one function for each combination of dtypes.
+
+    entries: those of one signature, alike but for their dtypes.
+    """
+    functions = {tuple(slot.dtype for slot in entry.inputs): entry.function for entry in entries}
+    find = functions.get
+    outputs = [(slot.dtype, _shape_rule(entries[0], slot)) for slot in entries[0].outputs]
+
+    def run(arrays: list[Array], out: Array | None, arena: Any, threads: int) -> list[Array] | None:
+        function = find(tuple([array.dtype for array in arrays]))
+        if function is None:
             return None
         for array in arrays:
             if not (array.size and array.flags.carray):
                 return None
         shapes = [array.shape for array in arrays]
         try:
-            results = [empty(rule(shapes), dtype) for dtype, rule in self.outputs]
+            if out is None:
+                results = [empty(rule(shapes), dtype) for dtype, rule in outputs]
+            elif _is_fit(out, *outputs[0], shapes, arrays):
+                results = [out]
+            else:
+                return None
             status = function(*arrays, *results, arena, threads)
         except Exception:
             return None
         return None if status else results
+
+    return run
+
+
+def _is_fit(
+    out: Array, dtype: Any, rule: ShapeRule, shapes: list[Shape], arrays: list[Array]
+) -> bool:
+    """Whether compiled code may write the one output to `out`."""
+    return (
+        out.dtype == dtype
+        and out.shape == rule(shapes)
+        and bool(out.size and out.flags.carray)
+        and not any(np.may_share_memory(out, array) for array in arrays)
+    )
 
 
 def make_plans(entries: Sequence[Entry]) -> dict[tuple[str, ...], Plan]:
@@ -111,14 +132,14 @@ def make_plans(entries: Sequence[Entry]) -> dict[tuple[str, ...], Plan]:
     for entry in entries:
         by_names.setdefault(entry.names, []).append(entry)
     return {
-        names: Plan(alike)
+        names: make_plan(alike)
         for names, alike in by_names.items()
         if len({tuple(slot.shape for slot in entry.inputs) for entry in alike}) == 1
         and len({entry.outputs for entry in alike}) == 1
     }
 
 
-def _shape_rule(entry: Entry, output: Slot) -> Callable[[list[tuple[int, ...]]], tuple[int, ...]]:
+def _shape_rule(entry: Entry, output: Slot) -> ShapeRule:
     """What gives the shape of `output` from the shapes of the inputs."""
     places = {
         dim: (position, axis)
@@ -137,7 +158,7 @@ def _shape_rule(entry: Entry, output: Slot) -> Callable[[list[tuple[int, ...]]],
             symbol, _, less = dim.partition("-")
             parts.append((*places[symbol], int(less or 0)))
 
-    def rule(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    def rule(shapes: list[Shape]) -> Shape:
         known = [*shapes, fixed]
         return tuple([known[position][axis] - less for position, axis, less in parts])
 

@@ -56,7 +56,8 @@ class Compiled:
         self._arena_tensor = _ffi.from_array(arena)
         self._library = library
         self._single = single_entries(self._entries)
-        self._plans = make_plans([each for each in self._entries if each not in self._single])
+        self._plans = make_plans(self._entries)
+        self._forms: dict[tuple[Any, ...], tuple[Plan, list[int]]] = {}
         self._fast: dict[type, FastCall]
         self._lenders: dict[type, tuple[Callable[[Any], Array], Kind]]
         self._set_threads(threads)
@@ -71,12 +72,13 @@ class Compiled:
 
     def _call(self, inputs: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
         """The general way: every kind of input, every check, every error."""
-        given = self._bind(inputs, named)
-        names, values = tuple(given), list(given.values())
-        if out is None and names in self._plans:
-            planned = self._call_planned(self._plans[names], values)
+        form = self._forms.get((len(inputs), *named))
+        if form is not None:
+            planned = self._call_planned(form, [*inputs, *named.values()], out)
             if planned is not None:
                 return planned
+        given = self._bind(inputs, named)
+        names, values = tuple(given), list(given.values())
         imported = [tensors.import_array(value, name) for name, value in given.items()]
         arrays = self._type_lists(names, imported)
         entry, sizes = diagnose.choose_entry(self._entries, names, arrays)
@@ -85,30 +87,35 @@ class Compiled:
             for array, slot in zip(arrays, entry.inputs, strict=True)
         ]
         shapes = entry.output_shapes(sizes)
-        if out is not None:
-            self._run(entry, arrays, tensors.import_outputs(out, entry.outputs, shapes, arrays))
-            return out
-        results = [
-            tensors.empty(shape, slot.dtype)
-            for shape, slot in zip(shapes, entry.outputs, strict=True)
-        ]
+        results = tensors.prepare_outputs(out, entry.outputs, shapes, arrays)
         self._run(entry, arrays, results)
         self._learn(values[0])
+        if len(values) == len(inputs) + len(named):
+            self._learn_form(names, inputs, named)
+        if out is not None:
+            return out
         kind = next((kind for _, kind in imported if kind is not None), tensors.identity)
         return _unwrap([kind(result) for result in results])
 
-    def _call_planned(self, plan: Plan, values: list[Any]) -> Any:
+    def _call_planned(self, form: tuple[Plan, list[int]], values: list[Any], out: Any) -> Any:
         """The outputs where the inputs are packed tensors of one kind, else None."""
-        lender = self._lenders.get(type(values[0]))
-        if lender is None or any(type(value) is not type(values[0]) for value in values):
+        kind_of_all = type(values[0])
+        lender = self._lenders.get(kind_of_all)
+        if lender is None or (out is not None and type(out) is not kind_of_all):
             return None
-        to_array, kind = lender
+        for value in values:
+            if type(value) is not kind_of_all:
+                return None
+        (to_array, kind), (plan, order) = lender, form
         try:
-            arrays = [to_array(value) for value in values]
+            arrays = [to_array(values[position]) for position in order]
+            buffer = None if out is None else to_array(out)
         except Exception:
             return None
-        results = plan.run(arrays, self._arena_tensor, self._threads)
-        return None if results is None else _unwrap([kind(result) for result in results])
+        results = plan(arrays, buffer, self._arena_tensor, self._threads)
+        if results is None or out is not None:
+            return None if results is None else out
+        return _unwrap([kind(result) for result in results])
 
     def _run(self, entry: Entry, arrays: list[Array], results: list[Array]) -> None:
         try:
@@ -162,6 +169,15 @@ class Compiled:
         self._lenders[type(value)] = lender
         if self._single:
             self._fast[type(value)] = foreign_call(self._fast[np.ndarray], *lender)
+
+    def _learn_form(
+        self, names: tuple[str, ...], inputs: Sequence[Any], named: Mapping[str, Any]
+    ) -> None:
+        """Remember the signature that such a call means, unless a shorter way takes it."""
+        given = [*self._names[: len(inputs)], *named]
+        if names in self._plans:
+            order = [given.index(name) for name in names]
+            self._forms[(len(inputs), *named)] = (self._plans[names], order)
 
     @property
     def threads(self) -> int:

@@ -103,5 +103,7 @@ def gemm_plan(k: int, n: int, dtype: str, target: Target) -> GemmPlan:
 def lookup_decisions(width: int, lanes: int) -> dict[str, int]:
     """The choices of `spaces.lookup`: as many vectors of a row in one run as registers allow."""
     vectors = width // lanes
-    fitting = [n for n in (1, 4, 8, 16, vectors) if vectors % n == 0 and n <= 16] if vectors else [1]
+    fitting = (
+        [n for n in (1, 4, 8, 16, vectors) if vectors % n == 0 and n <= 16] if vectors else [1]
+    )
     return {"unrolled_vectors": max(fitting)}

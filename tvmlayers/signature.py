@@ -11,6 +11,9 @@ import numpy as np
 Dim = int | str
 Function = Callable[..., int]
 
+# Bit i of the status that compiled code returns stands for check i, this bit for all from here on.
+LAST_STATUS_BIT = 62
+
 
 @dataclass(frozen=True)
 class Slot:

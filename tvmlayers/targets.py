@@ -58,6 +58,17 @@ SAPPHIRERAPIDS_FLAGS = (
     *("vpclmulqdq", "sha_ni", "adx", "amx_tile", "amx_int8", "amx_bf16"),
 )
 
+# Flags of cores that have no row here.
+OTHER_FLAGS = ("avx512_vp2intersect", "avx_ifma", "avx_vnni_int8", "sse4a", "xop", "fma4", "tbm")
+LLVM_NAMES = {flag: flag.replace("_", "") for flag in (*SAPPHIRERAPIDS_FLAGS, *OTHER_FLAGS)} | {
+    "bmi1": "bmi",
+    "abm": "lzcnt",
+    "sha_ni": "sha",
+    "amx_tile": "amx-tile",
+    "amx_int8": "amx-int8",
+    "amx_bf16": "amx-bf16",
+}
+
 # LLVM keeps to 256 bits in the loops it vectorises itself, as older cores slowed down at 512.
 # Best first: `native` is the first row whose flags this CPU has.
 ROWS = (
@@ -187,17 +198,36 @@ def _from_mapping(target: Mapping[str, Any]) -> Target:
             f"the target {dict(target)!r} names no mcpu, so nothing is known of its vectors; "
             f"add one of {', '.join(TARGETS)}"
         )
-    changes: dict[str, Any] = {}
-    if target.get("num-cores") or target.get("cores"):
-        changes["cores"] = int(target.get("num-cores") or target["cores"])
-    if target.get("mattr") or target.get("features"):
-        changes["features"] = tuple(map(str, target.get("mattr") or target["features"]))
+    row = TARGETS.get(mcpu) or _from_llvm(mcpu)
+    changes: dict[str, Any] = {
+        key: int(target[key]) for key in ("l1d", "l2", "l3", "cores") if key in target
+    }
+    if target.get("num-cores"):
+        changes["cores"] = int(target["num-cores"])
     if target.get("mtriple") or target.get("triple"):
         changes["triple"] = str(target.get("mtriple") or target["triple"])
-    for key in ("l1d", "l2", "l3"):
-        if key in target:
-            changes[key] = int(target[key])
-    return replace(_from_name(mcpu), **changes)
+    attributes = [str(each) for each in target.get("mattr") or target.get("features") or ()]
+    added = [flag for flag, name in LLVM_NAMES.items() if f"+{name}" in attributes]
+    changes["features"] = tuple(dict.fromkeys((*row.features, *attributes)))
+    changes["cpu_flags"] = tuple(dict.fromkeys((*row.cpu_flags, *added)))
+    return replace(row, **changes)
+
+
+def _from_llvm(mcpu: str) -> Target:
+    """A core that the table lacks: LLVM says what it can do, a row lends its cache sizes."""
+    from tvm.target import Target as TvmTarget
+    from tvm.target import codegen
+
+    known = set(map(str, codegen.llvm_get_cpu_archlist(TvmTarget("llvm"))))
+    if mcpu not in known:
+        raise unknown_name("mcpu", mcpu, known)
+    described = TvmTarget({"kind": "llvm", "mcpu": mcpu})
+    features = set(map(str, codegen.llvm_get_cpu_features(described)))
+    flags = tuple(flag for flag, name in LLVM_NAMES.items() if name in features)
+    for row in ROWS:
+        if set(row.cpu_flags) <= set(flags):
+            return replace(row, name=mcpu, mcpu=mcpu, cpu_flags=flags)
+    raise TargetError(f"{mcpu} is older than x86-64-v3, the oldest level supported")
 
 
 @functools.cache

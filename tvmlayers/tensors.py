@@ -166,10 +166,12 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.ndarray(shape, dtype, block, -address(block) % CACHE_LINE)
 
 
-def import_outputs(
+def prepare_outputs(
     out: Any, slots: Sequence[Slot], shapes: Sequence[tuple[int, ...]], inputs: Sequence[Array]
 ) -> list[Array]:
-    """The caller's `out` buffers as arrays that compiled code may write to."""
+    """The caller's `out` buffers as arrays that compiled code may write to; fresh ones for None."""
+    if out is None:
+        return [empty(shape, slot.dtype) for shape, slot in zip(shapes, slots, strict=True)]
     buffers = list(out) if isinstance(out, (list, tuple)) else [out]
     if len(buffers) != len(slots):
         raise ShapeError(f"out expected {len(slots)} buffers, got {len(buffers)}")

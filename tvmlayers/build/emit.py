@@ -25,7 +25,7 @@ def i32(value: Expr | int) -> Expr:
 
 
 def argument(name: str, kind: str) -> Var:
-    """A parameter of the function being written: kind "int64", "int32" or "*dtype" for a pointer."""
+    """A parameter of the function being written: "int64", "int32" or "*dtype" for a pointer."""
     made = Var(name, pointer_type(kind[1:]) if kind.startswith("*") else kind)
     return T.arg(name, made)
 
@@ -44,17 +44,16 @@ def call(function: GlobalVar, *arguments: Expr) -> None:
 
 def invoke(function: GlobalVar, *arguments: Expr) -> Expr:
     """A call of a private function as an expression."""
-    return T._call_global(function, *arguments)  # noqa: SLF001 - what the script parser calls
+    return T._call_global(function, *arguments)
 
 
 def private(body: Callable[[], None]) -> PrimFunc:
     """The private int32 function that `body` writes with `T` and the words of this module."""
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True, private=True):
-            T.func_attr({"tvmlayers.private": True})
-            T.func_ret(INT32)
-            body()
-            T.Return(tirx.const(0, "int32"))
+    with IRBuilder() as builder, T.prim_func(s_tir=True, private=True):
+        T.func_attr({"tvmlayers.private": True})
+        T.func_ret(INT32)
+        body()
+        T.Return(tirx.const(0, "int32"))
     return builder.get()
 
 

@@ -124,9 +124,7 @@ def _bag_entry(
     made = {
         "indices": EntryInput("indices", dims, index_dtype, "index", source),
         "offsets": EntryInput("offsets", offsets, index_dtype, "offsets", None),
-        "per_sample_weights": EntryInput(
-            "per_sample_weights", dims, bag.dtype, "weights", None
-        ),
+        "per_sample_weights": EntryInput("per_sample_weights", dims, bag.dtype, "weights", None),
     }
     return EntrySpec(
         symbol,

@@ -20,6 +20,7 @@ from tvmlayers.build import emit
 from tvmlayers.build.graph import COPY, EntryFunction, extent
 from tvmlayers.build.kernels import Lowered, elements
 from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.signature import LAST_STATUS_BIT
 
 
 def forward_function(
@@ -31,15 +32,14 @@ def forward_function(
 ) -> tuple[PrimFunc, list[dict[str, Any]]]:
     """`f(*inputs, *outputs, arena, threads) -> status` of one entry, and its checks.
 
-    Bit i of the status is set when check i of the list failed.
+    Bit i of the status is set when check i of the list failed; the last bit stands for all others.
     """
     writer = _Writer(planned, entry, kernels, copies, arena)
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(entry.spec.symbol)
-            T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
-            T.func_ret(emit.INT64)
-            writer.write()
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(entry.spec.symbol)
+        T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
+        T.func_ret(emit.INT64)
+        writer.write()
     return builder.get(), writer.checks
 
 
@@ -83,7 +83,8 @@ class _Writer:
         status: Expr = tirx.const(0, "int64")
         if flags is not None:
             for i in range(len(self.checks)):
-                status = status + (tirx.Cast("int64", flags[i]) << tirx.const(i, "int64"))
+                bit = tirx.const(min(i, LAST_STATUS_BIT), "int64")
+                status = tirx.bitwise_or(status, tirx.Cast("int64", flags[i]) << bit)
         T.Return(status)
 
     def _arguments(self) -> list[Any]:

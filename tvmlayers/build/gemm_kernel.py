@@ -122,13 +122,13 @@ def _rows_function(
             def write() -> None:
                 pointers = [
                     x,
-                    emit.offset(w, emit.i64(begin * layout.width * layout.k) + start * width * layout.k),
+                    emit.offset(
+                        w, emit.i64(begin * layout.width * layout.k) + start * width * layout.k
+                    ),
                 ]
                 if b is not None:
                     pointers.append(emit.offset(b, emit.i64(begin * layout.width) + start * width))
-                pointers.append(
-                    emit.offset(out, emit.i64(begin * layout.width) + start * width)
-                )
+                pointers.append(emit.offset(out, emit.i64(begin * layout.width) + start * width))
                 sizes = [m, tiles] if layout.is_vector else [m, tiles, count]
                 emit.call(cores[rows], *pointers, *sizes)
 
@@ -155,7 +155,7 @@ def _driver(
     use_bias: bool,
     row_softmax: GlobalVar | None,
 ) -> PrimFunc:
-    """Shares m rows by all panels out: by rows when there are more rows than columns, else by panels.
+    """Shares m rows by all panels out: by rows when rows outnumber columns, else by panels.
 
     Each task goes over its rows in blocks that stay in the second-level cache.
     """

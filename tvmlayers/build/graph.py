@@ -4,9 +4,8 @@ Relax infers the shapes and plans the memory; what comes out is a straight line 
 destination-passing style, which `forward` turns into one host function.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import tvm
@@ -14,7 +13,7 @@ from tvm import relax, tirx
 from tvm.ir import Expr, IRModule
 from tvm.relax import transform
 
-from tvmlayers.build.entries import EntryInput, EntrySpec, uses
+from tvmlayers.build.entries import EntrySpec, uses
 from tvmlayers.build.kernels import Lowered, Use, is_view, lower
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
@@ -38,13 +37,19 @@ class Kernels:
         key = (
             id(use.layer),
             use.roles,
-            shapes[0][1:] if by_index and not use.layer.weights else shapes if not use.layer.weights else (),
+            shapes[0][1:]
+            if by_index and not use.layer.weights
+            else shapes
+            if not use.layer.weights
+            else (),
             masks,
             dtypes,
             use.index_dtype if by_index else None,
         )
         if key not in self.made:
-            self.made[key] = lower(use, f"k{len(self.made)}_{use.layer.name}", self.target, self.arena)
+            self.made[key] = lower(
+                use, f"k{len(self.made)}_{use.layer.name}", self.target, self.arena
+            )
         return self.made[key]
 
     def by_name(self) -> dict[str, Lowered]:
@@ -106,7 +111,9 @@ def _emit_entry(
         for name in made.weights if made is not None else ():
             if name not in weights:
                 size = kernels.arena.size(name)
-                weights[name] = relax.Var(f"w{len(weights)}", _type((size,), kernels.arena.dtype(name), symbols))
+                weights[name] = relax.Var(
+                    f"w{len(weights)}", _type((size,), kernels.arena.dtype(name), symbols)
+                )
     function.weights = list(weights)
     with builder.function(spec.symbol, [*params, *weights.values()]):
         for use, inputs, made in lowered:
@@ -116,7 +123,7 @@ def _emit_entry(
                 shape = relax.ShapeExpr([extent(d, symbols) for d in dims])
                 values[id(use.output)] = builder.emit(relax.op.reshape(source, shape))
                 continue
-            masks = [t for t in made.inputs if t not in use.inputs]
+            masks = [t.mask_of for t in use.inputs if t.mask_of] if made.takes_masks else []
             arguments = [values[id(i)] for i in [*inputs, *masks]]
             arguments += [weights[name] for name in made.weights]
             result = _type(dims, use.output.dtype, symbols)
@@ -127,7 +134,9 @@ def _emit_entry(
             dims = spec.dims(tensor)
             shape = _type(dims, tensor.dtype, symbols)
             copied = relax.op.call_dps_packed(COPY, relax.Tuple([values[id(tensor)]]), shape)
-            results.append(builder.emit(copied) if _needs_copy(tensor, graph) else values[id(tensor)])
+            results.append(
+                builder.emit(copied) if _needs_copy(tensor, graph) else values[id(tensor)]
+            )
             function.outputs.append(
                 {"name": tensor.name, "shape": list(dims), "dtype": tensor.dtype}
             )
@@ -150,9 +159,7 @@ def _root(tensor: SymbolicTensor) -> SymbolicTensor:
     return tensor
 
 
-def _type(
-    dims: Sequence[int | str], dtype: str, symbols: dict[str, tirx.Var]
-) -> relax.TensorType:
+def _type(dims: Sequence[int | str], dtype: str, symbols: dict[str, tirx.Var]) -> relax.TensorType:
     return relax.TensorType([extent(dim, symbols) for dim in dims], dtype)
 
 

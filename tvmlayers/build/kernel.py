@@ -21,8 +21,9 @@ class Kernel:
 
     functions: all it needs, private; entry: the one to call, as
     `entry(pointers of inputs, weights and result, flag pointers, scalars, threads)`;
-    scalars: their values from the shapes of the inputs; checks: what each flag means when it is set,
-    rows of the manifest's `checks` without the entry's inputs; report: what `Compiled.report` says.
+    scalars: their values from the shapes of the inputs; checks: what each flag means when it is
+    set, rows of the manifest's `checks` without the entry's inputs; report: a row of
+    `Compiled.report`.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The kernel of each kind of layer: expression, space and driver put together.
 
-One function a layer, in the table at the end. A layer that only gives memory another shape has none.
+One function a layer, in the table at the end. A layer that only reshapes memory has none.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,11 +52,12 @@ class Use:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel, the inputs it takes (mask tensors included) and the weights, by arena name."""
+    """A kernel, the weights that it takes after its inputs, by arena name, and whether it takes
+    the index tensors behind its inputs' masks in between."""
 
     kernel: Kernel
-    inputs: tuple[SymbolicTensor, ...]
     weights: tuple[str, ...]
+    takes_masks: bool = False
 
 
 def lower(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
@@ -83,7 +84,7 @@ def _embedding(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered
     assert isinstance(layer, layers.Embedding)
     table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
     kernel = take_kernel(name, layer, use.index_dtype, target)
-    return Lowered(kernel, use.inputs, (table,))
+    return Lowered(kernel, (table,))
 
 
 def _embedding_bag(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
@@ -91,7 +92,7 @@ def _embedding_bag(use: Use, name: str, target: Target, arena: ArenaPlan) -> Low
     assert isinstance(layer, layers.EmbeddingBag)
     table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
     kernel = bag_kernel(name, layer, use.roles, use.index_dtype, target)
-    return Lowered(kernel, use.inputs, (table,))
+    return Lowered(kernel, (table,))
 
 
 def _dense(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
@@ -101,7 +102,9 @@ def _dense(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
     k, n = weights["kernel"].shape
     plan = schedule.gemm_plan(k, n, layer.dtype, target)
     layout = panel_layout(k, n, width=plan.width, lanes=plan.lanes, dtype=layer.dtype)
-    names = [arena.add(f"{layer.name}/kernel", pack_kernel(weights["kernel"], layout), layout.describe())]
+    names = [
+        arena.add(f"{layer.name}/kernel", pack_kernel(weights["kernel"], layout), layout.describe())
+    ]
     if layer.use_bias:
         names.append(arena.add(f"{layer.name}/bias", pack_bias(weights["bias"], layout)))
     over_row = layer.activation in ROW_ACTIVATIONS
@@ -109,7 +112,9 @@ def _dense(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
     functions: Functions = {}
     row_softmax = None
     if over_row:
-        row_softmax = _softmax_core(f"{name}_softmax", n, layer.activation, layer.dtype, target, functions)
+        row_softmax = _softmax_core(
+            f"{name}_softmax", n, layer.activation, layer.dtype, target, functions
+        )
     entry, made = gemm_functions(
         name,
         plan,
@@ -128,7 +133,11 @@ def _dense(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
         "schedule": schedule.SOURCE,
         "flops_per_row": 2 * k * n,
         "weight_bytes": layout.k * layout.columns * weights["kernel"].itemsize,
-        "decisions": {"panel": plan.width, "rows": list(plan.full_rows), "k_unroll": plan.decisions(6)["k_unroll"]},
+        "decisions": {
+            "panel": plan.width,
+            "rows": list(plan.full_rows),
+            "k_unroll": plan.decisions(6)["k_unroll"],
+        },
     }
     kernel = Kernel(
         name,
@@ -137,7 +146,7 @@ def _dense(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
         scalars=lambda shapes: [elements(shapes[0][:-1])],
         report=report,
     )
-    return Lowered(kernel, use.inputs, tuple(names))
+    return Lowered(kernel, tuple(names))
 
 
 def _elementwise(activation: Any) -> Callable[[Expr], Expr]:
@@ -157,12 +166,15 @@ def _elementwise(activation: Any) -> Callable[[Expr], Expr]:
 
 
 def _softmax_core(
-    name: str, n: int, kind: str, dtype: str, target: Target, functions: Functions
+    name: str, n: int, kind: object, dtype: str, target: Target, functions: Functions
 ) -> GlobalVar:
     expression = softmax(n, lanes=target.lanes(dtype), log=kind == "log_softmax", dtype=dtype)
     row_bytes = 2 * (n + target.lanes(dtype)) * target.vector_bytes // target.lanes(dtype)
     made, function = core(
-        name, expression, lambda sch: row_spaces.softmax_rows(sch, row_bytes=row_bytes), in_place=True
+        name,
+        expression,
+        lambda sch: row_spaces.softmax_rows(sch, row_bytes=row_bytes),
+        in_place=True,
     )
     functions[made] = function
     return made
@@ -179,9 +191,7 @@ def _row_kernel(
     report: dict[str, Any],
 ) -> Kernel:
     driver = GlobalVar(name)
-    functions[driver] = row_driver(
-        pointers, scalar_names, lambda _: cost, schedule.ROW_GRAIN, work
-    )
+    functions[driver] = row_driver(pointers, scalar_names, lambda _: cost, schedule.ROW_GRAIN, work)
     return Kernel(name, driver, functions, scalars, report={**report, "schedule": schedule.SOURCE})
 
 
@@ -192,7 +202,7 @@ def _activation(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lower
     itemsize = target.vector_bytes // target.lanes(dtype)
     if layer.activation in ROW_ACTIVATIONS:
         n = _fixed_axis(use, -1)
-        made = _softmax_core(f"{name}_rows", n, str(layer.activation), dtype, target, functions)
+        made = _softmax_core(f"{name}_rows", n, layer.activation, dtype, target, functions)
     else:
         n = 1
         expression = elementwise(_elementwise(layer.activation), dtype)
@@ -209,7 +219,7 @@ def _activation(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lower
         lambda shapes: [elements(shapes[0][:-1] if n > 1 else shapes[0])],
         {"kind": "activation", "layer": layer.name, "dtype": dtype},
     )
-    return Lowered(kernel, use.inputs, ())
+    return Lowered(kernel, ())
 
 
 def _fixed_axis(use: Use, axis: int) -> int:
@@ -242,12 +252,20 @@ def _pooling(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
         schedule.ROW_GRAIN,
         call_core(made, pointers, ["time"]),
     )
-    report = {"kind": "pooling", "layer": use.layer.name, "dtype": dtype, "schedule": schedule.SOURCE}
+    report = {
+        "kind": "pooling",
+        "layer": use.layer.name,
+        "dtype": dtype,
+        "schedule": schedule.SOURCE,
+    }
     kernel = Kernel(
-        name, driver, functions, lambda shapes: [_i64(shapes[0][0]), _i64(shapes[0][1])], report=report
+        name,
+        driver,
+        functions,
+        lambda shapes: [_i64(shapes[0][0]), _i64(shapes[0][1])],
+        report=report,
     )
-    inputs = (use.inputs[0], mask) if mask is not None else use.inputs
-    return Lowered(kernel, inputs, ())
+    return Lowered(kernel, (), takes_masks=mask is not None)
 
 
 def _i64(axis: Expr | int) -> Expr:
@@ -258,7 +276,7 @@ def _concatenate(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowe
     layer, dtype = use.layer, use.dtype(0)
     assert isinstance(layer, layers.Concatenate)
     axis = layer.axis % use.inputs[0].rank
-    widths = [prod(_fixed(axis) for axis in tensor.shape[axis:]) for tensor in use.inputs]
+    widths = [prod(_fixed(use, n) for n in tensor.shape[axis:]) for tensor in use.inputs]
     functions: Functions = {}
     cores, begin = [], 0
     for i, width in enumerate(widths):
@@ -285,12 +303,15 @@ def _concatenate(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowe
         lambda shapes: [elements(shapes[0][:axis])],
         {"kind": "concatenate", "layer": layer.name, "dtype": dtype},
     )
-    return Lowered(kernel, use.inputs, ())
+    return Lowered(kernel, ())
 
 
-def _fixed(axis: int | None) -> int:
+def _fixed(use: Use, axis: int | None) -> int:
     if axis is None:
-        raise ConfigError("a joined tensor needs fixed lengths behind the joined axis")
+        raise ConfigError(
+            f"{use.layer.describe()} needs fixed lengths on all axes that it joins or multiplies, "
+            f"got {[tensor.shape for tensor in use.inputs]}; give Input(shape=...) numbers there"
+        )
     return axis
 
 
@@ -300,12 +321,17 @@ def _dot(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
     lanes = target.lanes(dtype)
     shapes, last = [], []
     for tensor, axis in zip(use.inputs, layer.axes_of(use.inputs), strict=True):
-        others = [_fixed(n) for i, n in enumerate(tensor.shape) if i not in (0, axis)]
-        shapes.append((prod(others), _fixed(tensor.shape[axis])))
+        others = [_fixed(use, n) for i, n in enumerate(tensor.shape) if i not in (0, axis)]
+        shapes.append((prod(others), _fixed(use, tensor.shape[axis])))
         last.append(axis == tensor.rank - 1)
     (p, k), (q, _) = shapes
     expression = dot(
-        (p, k), (q, k), normalize=layer.normalize, contiguous=(last[0], last[1]), lanes=lanes, dtype=dtype
+        (p, k),
+        (q, k),
+        normalize=layer.normalize,
+        contiguous=(last[0], last[1]),
+        lanes=lanes,
+        dtype=dtype,
     )
     functions: Functions = {}
     made, function = core(f"{name}_rows", expression, row_spaces.dot_products)
@@ -325,7 +351,7 @@ def _dot(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
         lambda shapes: [_i64(shapes[0][0])],
         {"kind": "dot", "layer": layer.name, "dtype": dtype},
     )
-    return Lowered(kernel, use.inputs, ())
+    return Lowered(kernel, ())
 
 
 def _dot_interaction(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
@@ -352,7 +378,7 @@ def _dot_interaction(use: Use, name: str, target: Target, _arena: ArenaPlan) -> 
         lambda shapes: [_i64(shapes[0][0])],
         {"kind": "dot_interaction", "layer": use.layer.name, "dtype": dtype},
     )
-    return Lowered(kernel, use.inputs, ())
+    return Lowered(kernel, ())
 
 
 LOWERINGS: dict[type[layers.Layer], Callable[[Use, str, Target, ArenaPlan], Lowered]] = {

@@ -15,9 +15,7 @@ from tvmlayers.spaces.lookup import bag_rows, take_rows
 from tvmlayers.targets import Target
 
 
-def take_kernel(
-    name: str, layer: layers.Embedding, index_dtype: str, target: Target
-) -> Kernel:
+def take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Target) -> Kernel:
     """`f(indices, table, out, [flag], count, threads)`."""
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     lanes = target.lanes(dtype)
@@ -127,9 +125,7 @@ def bag_kernel(
         entries = te.indexdiv(scalars["total"], te.max(scalars["count"], emit.i64(1)))
         return (entries + emit.i64(1)) * emit.i64(row_bytes)
 
-    functions[driver] = row_driver(
-        pointers, ["count", "total"], cost, schedule.ROW_GRAIN, work
-    )
+    functions[driver] = row_driver(pointers, ["count", "total"], cost, schedule.ROW_GRAIN, work)
 
     def scalars(shapes: Any) -> list[Expr]:
         bags = _axis(shapes[1][0] if ragged else shapes[0][0])

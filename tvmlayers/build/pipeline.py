@@ -10,7 +10,7 @@ from tvm_ffi import structural_map
 NAME = "tvmlayers"
 
 
-@tvm.transform.module_pass(opt_level=0)
+@tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]  # tvm has no types
 def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
     """`mod` where local buffers of fixed size are stack slots, which LLVM turns into registers.
 

@@ -1,10 +1,10 @@
 """From a scheduled expression to a private function on raw pointers.
 
-A PrimFunc with buffer arguments checks them at every call and assumes that each starts at a multiple
-of 64 bytes. Kernels are called from compiled code that has checked the caller's tensors once, on
-addresses that may be any multiple of the element, so they take bare pointers, which carry no such
-assumption, and sizes. Two things that no tensor expression can say are put in on the way: where a
-result of a tile is stored, and the check and prefetch of a lookup.
+A PrimFunc with buffer arguments checks them at every call and assumes that each starts at a
+multiple of 64 bytes. Kernels are called from compiled code that has checked the caller's tensors
+once, on addresses that may be any multiple of the element, so they take bare pointers, which carry
+no such assumption, and sizes. Two things that no tensor expression can say are put in on the way:
+where a result of a tile is stored, and the check and prefetch of a lookup.
 """
 
 import tvm_ffi
@@ -37,7 +37,7 @@ def private_function(
 
     prefetch: how many rows ahead a lookup asks for a row; 0 for not at all.
     in_place: the result may be one of the inputs.
-    Where the lookup reports indices outside the table, the int32 behind the flag pointer is set to 1.
+    A lookup that reports indices outside the table sets the int32 behind the flag pointer to 1.
     """
     body = scheduled.body
     buffers = list(scheduled.params)[: len(expression.tensors)]
@@ -59,9 +59,7 @@ def private_function(
     return function.with_attr({"tirx.noalias": not in_place, "s_tir": True})
 
 
-def _store_elsewhere(
-    expression: Expression, body: Stmt, computed: Buffer
-) -> tuple[Stmt, Buffer]:
+def _store_elsewhere(expression: Expression, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:
     """`body` with the stores into the computed result sent through the expression's store map."""
     stored = tirx.decl_buffer(expression.store_shape, computed.dtype, name="result", layout=None)
     store_map = expression.store_map
@@ -86,8 +84,7 @@ def _guard_rows(
 ) -> Stmt:
     """`body` with a check and a prefetch beside every store of a row number."""
     by_name = {
-        tensor.op.name: buffer
-        for tensor, buffer in zip(expression.tensors, buffers, strict=True)
+        tensor.op.name: buffer for tensor, buffer in zip(expression.tensors, buffers, strict=True)
     }
     indices, table = by_name["indices"], by_name["table"]
 

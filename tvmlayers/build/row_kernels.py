@@ -39,8 +39,8 @@ def row_driver(
 ) -> PrimFunc:
     """`driver(pointers, scalars, threads)`: `work` on rows 0..count-1, in parallel when it pays.
 
-    scalar_names: the first is "count", the rows. row_cost: the work of a row in the unit of `grain`,
-    the least work worth a thread's while.
+    scalar_names: the first is "count", the rows. row_cost: the work of a row in the unit of
+    `grain`, the least work worth a thread's while.
     """
 
     def body() -> None:

@@ -60,5 +60,5 @@ def set_dense(layer: tl.Layer, linear: torch.nn.Linear) -> None:
 
 
 def set_embedding(layer: tl.Layer, table: torch.nn.Embedding | torch.nn.EmbeddingBag) -> None:
-    """Copies a torch table into an Embedding; both are (rows, columns)."""
+    """Copies a torch table into an Embedding or EmbeddingBag; both are (rows, columns)."""
     layer.set_weights([table.weight.detach().numpy()])

@@ -27,7 +27,7 @@ def dense(
     use_bias: bool,
     dtype: str,
 ) -> Expression:
-    """activation(x W + b) over `tiles` row tiles and `panels` panels that store `valid` columns each.
+    """activation(x W + b) over row tiles and panels that store `valid` columns each.
 
     n is the row length of the stored result; `valid` is below `width` only for a last panel.
     Sizes: m rows, tiles = ceil(m / rows), panels.
@@ -42,27 +42,27 @@ def dense(
         return te.min(t * rows, m - rows) + r
 
     acc = te.compute(
-        (tiles, rows, panels, width),
-        lambda t, r, p, j: te.sum(x[row(t, r), axis] * w[p, axis, j], axis=axis),
+        (panels, tiles, rows, width),
+        lambda p, t, r, j: te.sum(x[row(t, r), axis] * w[p, axis, j], axis=axis),
         name="acc",
     )
 
-    def epilogue(t: Expr, r: Expr, p: Expr, j: Expr) -> Expr:
-        value = acc[t, r, p, j]
+    def epilogue(p: Expr, t: Expr, r: Expr, j: Expr) -> Expr:
+        value = acc[p, t, r, j]
         return bind(value + b[p, j] if use_bias else value, activation)
 
     if valid == width:
-        out = te.compute((tiles, rows, panels, width), epilogue, name="out")
+        out = te.compute((panels, tiles, rows, width), epilogue, name="out")
     else:
-        whole = te.compute((tiles, rows, panels, width), epilogue, name="epilogue")
+        whole = te.compute((panels, tiles, rows, width), epilogue, name="epilogue")
         out = te.compute(
-            (tiles, rows, panels, valid), lambda t, r, p, j: whole[t, r, p, j], name="out"
+            (panels, tiles, rows, valid), lambda p, t, r, j: whole[p, t, r, j], name="out"
         )
     return Expression(
         tensors=(x, w, b, out) if use_bias else (x, w, out),
         sizes=(m, tiles, panels),
         store_shape=(m, n),
-        store_map=lambda i: [row(i[0], i[1]), i[2] * width + i[3]],
+        store_map=lambda i: [row(i[1], i[2]), i[0] * width + i[3]],
     )
 
 

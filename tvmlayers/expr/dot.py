@@ -36,13 +36,17 @@ def dot(
         return b[i, j, s] if contiguous[1] else b[i, s, j]
 
     dots = lane_sums(
-        (count, p, q), k, lanes, lambda i, j, l, s: at_a(i, j, s) * at_b(i, l, s), "dots"
+        (count, p, q), k, lanes, lambda i, j, other, s: at_a(i, j, s) * at_b(i, other, s), "dots"
     )
     if not normalize:
         out = te.compute((count, p, q), dots, name="out")
         return Expression(tensors=(a, b, out), sizes=(count,))
-    lengths_a = lane_sums((count, p), k, lanes, lambda i, j, s: at_a(i, j, s) * at_a(i, j, s), "norm_a")
-    lengths_b = lane_sums((count, q), k, lanes, lambda i, j, s: at_b(i, j, s) * at_b(i, j, s), "norm_b")
+    lengths_a = lane_sums(
+        (count, p), k, lanes, lambda i, j, s: at_a(i, j, s) * at_a(i, j, s), "norm_a"
+    )
+    lengths_b = lane_sums(
+        (count, q), k, lanes, lambda i, j, s: at_b(i, j, s) * at_b(i, j, s), "norm_b"
+    )
     epsilon = tirx.const(NORMALIZE_EPSILON, dtype)
 
     def scaled(i: Expr, j: Expr, l: Expr) -> Expr:  # noqa: E741 - the field's i, j, l
@@ -56,8 +60,8 @@ def dot(
 def pairwise_dots(features: int, k: int, *, lanes: int, dtype: str) -> Expression:
     """Dot products of vector j of one sample with those before it: x (features, k) -> (j,).
 
-    For j = 1, 2, ... in turn these are the strict lower triangle of the Gram matrix by rows: (1, 0),
-    (2, 0), (2, 1), ... (Naumov et al. 2019, DLRM).
+    For j = 1, 2, ... in turn these are the strict lower triangle of the Gram matrix by rows:
+    (1, 0), (2, 0), (2, 1), ... (Naumov et al. 2019, DLRM).
     """
     j = size("j")
     x = te.placeholder((features, k), dtype, name="x")

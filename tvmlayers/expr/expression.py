@@ -31,9 +31,9 @@ class Expression:
 class CheckedRows:
     """The stage of an expression that turns indices into row numbers of a table.
 
-    stage: its name; indices: the tensor read; count: how many indices there are from the pointer on,
-    which is how far a prefetch may read ahead; table: the tensor whose rows are named; rows: its
-    number of rows; flag: whether an index outside 0..rows-1 is to be reported.
+    stage: its name; indices: the tensor read; count: how many indices there are from the pointer
+    on, which is how far a prefetch may read ahead; table: the tensor whose rows are named; rows:
+    its number of rows; flag: whether an index outside 0..rows-1 is to be reported.
     """
 
     stage: str

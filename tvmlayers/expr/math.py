@@ -1,8 +1,8 @@
 """Elementary functions as branch-free float expressions that vectorise.
 
-LLVM has no vector `exp`, `tanh` or `erf` of its own: a vectorised call falls apart into scalar calls
-of libm. In float32 the functions here are short polynomials instead, accurate to a few ulp and right
-for infinities and NaN; in float64 they are libm's.
+LLVM has no vector `exp`, `tanh` or `erf` of its own: a vectorised call falls apart into scalar
+calls of libm. In float32 the functions here are short polynomials instead, accurate to a few ulp
+and right for infinities and NaN; in float64 they are libm's.
 
 Sources: the range reductions and minimax coefficients of `exp`, `log` and `tanh` are those of the
 Cephes library's single-precision routines (S. L. Moshier); `erf` is the rational approximation on
@@ -50,6 +50,7 @@ _ERF_EVEN = (
     -7.37332916720468e-03,
     -1.42647390514189e-02,
 )
+_LEAST_NORMAL = 1.17549435e-38
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 _LOG2_E, _SQRT_2 = 1.4426950408889634, 1.4142135623730951
 
@@ -135,9 +136,10 @@ def expm1(x: Expr) -> Expr:
 
 
 def log(x: Expr) -> Expr:
-    """Natural logarithm of a positive normal number."""
+    """Natural logarithm; -inf for zero and below, denormal numbers count as zero."""
     if dtype_of(x) != "float32":
         return te.log(x)
+    normal, infinity = constant(_LEAST_NORMAL, x), constant(float("inf"), x)
 
     def from_parts(mantissa: Expr, exponent: Expr) -> Expr:
         high = mantissa > constant(_SQRT_2, mantissa)
@@ -152,7 +154,8 @@ def log(x: Expr) -> Expr:
 
     bits = tirx.reinterpret("int32", x)
     mantissa = tirx.reinterpret("float32", (bits & 0x7FFFFF) | 0x3F800000)
-    return bind(mantissa, lambda mantissa: from_parts(mantissa, (bits >> 23) - 127))
+    value = bind(mantissa, lambda mantissa: from_parts(mantissa, (bits >> 23) - 127))
+    return select(x < normal, -infinity, select(x < infinity, value, x))
 
 
 def log1p(x: Expr) -> Expr:
@@ -192,9 +195,7 @@ def erf(x: Expr) -> Expr:
         return te.erf(x)
     return bind(
         clamp(x, -4.0, 4.0),
-        lambda x: bind(
-            x * x, lambda z: x * polynomial(z, _ERF_ODD) / polynomial(z, _ERF_EVEN)
-        ),
+        lambda x: bind(x * x, lambda z: x * polynomial(z, _ERF_ODD) / polynomial(z, _ERF_EVEN)),
     )
 
 

@@ -7,9 +7,7 @@ from tvmlayers.expr import math as m
 from tvmlayers.expr.expression import Expression, size
 
 
-def mean_over_time(
-    width: int, *, mask_dtype: str | None, dtype: str
-) -> Expression:
+def mean_over_time(width: int, *, mask_dtype: str | None, dtype: str) -> Expression:
     """Mean of x (count, time, width) over time -> (count, width).
 
     With mask_dtype, a second tensor ids (count, time): steps whose id is 0 do not count, and a row
@@ -27,9 +25,7 @@ def mean_over_time(
     def term(i: Expr, t: Expr, j: Expr) -> Expr:
         return m.select(counts(i, t), x[i, t, j], zero) if mask_dtype else x[i, t, j]
 
-    acc = te.compute(
-        (count, width), lambda i, j: te.sum(term(i, step, j), axis=step), name="acc"
-    )
+    acc = te.compute((count, width), lambda i, j: te.sum(term(i, step, j), axis=step), name="acc")
     if mask_dtype:
         member = te.reduce_axis((0, time), "member")
         present = te.compute(
@@ -41,6 +37,8 @@ def mean_over_time(
             (count, width), lambda i, j: acc[i, j] / tirx.Cast(dtype, present[i]), name="out"
         )
     else:
-        out = te.compute((count, width), lambda i, j: acc[i, j] / tirx.Cast(dtype, time), name="out")
+        out = te.compute(
+            (count, width), lambda i, j: acc[i, j] / tirx.Cast(dtype, time), name="out"
+        )
     tensors = (x, ids, out) if mask_dtype else (x, out)
     return Expression(tensors=tensors, sizes=(count, time))

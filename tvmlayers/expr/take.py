@@ -5,11 +5,15 @@ An index outside 0..rows-1 never becomes an address: what happens instead is the
 "unchecked" (the caller promises that there is none).
 """
 
+from collections.abc import Callable
+
 from tvm import te, tirx
 from tvm.ir import Expr
 
 from tvmlayers.expr import math as m
 from tvmlayers.expr.expression import CheckedRows, Expression, size
+
+Reducer = Callable[..., Expr]
 
 
 def is_outside(index: Expr, rows: int) -> Expr:
@@ -124,18 +128,18 @@ def bag(
     )
 
 
-def _summing(dtype: str) -> tuple[object, Expr]:
+def _summing(dtype: str) -> tuple[Reducer, Expr]:
     return te.sum, tirx.const(0, dtype)
 
 
-def _largest(dtype: str) -> tuple[object, Expr]:
+def _largest(dtype: str) -> tuple[Reducer, Expr]:
     lowest = tirx.const(float("-inf"), dtype)
     return te.comm_reducer(
         lambda a, b: m.select(b > a, b, a), lambda _: lowest, name="largest"
     ), lowest
 
 
-def _smallest(dtype: str) -> tuple[object, Expr]:
+def _smallest(dtype: str) -> tuple[Reducer, Expr]:
     highest = tirx.const(float("inf"), dtype)
     return te.comm_reducer(
         lambda a, b: m.select(b < a, b, a), lambda _: highest, name="smallest"

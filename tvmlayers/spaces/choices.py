@@ -1,4 +1,4 @@
-"""How a schedule function makes a choice: by MetaSchedule's sampling, with the decision given or open."""
+"""How a schedule function chooses: MetaSchedule's sampling, the decision given or left open."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

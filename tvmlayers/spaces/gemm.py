@@ -25,8 +25,7 @@ def gemm_tiles(
         "epilogue"
     )
     epilogue = sch.get_producers(out)[0] if padded else out
-    t, r, p, j = sch.get_loops(epilogue)
-    sch.reorder(p, t, r, j)
+    _, t, _, _ = sch.get_loops(epilogue)
     if padded:
         sch.reverse_compute_at(out, t, preserve_unit_loops=True)
         sch.set_scope(epilogue, 0, "local")
@@ -37,7 +36,7 @@ def gemm_tiles(
     sch.compute_at(acc, t, preserve_unit_loops=True)
     sch.set_scope(acc, 0, "local")
 
-    *_, row, column, step = sch.get_loops(acc)
+    row, column, step = sch.get_loops(acc)[-3:]
     sch.reorder(step, row, column)
     unroll = choose(sch, "k_unroll", [u for u in K_UNROLL if k % u == 0], decisions)
     vector, lane = sch.split(column, [None, lanes])
@@ -48,16 +47,15 @@ def gemm_tiles(
     sch.unroll(inner)
     _unroll_vectors(sch, epilogue, lanes, unroll=cheap_epilogue)
     if padded:
-        *_, row, column = sch.get_loops(out)
-        sch.unroll(row)
-        sch.unroll(column)
+        for loop in sch.get_loops(out)[-2:]:
+            sch.unroll(loop)
     sch.decompose_reduction(acc, outer)
 
 
 def _unroll_vectors(
     sch: s_tir.Schedule, block: s_tir.schedule.SBlockRV, lanes: int, *, unroll: bool
 ) -> None:
-    *_, row, column = sch.get_loops(block)
+    row, column = sch.get_loops(block)[-2:]
     vector, lane = sch.split(column, [None, lanes])
     if unroll:
         sch.unroll(row)

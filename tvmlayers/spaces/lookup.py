@@ -1,4 +1,4 @@
-"""Row lookup and bags: rows copied or summed by whole vectors, indices made safe one row at a time."""
+"""Row lookup and bags: rows copied or summed by whole vectors, indices made safe row by row."""
 
 from tvm import s_tir
 
@@ -7,9 +7,7 @@ from tvmlayers.spaces.choices import Decisions, choose
 UNROLLED_VECTORS = (1, 4, 8, 16)
 
 
-def take_rows(
-    sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None
-) -> None:
+def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:
     """Schedule `expr.take`. Choice: unrolled_vectors, the vectors of a row in one straight run."""
     out, row = sch.get_sblock("out"), sch.get_sblock("row")
     i, _ = sch.get_loops(out)
@@ -18,9 +16,7 @@ def take_rows(
     _vectorize_row(sch, out, lanes, width, decisions)
 
 
-def bag_rows(
-    sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None
-) -> None:
+def bag_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:
     """Schedule `expr.bag`: the accumulators of a row stay in registers while they fit."""
     out, row, acc = (sch.get_sblock(name) for name in ("out", "row", "acc"))
     sch.set_scope(acc, 0, "local")

@@ -23,7 +23,7 @@ from tvmlayers.runtime import Compiled
 from tvmlayers.spaces.rows import plain
 
 
-def compile(  # noqa: A001 - the name that users know from torch and Keras
+def compile(
     model: Model | Layer,
     target: object = "native",
     threads: int | None = None,
@@ -32,9 +32,9 @@ def compile(  # noqa: A001 - the name that users know from torch and Keras
 ) -> Compiled:
     """`model` compiled for `target`: a callable that takes any batch size and never recompiles.
 
-    target: a name of `tvmlayers targets`, or anything `targets.resolve` takes; threads: how many one
-    call may use, by default the physical cores; example: an array-like (or a tuple of them) for a
-    model whose input shape is not known yet, of which only the shape and dtype are read.
+    target: a name of `tvmlayers targets`, or anything `targets.resolve` takes; threads: how many
+    one call may use, by default the physical cores; example: an array-like (or a tuple of them) for
+    a model whose input shape is not known yet, of which only the shape and dtype are read.
 
     A model compiled for another machine can be saved there but not called here.
     """

@@ -1,0 +1,169 @@
+"""Named hardware, and what is found out about this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tvmlayers import targets
+from tvmlayers.errors import TargetError, UnknownNameError
+
+
+def pretend_flags(monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]) -> None:
+    monkeypatch.setattr(targets, "read_cpu_flags", lambda: frozenset(flags))
+
+
+@pytest.mark.parametrize("row", targets.ROWS, ids=lambda row: row.name)
+def test_native_is_the_best_row_whose_flags_are_there(
+    row: targets.Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_flags(monkeypatch, (*row.cpu_flags, "hypervisor"))
+    assert targets.native().name == row.name
+
+
+def test_native_on_a_cpu_without_avx2_names_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_flags(monkeypatch, tuple(set(targets.V3_FLAGS) - {"avx2", "fma"}))
+    with pytest.raises(TargetError, match="avx2, fma"):
+        targets.native()
+
+
+def test_native_takes_caches_and_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "read_caches", lambda: {"l1d": 1, "l2": 2})
+    monkeypatch.setattr(targets, "physical_cores", lambda: 7)
+    found = targets.native()
+    assert (found.l1d, found.l2, found.cores) == (1, 2, 7)
+    assert found.l3 == targets.TARGETS[found.name].l3
+
+
+def test_flags_are_those_that_every_cpu_has(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text("model name\t: Core avx512f\nflags\t\t: fma avx2 amx\n\nflags\t\t: avx2 fma\n")
+    assert targets.read_cpu_flags(str(path)) == {"fma", "avx2"}
+
+
+def test_no_cpuinfo_means_no_flags(tmp_path: Path) -> None:
+    assert targets.read_cpu_flags(str(tmp_path / "absent")) == frozenset()
+
+
+def test_missing_features_keep_the_order_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_flags(monkeypatch, ("fma",))
+    assert targets.missing_features(("avx2", "fma", "amx_tile")) == ["avx2", "amx_tile"]
+
+
+def test_caches_are_read_by_level_without_the_instruction_cache(tmp_path: Path) -> None:
+    described = [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2M")]
+    for number, words in enumerate(described):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, word in zip(("level", "type", "size"), words, strict=True):
+            (folder / name).write_text(word + "\n")
+    assert targets.read_caches(str(tmp_path)) == {"l1d": 48 << 10, "l2": 2 << 20}
+
+
+def test_cores_count_each_pair_of_hyper_threads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(targets, "_core_of", lambda cpu: ("0", str(cpu % 2)))
+    monkeypatch.setattr(targets, "_cgroup_quota", lambda: None)
+    assert targets.physical_cores.__wrapped__() == 2
+
+
+def test_cores_respect_the_cgroup_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(targets, "_core_of", lambda cpu: ("0", str(cpu)))
+    monkeypatch.setattr(targets, "_cgroup_quota", lambda: 3)
+    assert targets.physical_cores.__wrapped__() == 3
+
+
+@pytest.mark.parametrize("name", targets.NAMES[1:])
+def test_a_name_resolves_to_its_row(name: str) -> None:
+    assert targets.resolve(name) == targets.TARGETS[name]
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'sapphirerapids'"):
+        targets.resolve("saphirerapids")
+
+
+def test_a_dict_a_json_string_and_a_tvm_target_mean_the_same() -> None:
+    import tvm
+
+    described = {"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 3}
+    expected = dataclasses.replace(targets.TARGETS["x86-64-v3"], cores=3)
+    as_json = '{"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 3}'
+    assert targets.resolve(described) == expected
+    assert targets.resolve(as_json) == expected
+    assert targets.resolve(tvm.target.Target(described)) == expected
+
+
+@pytest.mark.parametrize("row", targets.ROWS, ids=lambda row: row.name)
+def test_a_target_survives_its_description(row: targets.Target) -> None:
+    assert targets.resolve(row) is row
+    assert targets.resolve(row.describe()) == row
+
+
+def test_a_core_without_a_row_is_described_by_llvm() -> None:
+    found = targets.resolve({"kind": "llvm", "mcpu": "znver4"})
+    assert (found.mcpu, found.vector_bytes) == ("znver4", 64)
+    assert "avx512_bf16" in found.cpu_flags
+    assert "amx_tile" not in found.cpu_flags
+
+
+def test_an_added_attribute_is_a_required_flag() -> None:
+    found = targets.resolve({"kind": "llvm", "mcpu": "x86-64-v3", "mattr": ["+avxvnni"]})
+    assert "avx_vnni" in found.cpu_flags
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"kind": "cuda"}, "kind 'llvm'"),
+        ({"kind": "llvm"}, "names no mcpu"),
+        ({"kind": "llvm", "mcpu": "nehalem"}, "older than x86-64-v3"),
+        ("{not json", "not valid JSON"),
+        (3, "names are native"),
+    ],
+)
+def test_what_is_no_target_is_refused(target: Any, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        targets.resolve(target)
+
+
+def test_lanes_fill_a_register() -> None:
+    assert targets.TARGETS["x86-64-v4"].lanes("float32") == 16
+    assert targets.TARGETS["x86-64-v3"].lanes("float64") == 4
+
+
+def test_tvm_target_has_the_number_of_cores_that_tuning_needs() -> None:
+    made = targets.to_tvm(targets.TARGETS["x86-64-v3"])
+    assert (made.attrs["mcpu"], made.attrs["num-cores"]) == ("x86-64-v3", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "register"), [("x86-64-v3", "ymm"), ("x86-64-v4", "zmm"), ("sapphirerapids", "zmm")]
+)
+def test_a_loop_that_llvm_vectorises_uses_the_widest_registers(name: str, register: str) -> None:
+    import tvm
+
+    script = """
+@I.ir_module
+class M:
+    @T.prim_func(s_tir=True)
+    def f(a: T.handle, b: T.handle):
+        T.func_attr({"global_symbol": "f"})
+        A = T.match_buffer(a, (4096,), "float32", align=4)
+        B = T.match_buffer(b, (4096,), "float32", align=4)
+        for i in T.serial(4096):
+            B[i] = A[i] * A[i] + B[i]
+"""
+    target = targets.to_tvm(targets.resolve(name))
+    assembly = tvm.compile(tvm.script.from_source(script), target=target).mod.inspect_source("asm")
+    used = re.findall(r"vfmadd.*?%([xyz]mm)", assembly)
+    assert register in used
+    assert not any(other > register for other in used)

@@ -1,0 +1,136 @@
+"""How far rounding may take a result: a bound for each element, carried along the graph.
+
+A result is never compared with a tolerance that somebody chose. Each step of the reference gives
+its value and the largest error that compiled code may have there, from the standard model of
+floating point arithmetic (N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
+SIAM 2002, sections 2.2, 3.1 and 3.3): a sum of n products, in whatever order and with or without
+fused multiply-adds, is off by at most gamma(n) * sum |x_i y_i| with gamma(n) = n u / (1 - n u),
+where u = eps / 2. What comes in with an error passes it on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = NDArray[Any]
+
+FUNCTION_ULPS = 8
+"""The error of an elementary function, in eps of its result: short polynomials, not correctly
+rounded ones, a few of them in a row."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """The arithmetic of one dtype."""
+
+    eps: float
+    largest: float
+    smallest: float  # normal number: what underflow may lose
+    reference_share: float  # of the reference's own error, in errors of the compiled code
+
+    @classmethod
+    def of(cls, dtype: str) -> Rounding:
+        """That of "float32" or "float64"; in float64 the reference rounds as coarsely itself."""
+        info = np.finfo(dtype)
+        share = 1.0 if dtype == "float64" else 0.0
+        return cls(float(info.eps), float(info.max), float(info.smallest_normal), share)
+
+    def gamma(self, n: int) -> float:
+        """The relative error of n roundings, n u / (1 - n u)."""
+        lost = n * self.eps / 2
+        return lost / (1 - lost)
+
+    @property
+    def function(self) -> float:
+        """The relative error of an elementary function."""
+        return FUNCTION_ULPS * self.eps
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A tensor of the reference and, in the same shape, how far compiled code may be from it.
+
+    value: float64, or int64 for indices; bound: float64.
+    """
+
+    value: Tensor
+    bound: Tensor
+
+    @classmethod
+    def exact(cls, value: Tensor) -> Bounded:
+        """A value that compiled code has to the last bit."""
+        return cls(value, value.new_zeros(value.shape, dtype=_double()))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a result differs from the reference.
+
+    absolute: the largest error; relative: that over the largest expected magnitude; tolerance: what
+    was allowed where the error came closest to what was allowed; share: that error in tolerances,
+    inf where one of two numbers is not finite and the other is, or another infinity.
+    """
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    tolerance: float = 0.0
+    share: float = 0.0
+    place: tuple[int, ...] = ()
+    got: float = 0.0
+    expected: float = 0.0
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether rounding explains the difference."""
+        return self.share <= 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"at {self.place} expected {self.expected:.17g}, got {self.got:.17g}: "
+            f"{self.share:.3g} times the tolerance {self.tolerance:.3g}"
+        )
+
+
+def compare(got: Array, want: Bounded, rounding: Rounding) -> Difference:
+    """The difference between a result and what was wanted, both of one shape."""
+    expected = want.value.numpy()
+    if expected.size == 0:
+        return Difference()
+    expected = np.where(
+        np.abs(expected) > rounding.largest, np.copysign(np.inf, expected), expected
+    )
+    allowed = want.bound.numpy() * (1 + rounding.reference_share)
+    allowed = np.where(allowed > 0, allowed + rounding.smallest, 0.0)
+    found = got.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        error = np.where(same, 0.0, np.abs(found - expected))
+        error = np.where(np.isnan(error), np.inf, error)
+        share = np.where(same, 0.0, error / allowed)
+        share = np.where(np.isnan(share), np.inf, share)
+    worst = np.unravel_index(int(share.argmax()), share.shape)
+    magnitudes = np.abs(expected[np.isfinite(expected)])
+    largest_error = float(error.max())
+    scale = float(magnitudes.max(initial=0.0))
+    return Difference(
+        absolute=largest_error,
+        relative=largest_error / scale if scale else largest_error,
+        tolerance=float(allowed[worst]),
+        share=float(share[worst]),
+        place=tuple(int(at) for at in worst),
+        got=float(found[worst]),
+        expected=float(expected[worst]),
+    )
+
+
+def _double() -> Any:
+    import torch
+
+    return torch.float64
