@@ -30,7 +30,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.%-installed: pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --editable ".[$*]" "$(TORCH)"
+	@echo "installing tvmlayers[$*] and $(TORCH) into $(VENV): a minute or two"
+	@$(BIN)/python -m pip install --quiet --editable ".[$*]" "$(TORCH)"
 	@touch $@
 
 # Debian ships venv apart from python3: say so before a half-made folder is left behind.

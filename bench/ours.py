@@ -77,7 +77,10 @@ def _dense(work: DenseWork, settings: Settings) -> tuple[Side, Any]:
 
 
 def _copies(compiled: Any, count: int, threads: int) -> list[Any]:
-    """The compiled layer again, with packed weights in memory of their own."""
+    """The compiled layer again, with packed weights in memory of their own.
+
+    Each is loaded anew and brings its own code, which is then cold too: peers have it easier.
+    """
     if count == 0:
         return []
     with tempfile.TemporaryDirectory() as folder:

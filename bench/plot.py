@@ -45,7 +45,7 @@ def ratio_bars(path: Path, rows: Sequence[Row], conditions: dict[str, Any]) -> N
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}x")
-    axes.set_yticks(range(len(rows)), [f"{row.name} {row.case}".strip() for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{row.case}, {row.data}" for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("peer's time / ours (above 1x we are faster)")
     axes.set_title(

@@ -8,16 +8,23 @@ and `spread` (counts its parallel tasks). They keep the conventions of compiled 
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import tvmlayers as tl
 from tvmlayers import _ffi, artifact
 from tvmlayers.arena import allocate_arena, view
 from tvmlayers.runtime import Compiled
 
 ROWS, WIDTH, LENGTH, ARENA_BYTES = 5, 4, 10, 1024
+IDS = np.arange(30, dtype=np.int64).reshape(3, LENGTH) % ROWS
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
 TABLE = np.arange(ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH) + 1
 
 HEAD = """
@@ -137,8 +144,6 @@ VALUES = """
 @functools.cache
 def library() -> bytes:
     """The shared library that all the models below are entry points of."""
-    import tempfile
-
     import tvm
 
     integers = ("int32", 4), ("int64", 8)
@@ -240,3 +245,38 @@ def save(path: Path, described: dict[str, Any] | None = None) -> Path:
         path, described or embedding_manifest(), library(), {"embedding/embeddings": TABLE}
     )
     return path
+
+
+class Foreign:
+    """An array of some library that speaks DLPack and the array API, and nothing else."""
+
+    def __init__(self, array: Any, device: int = 1) -> None:
+        self.array, self.device = array, device
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        return self.array.__dlpack__(**arguments)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device, 0
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        class Namespace:
+            from_dlpack = staticmethod(lambda array: Foreign(np.from_dlpack(array)))
+
+        return Namespace
+
+
+def run_python(program: str, *argv: Path, **environment: str) -> str:
+    """What a fresh interpreter prints."""
+    unwanted = ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
+    inherited = {key: value for key, value in os.environ.items() if key not in unwanted}
+    path = os.pathsep.join([str(Path(tl.__file__).parent.parent), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *map(str, argv)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**inherited, "PYTHONPATH": path, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

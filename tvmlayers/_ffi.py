@@ -14,7 +14,8 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -24,13 +25,9 @@ from tvmlayers.errors import ArtifactError, MissingDependencyError
 _USER_THREADS = os.environ.get("TVM_NUM_THREADS")
 _loads = itertools.count()
 
-
 # What the import of tvm_ffi brings in and running a model does not need: half of its time.
-_DEFERRED = {
-    "importlib.metadata._adapters",
-    "tvm_ffi.cpp",
-    "tvm_ffi._optional_torch_c_dlpack",
-}
+_FOR_OLD_TORCH = "tvm_ffi._optional_torch_c_dlpack"
+_DEFERRED = {"importlib.metadata._adapters", "tvm_ffi.cpp", _FOR_OLD_TORCH}
 
 
 class _LeanFinder:
@@ -52,18 +49,35 @@ class _LeanFinder:
         return spec
 
 
-def _import_tvm_ffi() -> Any:
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """What this thread imports inside takes torch for absent, unless it was imported before.
+
+    For packages that import torch where they find it and do as well without: tvm_ffi and tvm.
+    """
     finder = _LeanFinder()
     sys.meta_path.insert(0, finder)
     try:
-        import tvm_ffi
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+def _import_tvm_ffi() -> Any:
+    is_first = "tvm_ffi" not in sys.modules
+    try:
+        with lean_imports():
+            import tvm_ffi
     except ImportError as error:
         raise MissingDependencyError(
             "running a compiled model needs the packages apache-tvm and apache-tvm-ffi; "
             "pip install tvmlayers brings both"
         ) from error
-    finally:
-        sys.meta_path.remove(finder)
+    if is_first:
+        # Deferred, it would import torch when something walks through all modules, as inspect
+        # does. It does nothing without torch, so it goes; whoever asks for it imports it anew.
+        del sys.modules[_FOR_OLD_TORCH]
+        del tvm_ffi._optional_torch_c_dlpack
     return tvm_ffi
 
 

@@ -57,3 +57,13 @@ def test_tiny_cases_agree_and_give_rows(line: str) -> None:
 def test_bad_case_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dense", "--shapes", "7x333"]) == 2
     assert "MxKxN:activation" in capsys.readouterr().err
+
+
+def test_plot_draws_a_bar_for_each_case(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "ratios.svg"
+    options = ["--rounds", "1", "--no-limits", "--plot", str(path)]
+    arguments = parser().parse_args(["dense", "--shapes", "3x17x31:tanh", *options])
+    arguments.threads = 1
+    assert Session(arguments).run(chosen(arguments)) == 0
+    assert "<svg" in path.read_text(encoding="utf-8")

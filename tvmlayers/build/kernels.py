@@ -191,7 +191,9 @@ def _row_kernel(
     report: dict[str, Any],
 ) -> Kernel:
     driver = GlobalVar(name)
-    functions[driver] = row_driver(pointers, scalar_names, lambda _: cost, schedule.ROW_GRAIN, work)
+    functions[driver] = row_driver(
+        pointers, scalar_names, lambda s: s["count"] * emit.i64(cost), schedule.ROW_GRAIN, work
+    )
     return Kernel(name, driver, functions, scalars, report={**report, "schedule": schedule.SOURCE})
 
 
@@ -248,7 +250,7 @@ def _pooling(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
     functions[driver] = row_driver(
         pointers,
         ["count", "time"],
-        lambda s: s["time"] * emit.i64(width * 4),
+        lambda s: s["count"] * s["time"] * emit.i64(width * 4),
         schedule.ROW_GRAIN,
         call_core(made, pointers, ["time"]),
     )

@@ -27,7 +27,6 @@ def take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Ta
             sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width, lanes)
         ),
         prefetch=schedule.PREFETCH_ROWS,
-        oob=layer.oob,
     )
     functions: Functions = {made: function}
     pointers = [
@@ -51,7 +50,11 @@ def take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Ta
     driver = GlobalVar(name)
     row_bytes = width * target.vector_bytes // lanes
     functions[driver] = row_driver(
-        pointers, ["count"], lambda _: 2 * row_bytes, schedule.ROW_GRAIN, work
+        pointers,
+        ["count"],
+        lambda s: s["count"] * emit.i64(2 * row_bytes),
+        schedule.ROW_GRAIN,
+        work,
     )
     return Kernel(
         name,
@@ -66,9 +69,9 @@ def take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Ta
 def bag_kernel(
     name: str, layer: layers.EmbeddingBag, roles: tuple[str, ...], index_dtype: str, target: Target
 ) -> Kernel:
-    """`f(indices, [offsets], [weights], table, out, [flag], bags, total, threads)`.
+    """`f(indices, [offsets], [weights], table, out, flags, bags, total, [length], threads)`.
 
-    Without offsets every bag has total / bags indices. Offsets that do not start at 0, decrease or
+    Without offsets every bag has `length` indices. Offsets that do not start at 0, decrease or
     run past the end set the flag, and such a bag counts as empty.
     """
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
@@ -91,7 +94,6 @@ def bag_kernel(
             sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width, lanes)
         ),
         prefetch=schedule.PREFETCH_ROWS,
-        oob=layer.oob,
     )
     functions: Functions = {made: function}
     pointers = [Pointer("indices", index_dtype, fixed(0))]
@@ -121,17 +123,21 @@ def bag_kernel(
     driver = GlobalVar(name)
     row_bytes = width * target.vector_bytes // lanes
 
-    def cost(scalars: dict[str, Var]) -> Expr:
-        entries = te.indexdiv(scalars["total"], te.max(scalars["count"], emit.i64(1)))
-        return (entries + emit.i64(1)) * emit.i64(row_bytes)
-
-    functions[driver] = row_driver(pointers, ["count", "total"], cost, schedule.ROW_GRAIN, work)
+    # No size is divided by another: TVM may hoist a division out of the branch that guards it.
+    names = ["count", "total"] if ragged else ["count", "total", "length"]
+    functions[driver] = row_driver(
+        pointers,
+        names,
+        lambda s: (s["count"] + s["total"]) * emit.i64(row_bytes),
+        schedule.ROW_GRAIN,
+        work,
+    )
 
     def scalars(shapes: Any) -> list[Expr]:
         bags = _axis(shapes[1][0] if ragged else shapes[0][0])
         if ragged and layer.include_last_offset:
             bags = te.max(bags - emit.i64(1), emit.i64(0))
-        return [bags, _product(shapes[0])]
+        return [bags, _product(shapes[0]), *([] if ragged else [_axis(shapes[0][1])])]
 
     checks = _index_checks(layer)
     if ragged:
@@ -153,8 +159,7 @@ def _bag_bounds(
     """Where bag b begins in the indices, and how many it has, both safe to use."""
     total = scalars["total"]
     if not ragged:
-        length = te.indexdiv(total, te.max(scalars["count"], emit.i64(1)))
-        return b * length, length
+        return b * scalars["length"], scalars["length"]
     offsets = emit.view(given["offsets"])
     begin = emit.bound(emit.i64(offsets[b]))
     following = emit.i64(offsets[b + emit.i64(1)])

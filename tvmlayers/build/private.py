@@ -14,7 +14,7 @@ from tvm.tirx import Buffer, PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
 from tvmlayers.expr.expression import CheckedRows, Expression
-from tvmlayers.expr.take import is_outside, safe_row
+from tvmlayers.expr.take import is_outside, nearest_row
 
 CACHE_LINE = 64
 MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen the stream
@@ -30,7 +30,6 @@ def private_function(
     scheduled: PrimFunc,
     *,
     prefetch: int = 0,
-    oob: str = "unchecked",
     in_place: bool = False,
 ) -> PrimFunc:
     """The scheduled expression as `int32 f(pointers of its tensors, [flag pointer], sizes)`.
@@ -50,7 +49,7 @@ def private_function(
     ]
     if expression.checked is not None:
         flag = tirx.decl_buffer((1,), "int32", name="flag", layout=None)
-        body = _guard_rows(expression, expression.checked, buffers, body, flag, prefetch, oob)
+        body = _guard_rows(expression, expression.checked, buffers, body, flag, prefetch)
         if expression.checked.flag:
             pointers.append(Var("flag_ptr", pointer_type("int32")))
             declared.append(tirx.DeclBuffer(flag, data=pointers[-1]))
@@ -80,7 +79,6 @@ def _guard_rows(
     body: Stmt,
     flag: Buffer,
     prefetch: int,
-    oob: str,
 ) -> Stmt:
     """`body` with a check and a prefetch beside every store of a row number."""
     by_name = {
@@ -95,7 +93,7 @@ def _guard_rows(
         stages: list[Stmt] = []
         if prefetch:
             ahead = te.min(i + prefetch, checked.count - 1)
-            stages += _prefetch_row(table, safe_row(indices[ahead], checked.rows, oob))
+            stages += _prefetch_row(table, nearest_row(indices[ahead], checked.rows))
         if checked.flag:
             index = tirx.Cast("int64", indices[i])
             mark = tirx.BufferStore(flag, tirx.const(1, "int32"), [0])

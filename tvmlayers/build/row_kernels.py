@@ -33,13 +33,13 @@ Work = Callable[[dict[str, Var], Scalars, Expr, Expr], None]
 def row_driver(
     pointers: Sequence[Pointer],
     scalar_names: Sequence[str],
-    row_cost: Callable[[Scalars], Expr | int],
+    cost: Callable[[Scalars], Expr],
     grain: int,
     work: Work,
 ) -> PrimFunc:
     """`driver(pointers, scalars, threads)`: `work` on rows 0..count-1, in parallel when it pays.
 
-    scalar_names: the first is "count", the rows. row_cost: the work of a row in the unit of
+    scalar_names: the first is "count", the rows. cost: the work of all rows in the unit of
     `grain`, the least work worth a thread's while.
     """
 
@@ -48,9 +48,7 @@ def row_driver(
         scalars = {name: emit.argument(name, "int64") for name in scalar_names}
         threads = emit.argument("threads", "int32")
         count = scalars["count"]
-        cost = row_cost(scalars)
-        total = count * (emit.i64(cost) if isinstance(cost, int) else cost)
-        useful = te.indexdiv(total, emit.i64(grain))
+        useful = te.indexdiv(cost(scalars), emit.i64(grain))
         tasks = te.max(te.min(te.min(emit.i64(threads), useful), count), emit.i64(1))
 
         def everything() -> None:

@@ -47,7 +47,7 @@ FULL = Settings(
     train_paragraphs=8000,
     held_out_paragraphs=2000,
     batches=(1, 32, 256),
-    rounds=30,
+    rounds=15,
 )
 QUICK = Settings(
     digit_epochs=4,

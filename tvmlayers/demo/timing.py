@@ -9,8 +9,9 @@ from statistics import median
 
 Call = Callable[[], object]
 
-# A thread pool goes on spinning for milliseconds after a call and slows down whoever runs next.
-PAUSE_SECONDS = 0.020
+# Both thread pools go on spinning after a call and slow down whoever runs next: TVM's for up to
+# 60 ms (300,000 turns of its loop), which would make PyTorch look slower than it is.
+PAUSE_SECONDS = 0.100
 SLICE_SECONDS = 0.004
 
 

@@ -32,6 +32,12 @@ def safe_row(index: Expr, rows: int, oob: str) -> Expr:
     return m.select(is_outside(index, rows), zero, index)
 
 
+def nearest_row(index: Expr, rows: int) -> Expr:
+    """A row number for a prefetch, int64: the index itself wherever it names a row."""
+    unsigned = tirx.Cast("uint64", tirx.Cast("int64", index))
+    return tirx.Cast("int64", te.min(unsigned, tirx.const(rows - 1, "uint64")))
+
+
 def take(rows: int, width: int, *, oob: str, index_dtype: str, dtype: str) -> Expression:
     """table[indices] for count indices: indices (count,), table (rows, width) -> (count, width)."""
     count, ahead = size("count"), size("ahead")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from tvmlayers.testing.bounds import Bounded, Rounding
@@ -95,8 +94,8 @@ def steps() -> dict[str, Step]:
         "tanh": smooth(torch.tanh, slope=1.0),
         "silu": smooth(elementwise("silu"), slope=1.1),
         "hard_silu": smooth(elementwise("hardswish"), slope=1.5, cancels_to=3.0),
-        # beyond its threshold of 20 torch gives x itself, which is not softplus in float64
-        "softplus": smooth(lambda x: functional.softplus(x, threshold=inf), slope=1.0),
+        # torch's softplus gives x itself from 20 on, which float64 tells apart
+        "softplus": smooth(lambda x: torch.logaddexp(x, torch.zeros_like(x)), slope=1.0),
         "softsign": smooth(elementwise("softsign"), slope=1.0),
         "mish": smooth(elementwise("mish"), slope=1.09),
         "exponential": exponential,

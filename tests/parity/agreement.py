@@ -1,0 +1,100 @@
+"""The one helper that holds a compiled model against PyTorch in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tvmlayers as tl
+from tvmlayers.layers import as_model
+from tvmlayers.testing import Reference, compare
+
+Array = NDArray[Any]
+Name = TypeVar("Name")
+
+BATCHES = (*range(41), 100, 333)
+"""Every register tile, alone and with a remainder, on one thread and on two."""
+
+
+class Twin:
+    """A model compiled, and the same model in PyTorch with its own unpacked weights."""
+
+    def __init__(
+        self,
+        model: tl.Model | tl.Layer,
+        *,
+        example: object = None,
+        target: str = "native",
+        threads: int = 2,
+        seed: int | None = 0,
+    ) -> None:
+        """seed: of fresh weights, biases included; None keeps those that the model has."""
+        self.model = as_model(model, example)
+        if seed is not None:
+            fill(self.model, seed)
+        self.compiled = tl.compile(self.model, target=target, threads=threads)
+        self.reference = Reference(self.model)
+
+    def agrees(self, *inputs: Any, **more: Any) -> None:
+        """AssertionError unless a call gives what PyTorch gives, but for rounding.
+
+        inputs: by position, as the model is called; more: a lone bag's offsets and weights.
+        """
+        given = self.compiled(*inputs, **more)
+        self.compare(given, self.reference(*map(np.asarray, inputs), **more))
+
+    def agrees_for_every_batch(
+        self, *inputs: Array, batches: Iterable[int] = BATCHES
+    ) -> None:
+        """As `agrees`, for the first rows of the inputs, as many as each of the batches says."""
+        wanted = self.reference(*inputs)
+        for batch in batches:
+            first = [type(want)(want.value[:batch], want.bound[:batch]) for want in wanted]
+            self.compare(self.compiled(*(array[:batch] for array in inputs)), first)
+
+    def compare(self, given: Any, wanted: Sequence[Any]) -> None:
+        """AssertionError unless results are the reference's: shape, dtype and numbers."""
+        results = given if isinstance(given, list) else [given]
+        assert len(results) == len(wanted)
+        for result, want, tensor in zip(results, wanted, self.model.outputs, strict=True):
+            array = np.asarray(result)
+            assert array.shape == tuple(want.value.shape), tensor.name
+            assert array.dtype == tensor.dtype, tensor.name
+            difference = compare(array, want, self.reference.rounding)
+            assert difference.is_rounding, f"{tensor.name} {array.shape} {difference}"
+
+
+def fill(model: tl.Model, seed: int) -> None:
+    """Give a model weights that no default initialiser gives: biases that are not zero."""
+    rng = np.random.default_rng(seed)
+    model.set_weights(
+        [rng.normal(scale=_scale(weight), size=weight.shape) for weight in model.get_weights()]
+    )
+
+
+def _scale(weight: Array) -> float:
+    is_kernel = weight.ndim == 2
+    return float(weight.shape[0]) ** -0.5 if is_kernel and weight.shape[0] > 8 else 1.0
+
+
+def normal(*shape: int, dtype: str = "float32", seed: int = 1) -> Array:
+    """Standard normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def indices(rows: int, *shape: int, dtype: str = "int64", seed: int = 1) -> Array:
+    """Row numbers below `rows`; the first and the last row are among them."""
+    drawn = np.random.default_rng(seed).integers(0, rows, shape)
+    if prod(shape) > 1:
+        drawn.flat[0], drawn.flat[-1] = 0, rows - 1
+    return drawn.astype(dtype)
+
+
+def once(make: Callable[..., Name]) -> Callable[..., Name]:
+    """`make`, remembered: what takes long to compile is compiled once for all tests of a file."""
+    return cache(make)

@@ -1,0 +1,183 @@
+"""TVM's runtime library: how it is loaded, with what else, and on how many threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import handmade
+import pytest
+from handmade import IDS, run_python
+
+import tvmlayers as tl
+from tvmlayers import _ffi
+
+torch = pytest.importorskip("torch")
+
+
+POOL = """
+import sys, numpy as np, tvmlayers as tl
+from tvmlayers import _ffi, targets
+targets.physical_cores = lambda: 3
+threads = int(sys.argv[2]) or None
+model = tl.load(sys.argv[1], threads=threads)
+print(model.threads, _ffi.ffi.get_global_func("runtime.NumThreads")())
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "expected"),
+    [
+        ("0", {}, "3 3"),
+        ("2", {}, "2 2"),
+        ("5", {}, "5 5"),
+        ("0", {"OMP_NUM_THREADS": "2"}, "2 2"),
+        ("0", {"TVM_NUM_THREADS": "2"}, "2 2"),
+        ("5", {"TVM_NUM_THREADS": "2"}, "2 2"),
+    ],
+)
+def test_the_pool_has_the_threads_that_were_asked_for(
+    tmp_path: Path, asked: str, environment: dict[str, str], expected: str
+) -> None:
+    if int(expected[-1]) > (os.cpu_count() or 1):
+        expected = f"{expected[0]} {os.cpu_count()}"  # TVM uses one worker for each core at most
+    path = handmade.save(tmp_path / "model.tvml")
+    assert run_python(POOL, path, Path(asked), **environment) == expected
+
+
+FORK = """
+import os, sys, warnings, numpy as np, tvmlayers as tl
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
+model = tl.load(sys.argv[1], threads=2)
+x = np.ones((64, 3), np.float32)
+model(x)
+child = os.fork()
+if child == 0:
+    os._exit(0 if model(x).min() == 2 else 1)
+print(os.waitpid(child, 0)[1], model(x).min())
+"""
+
+
+def test_a_forked_child_does_not_wait_for_workers_it_has_not(tmp_path: Path) -> None:
+    path = handmade.save(tmp_path / "model.tvml", handmade.spread_manifest())
+    assert run_python(FORK, path) == "0 2.0"
+
+
+AFFINITY = """
+import os, sys, numpy as np, tvmlayers as tl
+before = os.sched_getaffinity(0)
+model = tl.load(sys.argv[1], threads=2)
+model(np.ones((64, 3), np.float32))
+print(os.sched_getaffinity(0) == before)
+"""
+
+
+def test_the_affinity_of_the_caller_is_left_alone(tmp_path: Path) -> None:
+    path = handmade.save(tmp_path / "model.tvml", handmade.spread_manifest())
+    assert run_python(AFFINITY, path) == "True"
+
+
+def test_libraries_loaded_one_after_another_do_not_answer_for_each_other(tmp_path: Path) -> None:
+    import tvm
+
+    def library(constant: int) -> bytes:
+        script = f"""
+@I.ir_module
+class M:
+    @T.prim_func(s_tir=True)
+    def answer() -> T.int32:
+        T.func_attr({{"global_symbol": "answer"}})
+        return {constant}
+"""
+        path = tmp_path / f"lib{constant}.so"
+        tvm.compile(tvm.script.from_source(script), target="llvm").export_library(str(path))
+        return path.read_bytes()
+
+    first, second = (_ffi.load_library(library(constant)) for constant in (1, 2))
+    assert (first["answer"](), second["answer"]()) == (1, 2)
+
+
+def test_bytes_that_are_no_library_are_refused() -> None:
+    with pytest.raises(tl.ArtifactError, match="cannot be loaded"):
+        _ffi.load_library(b"not machine code")
+
+
+def test_a_library_loads_from_a_file_where_memory_files_are_not_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    assert tl.load(handmade.save(tmp_path / "model.tvml"))(IDS).shape == (3, 10, 4)
+
+
+LOAD = """
+import sys, time
+import tvmlayers as tl
+begin = time.process_time()
+model = tl.load(sys.argv[1])
+taken = time.process_time() - begin
+maps = open("/proc/self/maps").read()
+assert "tvm" not in sys.modules and "torch" not in sys.modules
+assert "libtvm_compiler" not in maps and "libtvm_runtime" in maps
+print(taken)
+"""
+
+
+def test_loading_takes_less_than_50_ms_and_no_compiler(tmp_path: Path) -> None:
+    path = handmade.save(tmp_path / "model.tvml")
+    # CPU time, as the machine may be shared; the first run of all compiles bytecode.
+    runs = (float(run_python(LOAD, path, OPENBLAS_NUM_THREADS="1")) for _ in range(15))
+    assert any(seconds < 0.05 for seconds in runs)
+
+
+ORDERS = {
+    "torch_then_load": "import torch; load()",
+    "load_then_torch": "load(); import torch; use_torch()",
+    "load_then_compiler": "load(); compile_(); use_torch()",
+    "compiler_then_load": "compile_(); load(); use_torch()",
+    "torch_then_compiler_then_load": "import torch; compile_(); load(); use_torch()",
+}
+ORDER = """
+import sys
+import numpy as np
+import tvmlayers as tl
+
+ids = np.zeros((2, 10), np.int64)
+
+def load():
+    global model
+    model = tl.load(sys.argv[1])
+    assert model(ids).shape == (2, 10, 4)
+
+def compile_():
+    import handmade
+    assert handmade.make(handmade.embedding_manifest())(ids).shape == (2, 10, 4)
+    handmade.library.cache_clear()
+    handmade.library()
+
+def use_torch():
+    import torch
+    for _ in range(3):
+        assert type(model(torch.from_numpy(ids))) is torch.Tensor
+"""
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_loading_torch_and_the_compiler_go_in_any_order(tmp_path: Path, order: str) -> None:
+    path = handmade.save(tmp_path / "model.tvml")
+    run_python(f"{ORDER}\n{ORDERS[order]}", path)
+
+
+def test_what_was_deferred_on_import_is_there_when_asked_for() -> None:
+    program = """
+import tvmlayers._ffi, sys
+assert "email.message" not in sys.modules
+import importlib.metadata, tvm_ffi
+assert importlib.metadata.metadata("numpy")["Name"] == "numpy"
+assert callable(tvm_ffi.cpp.load_inline)
+import inspect
+inspect.stack()
+assert "torch" not in sys.modules
+import tvm_ffi._optional_torch_c_dlpack
+print(all(type(finder).__name__ != "_LeanFinder" for finder in sys.meta_path))
+"""
+    assert run_python(program) == "True"

@@ -1,0 +1,212 @@
+"""A model's graph run by PyTorch in float64, with what rounding may add at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tvmlayers import layers
+from tvmlayers.layers.activations import label
+from tvmlayers.layers.graph import Node
+from tvmlayers.testing import activations, lookups
+from tvmlayers.testing.bounds import Array, Bounded, Rounding, root_sum
+from tvmlayers.testing.custom import custom_step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Inputs: TypeAlias = Mapping[str, Bounded]
+"""The inputs of a node by role; "mask" is the index tensor that a mask is made from."""
+
+
+class Reference:
+    """What a model gives in float64: `reference(*inputs)` is a list of Bounded, one an output."""
+
+    def __init__(self, model: layers.Model, weights: Mapping[str, Array] | None = None) -> None:
+        """weights: by default the model's own."""
+        self.graph = model.graph
+        self.weights = model.weights if weights is None else weights
+        self.rounding = Rounding.of(self.graph.outputs[0].dtype)
+
+    def __call__(self, *inputs: Array, **more: Array) -> list[Bounded]:
+        """inputs: those of the graph; more: a lone bag's "offsets" and "per_sample_weights"."""
+        import torch
+
+        with torch.inference_mode():
+            known = {
+                id(tensor): _given(array)
+                for tensor, array in zip(self.graph.inputs, inputs, strict=True)
+            }
+            extras = {role: _given(array) for role, array in more.items()}
+            for node in self.graph.nodes:
+                known[id(node.output)] = self._run(node, known, extras)
+            return [known[id(tensor)] for tensor in self.graph.outputs]
+
+    def _run(self, node: Node, known: Mapping[int, Bounded], extras: Inputs) -> Bounded:
+        layer, taken = (
+            node.layer,
+            {role: known[id(tensor)] for role, tensor in zip(node.roles, node.inputs, strict=True)},
+        )
+        if isinstance(layer, layers.EmbeddingBag) and self.graph.inputs[0] in node.inputs:
+            taken.update(extras)
+        mask = node.inputs[0].mask_of
+        if mask is not None:
+            taken["mask"] = known[id(mask)]
+        weights = {name: self.weights[f"{layer.name}/{name}"] for name in layer.weight_specs()}
+        return STEPS[type(layer)](layer, weights, taken, self.rounding)
+
+
+def _given(array: Array) -> Bounded:
+    import torch
+
+    wide = np.float64 if array.dtype.kind == "f" else np.int64
+    return Bounded.exact(torch.from_numpy(np.ascontiguousarray(array, dtype=wide)))
+
+
+def _double(array: Array) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.array(array, dtype=np.float64))
+
+
+def _activated(activation: Any, x: Bounded, rounding: Rounding) -> Bounded:
+    if isinstance(activation, str):
+        return activations.steps()[activation](x, rounding)
+    return custom_step(activation, label(activation))(x, rounding)
+
+
+def _dense(
+    layer: layers.Dense, weights: Mapping[str, Array], inputs: Inputs, rounding: Rounding
+) -> Bounded:
+    x, kernel = inputs["input"], _double(weights["kernel"])
+    value, magnitude = x.value @ kernel, x.value.abs() @ kernel.abs()
+    if layer.use_bias:
+        bias = _double(weights["bias"])
+        value, magnitude = value + bias, magnitude + bias.abs()
+    own = rounding.gamma(kernel.shape[0] + 1) * magnitude
+    bound = (root_sum(x.bound, kernel).square() + own.square()).sqrt()
+    return _activated(layer.activation, Bounded(value, bound), rounding)
+
+
+def _activation(layer: layers.Activation, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    return _activated(layer.activation, inputs["input"], rounding)
+
+
+def _reshape(layer: layers.Reshape, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    x = inputs["input"]
+    shape = (x.value.shape[0], *_target_shape(layer, x.value))
+    return Bounded(x.value.reshape(shape), x.bound.reshape(shape))
+
+
+def _target_shape(layer: layers.Reshape, value: Tensor) -> tuple[int, ...]:
+    """The target with its -1 worked out, which torch cannot do for a batch of nothing."""
+    known = [size for size in layer.target_shape if size != -1]
+    left = value[:1].new_empty((1, *value.shape[1:])).numel() // int(np.prod(known, dtype=int))
+    return tuple(left if size == -1 else size for size in layer.target_shape)
+
+
+def _flatten(_: layers.Flatten, __: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    x = inputs["input"]
+    shape = (x.value.shape[0], int(np.prod(x.value.shape[1:], dtype=int)))
+    return Bounded(x.value.reshape(shape), x.bound.reshape(shape))
+
+
+def _dropout(_: layers.Dropout, __: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    return inputs["input"]
+
+
+def _pooling(
+    _: layers.GlobalAveragePooling1D, __: object, inputs: Inputs, rounding: Rounding
+) -> Bounded:
+    x = inputs["input"]
+    counted = x.value.new_ones(x.value.shape[:2])
+    if "mask" in inputs:
+        counted = (inputs["mask"].value != 0).to(x.value.dtype)
+    share = counted.unsqueeze(-1)
+    count = share.sum(1)
+    passed_on = (x.bound * share).square().sum(1).sqrt() / count
+    magnitude = (x.value.abs() * share).sum(1) / count
+    value = (x.value * share).sum(1) / count
+    return Bounded(value, passed_on + rounding.gamma(x.value.shape[1] + 1) * magnitude)
+
+
+def _concatenate(
+    layer: layers.Concatenate, _: object, inputs: Inputs, rounding: Rounding
+) -> Bounded:
+    import torch
+
+    parts = [inputs[f"input_{i}"] for i in range(len(inputs) - ("mask" in inputs))]
+    values, bounds = [part.value for part in parts], [part.bound for part in parts]
+    return Bounded(torch.cat(values, layer.axis), torch.cat(bounds, layer.axis))
+
+
+def _dot(layer: layers.Dot, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    left, right = (_vectors(inputs[f"input_{i}"], axis) for i, axis in enumerate(layer.axes))
+    result = _products(left, right, rounding)
+    if layer.normalize:
+        lengths = [_lengths(part, rounding) for part in (left, right)]
+        norm = lengths[0].value.unsqueeze(2) * lengths[1].value.unsqueeze(1)
+        moved = lengths[0].bound.unsqueeze(2) + lengths[1].bound.unsqueeze(1)
+        value = result.value / norm
+        result = Bounded(value, result.bound / norm + value.abs() * (moved + 2 * rounding.eps))
+    kept = [
+        size
+        for i, axis in enumerate(layer.axes)
+        for place, size in enumerate(inputs[f"input_{i}"].value.shape)
+        if place not in (0, axis % inputs[f"input_{i}"].value.ndim)
+    ]
+    shape = (result.value.shape[0], *(kept or [1]))
+    return Bounded(result.value.reshape(shape), result.bound.reshape(shape))
+
+
+def _vectors(x: Bounded, axis: int) -> Bounded:
+    """(batch, vectors, k) with the contracted axis last."""
+    value, bound = x.value.movedim(axis, -1), x.bound.movedim(axis, -1)
+    if value.ndim == 2:
+        return Bounded(value.unsqueeze(1), bound.unsqueeze(1))
+    return Bounded(value, bound)
+
+
+def _products(left: Bounded, right: Bounded, rounding: Rounding) -> Bounded:
+    """All dot products of the vectors of each sample."""
+    a, b = left.value, right.value.transpose(1, 2)
+    a_bound, b_bound = left.bound, right.bound.transpose(1, 2)
+    magnitude = a.abs() @ b.abs()
+    passed_on = root_sum(a_bound, b) + root_sum(a, b_bound) + root_sum(a_bound, b_bound)
+    return Bounded(a @ b, passed_on + rounding.gamma(a.shape[-1]) * magnitude)
+
+
+def _lengths(x: Bounded, rounding: Rounding) -> Bounded:
+    """Euclidean lengths, at least 1e-6 as in Keras; the bound is relative."""
+    squares = x.value.square().sum(-1)
+    moved = 2 * (x.value * x.bound).square().sum(-1).sqrt() / squares.clamp(min=1e-12)
+    relative = (moved + rounding.gamma(x.value.shape[-1])) / 2 + 2 * rounding.eps
+    return Bounded(squares.clamp(min=1e-12).sqrt(), relative)
+
+
+def _dot_interaction(
+    _: layers.DotInteraction, __: object, inputs: Inputs, rounding: Rounding
+) -> Bounded:
+    import torch
+
+    x = inputs["input"]
+    result = _products(x, x, rounding)
+    row, column = torch.tril_indices(x.value.shape[1], x.value.shape[1], offset=-1)
+    return Bounded(result.value[:, row, column], result.bound[:, row, column])
+
+
+STEPS: dict[type[layers.Layer], Callable[..., Bounded]] = {
+    layers.Activation: _activation,
+    layers.Concatenate: _concatenate,
+    layers.Dense: _dense,
+    layers.Dot: _dot,
+    layers.DotInteraction: _dot_interaction,
+    layers.Dropout: _dropout,
+    layers.Embedding: lookups.embedding,
+    layers.EmbeddingBag: lookups.embedding_bag,
+    layers.Flatten: _flatten,
+    layers.GlobalAveragePooling1D: _pooling,
+    layers.Reshape: _reshape,
+}

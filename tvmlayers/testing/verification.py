@@ -1,0 +1,128 @@
+"""`verify`: a compiled model beside PyTorch, from nothing but the artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
+from tvmlayers.layers import Layer, Model
+from tvmlayers.runtime import Compiled
+from tvmlayers.signature import shape_text
+from tvmlayers.testing.bounds import Array, Bounded, Difference, compare
+from tvmlayers.testing.inputs import draw, is_lone_bag
+from tvmlayers.testing.rebuild import model_of, weights_of
+from tvmlayers.testing.reference import Reference
+from tvmlayers.testing.report import Report, Row
+
+BATCHES = (0, 1, 2, 3, 7, 17, 64, 333)
+"""Batch sizes: nothing, one, odd ones, a whole number of register tiles, one that fits no tile."""
+
+
+def verify(
+    compiled: Compiled,
+    *,
+    samples: Sequence[int] = BATCHES,
+    seed: int = 0,
+    model: Model | Layer | None = None,
+) -> Report:
+    """What came out when every entry point was called on random inputs, beside PyTorch in float64.
+
+    samples: the batch sizes to call with; seed: of the inputs; model: the model that was compiled,
+    needed only where a Python callable is one of its activations.
+
+    The reference is made from the manifest and the packed weights alone. A result may differ by
+    what rounding can amount to in its dtype, element by element (see `testing.bounds`). A wrong
+    result does not raise: the report says so. MissingDependencyError without PyTorch.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "tvmlayers.verify compares with PyTorch, which is not installed: "
+            "pip install 'tvmlayers[torch]'"
+        ) from error
+    batches = _checked_samples(samples)
+    rebuilt = model_of(compiled, model)
+    reference = Reference(rebuilt, weights_of(compiled, rebuilt))
+    rng = np.random.default_rng(seed)
+    return Report(
+        model=rebuilt.name,
+        target=compiled.target,
+        threads=compiled.threads,
+        seed=seed,
+        torch=torch.__version__,
+        rows=tuple(
+            _row(compiled, reference, entry, batch, rng)
+            for entry in compiled.manifest["entries"]
+            for batch in batches
+        ),
+    )
+
+
+def _checked_samples(samples: Sequence[int]) -> tuple[int, ...]:
+    batches = tuple(samples) if isinstance(samples, Sequence) else ()
+    if not batches or any(type(batch) is not int or batch < 0 for batch in batches):
+        raise ConfigError(f"samples are batch sizes from 0 up, such as {BATCHES}, got {samples!r}")
+    return batches
+
+
+def _row(
+    compiled: Compiled,
+    reference: Reference,
+    entry: Mapping[str, Any],
+    batch: int,
+    rng: np.random.Generator,
+) -> Row:
+    inputs = draw(reference.graph, entry, batch, rng)
+    wanted = expected(reference, entry, inputs)
+    try:
+        given = compiled(**inputs)
+    except TvmLayersError as error:
+        found, output, problem = Difference(), "", f"{type(error).__name__}: {error}"
+    else:
+        results = given if isinstance(given, list) else [given]
+        found, output, problem = _worst(results, wanted, entry["outputs"], reference)
+    return Row(
+        entry=entry["symbol"],
+        takes=", ".join(
+            f"{i['name']}: {i['dtype']}{shape_text(i['shape'])}" for i in entry["inputs"]
+        ),
+        batch=batch,
+        output=output,
+        max_abs_error=found.absolute,
+        max_rel_error=found.relative,
+        tolerance=found.tolerance,
+        share=found.share,
+        problem=problem,
+    )
+
+
+def expected(
+    reference: Reference, entry: Mapping[str, Any], inputs: Mapping[str, Array]
+) -> list[Bounded]:
+    """The outputs of the reference for the inputs of an entry."""
+    if not is_lone_bag(reference.graph, entry):
+        return reference(*inputs.values())
+    indices, *_ = inputs.values()
+    roles = {role: inputs[role] for role in list(inputs)[1:]}
+    return reference(indices, **roles)
+
+
+def _worst(
+    results: Sequence[Array],
+    wanted: Sequence[Bounded],
+    outputs: Sequence[Mapping[str, Any]],
+    reference: Reference,
+) -> tuple[Difference, str, str]:
+    """(difference, output, problem) of the output that used most of its tolerance."""
+    rows: list[tuple[Difference, str, str]] = []
+    for result, want, output in zip(results, wanted, outputs, strict=True):
+        shape, name = tuple(want.value.shape), output["name"]
+        if result.shape != shape or result.dtype.name != output["dtype"]:
+            got = f"{result.dtype}{shape_text(result.shape)}"
+            return Difference(), name, f"expected {output['dtype']}{shape_text(shape)}, got {got}"
+        rows.append((compare(result, want, reference.rounding), name, ""))
+    return max(rows, key=lambda row: row[0].share)
