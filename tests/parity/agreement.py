@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import tvmlayers as tl
 from tvmlayers.layers import as_model
-from tvmlayers.testing import Reference, compare
+from tvmlayers.testing import Bounded, Reference, Rounding, compare
 
 Array = NDArray[Any]
 Name = TypeVar("Name")
@@ -54,19 +54,23 @@ class Twin:
         """As `agrees`, for the first rows of the inputs, as many as each of the batches says."""
         wanted = self.reference(*inputs)
         for batch in batches:
-            first = [type(want)(want.value[:batch], want.bound[:batch]) for want in wanted]
+            first = [Bounded(want.value[:batch], want.bound[:batch]) for want in wanted]
             self.compare(self.compiled(*(array[:batch] for array in inputs)), first)
 
-    def compare(self, given: Any, wanted: Sequence[Any]) -> None:
+    def compare(self, given: Any, wanted: Sequence[Bounded]) -> None:
         """AssertionError unless results are the reference's: shape, dtype and numbers."""
         results = given if isinstance(given, list) else [given]
         assert len(results) == len(wanted)
         for result, want, tensor in zip(results, wanted, self.model.outputs, strict=True):
-            array = np.asarray(result)
-            assert array.shape == tuple(want.value.shape), tensor.name
-            assert array.dtype == tensor.dtype, tensor.name
-            difference = compare(array, want, self.reference.rounding)
-            assert difference.is_rounding, f"{tensor.name} {array.shape} {difference}"
+            assert_close(np.asarray(result), want, tensor.dtype, tensor.name)
+
+
+def assert_close(result: Array, want: Bounded, dtype: str, what: str) -> None:
+    """AssertionError unless a result has the shape, the dtype and the numbers of the reference."""
+    assert result.shape == tuple(want.value.shape), what
+    assert result.dtype == dtype, what
+    difference = compare(result, want, Rounding.of(dtype))
+    assert difference.is_rounding, f"{what} {result.shape}: {difference}"
 
 
 def fill(model: tl.Model, seed: int) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from agreement import Array, Twin, normal, once
+from agreement import Array, Twin, assert_close, normal, once
 
 import tvmlayers as tl
 from tvmlayers.layers.activations import ALIASES, NAMES, OVER_LAST_AXIS
+from tvmlayers.testing import Bounded
 
 ELEMENTWISE = tuple(name for name in NAMES if name not in OVER_LAST_AXIS)
+FUSED = len(ELEMENTWISE)  # where the outputs of the Dense layers begin
 DTYPES = ("float32", "float64")
 ROWS = (1, 10, 16, 17, 1000)
 
@@ -19,7 +23,8 @@ def all_elementwise(dtype: str) -> Twin:
     """Every elementwise activation of one input, alone and in a Dense that copies its input."""
     x = tl.Input((1,), dtype=dtype)
     outputs = [tl.Activation(name)(x) for name in ELEMENTWISE]
-    copies = [tl.Dense(1, name, "ones", use_bias=False, dtype=dtype)(x) for name in ELEMENTWISE]
+    copying = {"kernel_initializer": "ones", "use_bias": False, "dtype": dtype}
+    copies = [tl.Dense(1, name, **copying)(x) for name in ELEMENTWISE]
     return Twin(tl.Model(x, [*outputs, *copies]), seed=None)
 
 
@@ -30,7 +35,8 @@ def edges(dtype: str) -> Array:
     some += [0.35, 0.625, 1, 3, 4, 6, 8.5, 17, 20, 80, 87, 88.5, 89, 90, 103, 105, 700, 800]
     some += [1e6, 1e30, info.max, np.inf]
     values = np.array([*some, np.nan], dtype)
-    near = np.concatenate([np.nextafter(values, np.inf), np.nextafter(values, -np.inf)])
+    with np.errstate(over="ignore"):
+        near = np.concatenate([np.nextafter(values, np.inf), np.nextafter(values, -np.inf)])
     return np.concatenate([values, -values, near, -near])[:, None].astype(dtype)
 
 
@@ -47,22 +53,60 @@ def near_zero(dtype: str) -> Array:
     return np.linspace(-12, 12, 200_001, dtype=dtype)[:, None]
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+@once
+def results(dtype: str, values: Callable[[str], Array]) -> tuple[list[Array], list[Bounded]]:
+    """What came out for all values, and what should have."""
+    twin, x = all_elementwise(dtype), values(dtype)
+    return twin.compiled(x), twin.reference(x)
+
+
 @pytest.mark.parametrize("values", [edges, sweep, near_zero])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_activation_is_pytorchs(name: str, dtype: str, values: object) -> None:
-    twin = all_elementwise(dtype)
-    x = values(dtype)  # type: ignore[operator]
-    given, wanted = results(twin, values, dtype)
-    place = ELEMENTWISE.index(name)
-    outputs = [twin.model.outputs[i] for i in (place, place + len(ELEMENTWISE))]
-    for output, i in zip(outputs, (place, place + len(ELEMENTWISE)), strict=True):
-        assert given[i].shape == x.shape
-        twin.compare_one(given[i], wanted[i], f"{name} {output.name}", x)
+def test_an_activation_is_pytorchs(
+    name: str, dtype: str, values: Callable[[str], Array]
+) -> None:
+    given, wanted = results(dtype, values)
+    for place, how in ((ELEMENTWISE.index(name), "alone"), (FUSED + ELEMENTWISE.index(name), "fused")):
+        assert_close(given[place], wanted[place], dtype, f"{name} {how}")
 
 
 @once
-def results(twin: Twin, values: object, dtype: str) -> tuple[list[Array], list[object]]:
-    x = values(dtype)  # type: ignore[operator]
-    return twin.compiled(x), twin.reference(x)
+def rows(n: int, dtype: str) -> Twin:
+    """softmax and log_softmax of rows of n, alone and fused into a Dense that copies its input."""
+    x = tl.Input((n,), dtype=dtype)
+    over_rows = [tl.Activation(name)(x) for name in OVER_LAST_AXIS]
+    denses = [tl.Dense(n, name, dtype=dtype)(x) for name in OVER_LAST_AXIS]
+    twin = Twin(tl.Model(x, [*over_rows, *denses]))
+    return twin
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", ROWS)
+def test_softmax_over_rows_is_pytorchs(n: int, dtype: str) -> None:
+    scales = np.array([1.0, 1e-30, 30.0, 1e4] * 10, dtype)[:, None]
+    rows(n, dtype).agrees_for_every_batch(normal(40, n, dtype=dtype) * scales, batches=range(41))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [3, 17])
+def test_softmax_of_infinities_and_nan_is_pytorchs(n: int, dtype: str) -> None:
+    values = [0.0, 1e30, -1e30, np.inf, -np.inf, np.nan]
+    x = np.random.default_rng(0).choice(values, (200, n)).astype(dtype)
+    x = np.concatenate([x, np.full((1, n), -np.inf, dtype), np.full((1, n), np.inf, dtype)])
+    names = OVER_LAST_AXIS
+    inputs = tl.Input((n,), dtype=dtype)
+    Twin(tl.Model(inputs, [tl.Activation(name)(inputs) for name in names])).agrees(x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_takes_any_rank(dtype: str) -> None:
+    x = tl.Input((None, 5), dtype=dtype)
+    twin = Twin(tl.Model(x, [tl.Activation(name)(x) for name in ("softmax", "gelu")]))
+    for shape in ((3, 4, 5), (0, 4, 5), (3, 0, 5), (1, 1, 5), (41, 17, 5)):
+        twin.agrees(normal(*shape, dtype=dtype))
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_an_alias_is_the_activation_that_it_names(alias: str, name: str) -> None:
+    assert tl.Activation(alias).activation == tl.Activation(name).activation

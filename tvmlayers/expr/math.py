@@ -117,6 +117,10 @@ def _with_exp_parts(x: Expr, use: Callable[[Expr, Expr, Expr], Expr]) -> Expr:
     return bind(clamp(x, -104.0, 89.0), split)
 
 
+def _libm(name: str, x: Expr) -> Expr:
+    return tirx.call_pure_extern(dtype_of(x), name, x)
+
+
 def exp(x: Expr) -> Expr:
     """e to the power of x."""
     if dtype_of(x) != "float32":
@@ -127,8 +131,7 @@ def exp(x: Expr) -> Expr:
 def expm1(x: Expr) -> Expr:
     """exp(x) - 1, exact to the last digits near zero too."""
     if dtype_of(x) != "float32":
-        small = absolute(x) < constant(1e-5, x)
-        return select(small, x + x * x * constant(0.5, x), te.exp(x) - constant(1, x))
+        return _libm("expm1", x)
     return _with_exp_parts(
         x,
         lambda q, s1, s2: bind(s1 * s2, lambda s: q * s + (s - constant(1.0, s))),
@@ -177,7 +180,7 @@ def absolute(x: Expr) -> Expr:
 def tanh(x: Expr) -> Expr:
     """Hyperbolic tangent."""
     if dtype_of(x) != "float32":
-        return te.tanh(x)
+        return _libm("tanh", x)  # TVM's own goes through exp and loses the digits near zero
 
     def both_ranges(magnitude: Expr) -> Expr:
         small = bind(x * x, lambda z: polynomial(z, _TANH) * z * x + x)

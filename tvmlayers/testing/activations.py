@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from math import log
 from typing import TYPE_CHECKING, TypeAlias
 
 from tvmlayers.testing.bounds import Bounded, Rounding
@@ -26,8 +27,11 @@ def smooth(function: Callable[[Tensor], Tensor], slope: float, cancels_to: float
 
     def step(x: Bounded, rounding: Rounding) -> Bounded:
         value = function(x.value)
-        own = value.abs() + x.value.abs().clamp(max=cancels_to)
-        return Bounded(value, slope * x.bound + rounding.function * own)
+        magnitude = value.abs() + x.value.abs().clamp(max=cancels_to)
+        # a sigmoid that underflows is multiplied by x afterwards
+        lost = rounding.smallest * (1 + x.value.abs().clamp(max=-log(rounding.smallest)))
+        own = rounding.function * magnitude + lost
+        return Bounded(value, slope * x.bound + own)
 
     return step
 
@@ -45,7 +49,7 @@ def exact(function: Callable[[Tensor], Tensor]) -> Step:
 def exponential(x: Bounded, rounding: Rounding) -> Bounded:
     """exp(x); an error d in x is a factor of exp(d)."""
     value = x.value.exp()
-    return Bounded(value, value * (x.bound.expm1() + rounding.function))
+    return Bounded(value, value * (x.bound.expm1() + rounding.function) + rounding.smallest)
 
 
 def softmax(x: Bounded, rounding: Rounding) -> Bounded:
@@ -54,7 +58,7 @@ def softmax(x: Bounded, rounding: Rounding) -> Bounded:
     spread = (x.value.amax(-1, keepdim=True) - x.value).abs()
     moved = 2 * x.bound.amax(-1, keepdim=True) + spread * rounding.eps
     own = rounding.gamma(x.value.shape[-1]) + 2 * rounding.function
-    return Bounded(value, value * (moved.expm1() + own))
+    return Bounded(value, value * (moved.expm1() + own) + rounding.smallest)
 
 
 def log_softmax(x: Bounded, rounding: Rounding) -> Bounded:
@@ -93,7 +97,8 @@ def steps() -> dict[str, Step]:
         "hard_sigmoid": smooth(elementwise("hardsigmoid"), slope=1 / 6, cancels_to=3.0),
         "tanh": smooth(torch.tanh, slope=1.0),
         "silu": smooth(elementwise("silu"), slope=1.1),
-        "hard_silu": smooth(elementwise("hardswish"), slope=1.5, cancels_to=3.0),
+        # not hardswish, which is x * relu6(x + 3) / 6 and overflows at a sixth of the largest number
+        "hard_silu": smooth(lambda x: x * functional.hardsigmoid(x), slope=1.5, cancels_to=3.0),
         # torch's softplus gives x itself from 20 on, which float64 tells apart
         "softplus": smooth(lambda x: torch.logaddexp(x, torch.zeros_like(x)), slope=1.0),
         "softsign": smooth(elementwise("softsign"), slope=1.0),

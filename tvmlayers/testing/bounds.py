@@ -42,8 +42,8 @@ class Rounding:
 
     eps: float
     largest: float
-    smallest: float  # normal number: what underflow may lose
-    reference_share: float  # of the reference's own error, in errors of the compiled code
+    smallest: float  # normal number: as much may be lost by underflow
+    reference_share: float  # the reference's own error, in errors of the compiled code
 
     @classmethod
     def of(cls, dtype: str) -> Rounding:
@@ -122,9 +122,8 @@ def compare(got: Array, want: Bounded, rounding: Rounding) -> Difference:
         np.abs(expected) > rounding.largest, np.copysign(np.inf, expected), expected
     )
     allowed = want.bound.numpy() * (1 + rounding.reference_share)
-    allowed = np.where(allowed > 0, allowed + rounding.smallest, 0.0)
-    found = got.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
+        found = got.astype(np.float64)
         same = (found == expected) | (np.isnan(found) & np.isnan(expected))
         error = np.where(same, 0.0, np.abs(found - expected))
         error = np.where(np.isnan(error), np.inf, error)

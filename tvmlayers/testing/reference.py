@@ -62,7 +62,8 @@ def _given(array: Array) -> Bounded:
     import torch
 
     wide = np.float64 if array.dtype.kind == "f" else np.int64
-    return Bounded.exact(torch.from_numpy(np.ascontiguousarray(array, dtype=wide)))
+    with np.errstate(invalid="ignore"):  # of a signalling NaN
+        return Bounded.exact(torch.from_numpy(np.ascontiguousarray(array, dtype=wide)))
 
 
 def _double(array: Array) -> Tensor:
@@ -85,7 +86,7 @@ def _dense(
     if layer.use_bias:
         bias = _double(weights["bias"])
         value, magnitude = value + bias, magnitude + bias.abs()
-    own = rounding.gamma(kernel.shape[0] + 1) * magnitude
+    own = rounding.gamma(kernel.shape[0] + 1) * magnitude + kernel.shape[0] * rounding.smallest
     bound = (root_sum(x.bound, kernel).square() + own.square()).sqrt()
     return _activated(layer.activation, Bounded(value, bound), rounding)
 
