@@ -109,7 +109,15 @@ def test_verify_passes_for_a_model_and_for_an_artefact(
 def test_inspect_prints_layers_target_kernels_and_hashes(artefact: Path, capsys: Output) -> None:
     assert cli.main(["inspect", str(artefact)]) == 0
     printed = capsys.readouterr().out
-    for word in ("dense_1", "units=8", "float32", targets.native().name, "runs here", "sha256"):
+    for word in (
+        "dense_1",
+        "units=8",
+        "float32",
+        targets.native().name,
+        "runs here",
+        "analytic",
+        "sha256",
+    ):
         assert word in printed
 
 
@@ -137,6 +145,10 @@ def test_foreign_file_fails_in_one_line(tmp_path: Path, capsys: Output) -> None:
 def test_unknown_target_names_the_nearest(saved_model: Path, capsys: Output) -> None:
     argv = ["compile", str(saved_model), "-o", "x.tvml", "--target", "saphirerapids"]
     assert "'sapphirerapids'" in fails(capsys, *argv)
+
+
+def test_missing_output_folder_is_refused_before_compiling(capsys: Output) -> None:
+    assert "absent" in fails(capsys, "compile", "model.safetensors", "-o", "absent/x.tvml")
 
 
 @pytest.mark.parametrize("option", [["--threads", "0"], ["--input-shape", "3xa"]])

@@ -13,49 +13,85 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from tvmlayers import cli
-from tvmlayers.demo import corpus, report, run, timing
+from tvmlayers.demo import corpus, run, timing
+from tvmlayers.demo.run import Demonstration
+
+Output = pytest.CaptureFixture[str]
 
 
-def test_quick_demonstration_agrees_with_torch_everywhere(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "demo.json"
-    assert cli.main(["demo", "--quick", "--threads", "1", "--json", str(path)]) == 0
-    found = json.loads(path.read_text())
-    assert found["succeeded"] is True
-    assert found["threads"] == 1
-    assert [snippet["verified"] for snippet in found["snippets"]] == [True, True]
-    for comparison in found["comparisons"]:
-        assert comparison["disagreements"] == 0
-        assert comparison["accuracy"] == comparison["torch_accuracy"]
-        assert comparison["accuracy"] > 0.4  # chance is a quarter at best
-        assert comparison["built"]["verified"] is True
-        assert comparison["built"]["weights_bytes"] > 0
-        assert comparison["built"]["library_bytes"] > 0
-        assert [timed["batch"] for timed in comparison["timings"]] == [1, 32]
-    printed = capsys.readouterr()
-    assert "predictions equal PyTorch's" in printed.out
-    assert "digits: time batch 32" in printed.err
-
-
-def test_stages_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def demonstrated() -> tuple[Demonstration, list[str]]:
+    """What a quick run found, and the stages it went through."""
     stages: list[str] = []
-    settings = replace(run.QUICK, digit_epochs=1, batches=(1,), rounds=1)
-    run.run(settings, stages.append, threads=1)
-    assert len(stages) == settings.stages
+    return run.run(run.QUICK, stages.append, threads=1), stages
 
 
-def test_a_single_disagreement_fails_the_demonstration(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def found(demonstrated: tuple[Demonstration, list[str]]) -> Demonstration:
+    return demonstrated[0]
+
+
+def test_all_predictions_equal_those_of_torch(found: Demonstration) -> None:
+    assert found.succeeded
+    for comparison in found.comparisons:
+        assert comparison.disagreements == 0
+        assert comparison.accuracy == comparison.torch_accuracy
+        assert comparison.largest_difference < 1e-5
+
+
+def test_models_learn_something(found: Demonstration) -> None:
+    accuracy = {comparison.built.name: comparison.accuracy for comparison in found.comparisons}
+    assert accuracy["digits"] > 0.7  # chance is 0.1
+    assert accuracy["text"] > 0.4  # chance is 0.25
+
+
+def test_snippets_and_trained_models_are_verified_and_have_sizes(found: Demonstration) -> None:
+    assert [built.name for built in found.built] == ["embedding", "dense", "digits", "text"]
+    for built in found.built:
+        assert built.verified
+        assert built.library_bytes > 0
+        assert built.artefact_bytes > built.library_bytes + built.weights_bytes
+    assert found.runtime_library_bytes > 0
+
+
+def test_every_stage_is_announced(demonstrated: tuple[Demonstration, list[str]]) -> None:
+    _, stages = demonstrated
+    assert len(stages) == run.QUICK.stages
+    assert stages[-1] == "text: time batch 32"
+
+
+def test_command_prints_tables_and_writes_json(
+    found: Demonstration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    found = run.run(replace(run.QUICK, batches=(), rounds=1), lambda stage: None, threads=1)
+    monkeypatch.setattr(run, "run", lambda *_: found)
+    path = tmp_path / "demo.json"
+    assert cli.main(["demo", "--json", str(path)]) == 0
+    assert "held-out predictions equal PyTorch's" in capsys.readouterr().out
+    written = json.loads(path.read_text())
+    assert written["succeeded"] is True
+    assert written["threads"] == 1
+    assert [timed["batch"] for timed in written["comparisons"][0]["timings"]] == [1, 32]
+
+
+def test_one_disagreement_fails_the_command(
+    found: Demonstration, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
     first, *rest = found.comparisons
     differing = replace(found, comparisons=(replace(first, disagreements=1), *rest))
-    assert found.succeeded
-    assert not differing.succeeded
     monkeypatch.setattr(run, "run", lambda *_: differing)
-    assert cli.main(["demo", "--quick"]) == 1
+    assert cli.main(["demo"]) == 1
     assert "1 of" in capsys.readouterr().out
+
+
+def test_report_warns_when_other_programs_were_running(
+    found: Demonstration, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setattr(run, "run", lambda *_: replace(found, busy_elsewhere=0.8))
+    cli.main(["demo"])
+    assert "0.8 cores" in capsys.readouterr().out
+    monkeypatch.setattr(run, "run", lambda *_: replace(found, busy_elsewhere=0.0))
+    cli.main(["demo"])
+    assert "cores" not in capsys.readouterr().out
 
 
 def test_corpus_is_balanced_and_keeps_files_apart() -> None:
@@ -77,9 +113,3 @@ def test_duel_reports_the_slower_side_as_slower() -> None:
     result = timing.duel(lambda: sorted(short), lambda: sorted(long), rounds=3)
     assert result.ours_us < result.theirs_us
     assert result.speedup > 1
-
-
-def test_report_is_json_of_what_was_found(tmp_path: Path) -> None:
-    found = run.Demonstration("native", 2, "3", "2", 0.0, 0, (), (), 1.0)
-    report.write_json(found, tmp_path / "demo.json")
-    assert json.loads((tmp_path / "demo.json").read_text())["threads"] == 2

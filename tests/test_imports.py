@@ -41,7 +41,6 @@ COMPILER_PARTS = {"layers", "expr", "spaces", "schedule", "build"}
 # Imports inside functions that point against the line, with the reason for each.
 WHEN_CALLED = {
     ("layers", "build"),  # a layer called on an array compiles itself
-    ("build", "testing"),
 }
 
 

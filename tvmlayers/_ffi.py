@@ -96,6 +96,8 @@ def load_runtime() -> ctypes.CDLL:
     # A worker that is pinned shares its core with the same worker of every other caller, and
     # the calling thread would lose the affinity that its owner gave it.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    # TVM's workers spin for tens of milliseconds after each call, on cores that others may want.
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "4000")
     os.register_at_fork(after_in_child=_run_serially_after_fork)
     spec = importlib.util.find_spec("tvm")  # finds the package without importing it
     if spec is None or spec.origin is None:

@@ -54,6 +54,8 @@ def run_targets(args: argparse.Namespace) -> int:
 
 def run_compile(args: argparse.Namespace) -> int:
     """Compiles a saved model description into an artefact."""
+    if not args.output.parent.is_dir():
+        raise ConfigError(f"{args.output.parent} is no folder, {args.output.name} cannot go there")
     start = time.perf_counter()
     with ERR.status(f"compiling {args.model} for {args.target}"):
         compiled = _compile(args)
@@ -110,7 +112,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     )
     OUT.print(tables.layers_table(manifest))
     OUT.print(tables.entries_table(manifest))
-    OUT.print(tables.records_table("Kernels", manifest["kernels"]))
+    OUT.print(tables.kernels_table(manifest))
     OUT.print(tables.weights_table(manifest))
     for member, digest in manifest["hashes"].items():
         OUT.print(f"sha256 of {member}: {digest}", highlight=False)

@@ -81,12 +81,15 @@ def weights_table(manifest: Mapping[str, Any]) -> Table:
     return made
 
 
-def records_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Records that share their keys, a column for each key of the first."""
-    listed = list(rows)
-    made = table(title, tuple(listed[0]) if listed else ())
-    for row in listed:
-        made.add_row(*(str(value) for value in row.values()))
+def kernels_table(manifest: Mapping[str, Any]) -> Table:
+    """One row a kernel: where its schedule came from, and what was decided."""
+    made = table("Kernels", ("layer", "kernel", "schedule", "details"))
+    for kernel in manifest["kernels"]:
+        row = dict(kernel)
+        first = [str(row.pop(key, "")) for key in ("layer", "kind", "schedule")]
+        decisions = row.pop("decisions", {})
+        details = {**row, **decisions}
+        made.add_row(*first, ", ".join(f"{key}={value}" for key, value in details.items()))
     return made
 
 

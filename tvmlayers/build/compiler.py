@@ -14,7 +14,7 @@ from tvmlayers.build import pipeline
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
-from tvmlayers.build.kernel import core
+from tvmlayers.build.kernels import core
 from tvmlayers.errors import MissingDependencyError, TargetError
 from tvmlayers.expr.activations import linear
 from tvmlayers.expr.elementwise import elementwise
@@ -65,7 +65,7 @@ def shared_library(module: Any) -> bytes:
         path = Path(folder) / "lib.so"
         try:
             module.export_library(str(path))
-        except (RuntimeError, OSError, ValueError) as error:
+        except (RuntimeError, OSError, ValueError, TypeError) as error:
             raise MissingDependencyError(
                 "linking a library needs a C compiler such as gcc or clang on the machine that "
                 f"compiles (not where the artefact runs): {error}"

@@ -1,9 +1,11 @@
 """The entry points of a model: the ways in which it can be called, each compiled for itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvmlayers import layers
+from tvmlayers.build.fuse import Step
 from tvmlayers.build.kernels import Use
 from tvmlayers.layers.graph import Graph, SymbolicTensor
 
@@ -135,14 +137,16 @@ def _bag_entry(
     )
 
 
-def uses(graph: Graph, entry: EntrySpec) -> list[tuple[Use, tuple[object, ...]]]:
-    """The nodes as this entry runs them, with what stands for each node's inputs.
+def uses(
+    steps: Sequence[Step], graph: Graph, entry: EntrySpec
+) -> list[tuple[Use, tuple[object, ...]]]:
+    """The steps as this entry runs them, with what stands for each step's inputs.
 
     A stand-in is a SymbolicTensor of the graph or, for offsets and weights that the graph does not
     know, an EntryInput.
     """
     made: list[tuple[Use, tuple[object, ...]]] = []
-    for node in graph.nodes:
+    for node in steps:
         inputs: tuple[object, ...] = node.inputs
         roles, symbolic = node.roles, node.inputs
         if entry.roles is not None and graph.inputs[0] in node.inputs:

@@ -14,6 +14,7 @@ from tvm.ir import Expr, IRModule
 from tvm.relax import transform
 
 from tvmlayers.build.entries import EntrySpec, uses
+from tvmlayers.build.fuse import Step, fused_steps
 from tvmlayers.build.kernels import Lowered, Use, is_view, lower
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
@@ -31,21 +32,12 @@ class Kernels:
     def of(self, use: Use) -> Lowered:
         """The kernel of one use of a layer."""
         masks = tuple(t.mask_of is not None for t in use.inputs)
-        shapes = tuple(t.shape for t in use.inputs)
         dtypes = tuple(use.dtype(i) for i in range(len(use.inputs)))
-        by_index = any(masks) or any(t.dtype.startswith(("int", "uint")) for t in use.inputs)
-        key = (
-            id(use.layer),
-            use.roles,
-            shapes[0][1:]
-            if by_index and not use.layer.weights
-            else shapes
-            if not use.layer.weights
-            else (),
-            masks,
-            dtypes,
-            use.index_dtype if by_index else None,
-        )
+        reads_indices = any(masks) or use.index_dtype in dtypes
+        # A layer with weights fixes all lengths that its kernel depends on.
+        lengths = () if use.layer.has_weights else tuple(t.shape[1:] for t in use.inputs)
+        index_dtype = use.index_dtype if reads_indices else None
+        key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype)
         if key not in self.made:
             self.made[key] = lower(
                 use, f"k{len(self.made)}_{use.layer.name}", self.target, self.arena
@@ -74,7 +66,8 @@ def relax_module(
 ) -> tuple[IRModule, list[EntryFunction]]:
     """The module with one function for each entry, and what the functions' parameters are."""
     builder = relax.BlockBuilder()
-    functions = [_emit_entry(builder, graph, spec, kernels) for spec in entries]
+    steps = fused_steps(graph)
+    functions = [_emit_entry(builder, graph, steps, spec, kernels) for spec in entries]
     return builder.finalize(), functions
 
 
@@ -90,7 +83,11 @@ def planned(module: IRModule) -> IRModule:
 
 
 def _emit_entry(
-    builder: relax.BlockBuilder, graph: Graph, spec: EntrySpec, kernels: Kernels
+    builder: relax.BlockBuilder,
+    graph: Graph,
+    steps: Sequence[Step],
+    spec: EntrySpec,
+    kernels: Kernels,
 ) -> EntryFunction:
     function = EntryFunction(spec)
     symbols: dict[str, tirx.Var] = {}
@@ -104,7 +101,7 @@ def _emit_entry(
             values[id(given.tensor)] = param
     lowered = [
         (use, inputs, None if is_view(use) else kernels.of(use))
-        for use, inputs in uses(graph, spec)
+        for use, inputs in uses(steps, graph, spec)
     ]
     weights: dict[str, Any] = {}
     for _, _, made in lowered:

@@ -13,7 +13,7 @@ import torch
 
 import tvmlayers as tl
 from tvmlayers.artifact import LIBRARY, WEIGHTS
-from tvmlayers.demo.timing import duel
+from tvmlayers.demo.timing import OtherWork, duel
 from tvmlayers.demo.trained import Trained
 
 Stage = Callable[[str], None]
@@ -45,7 +45,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a trained model gave on the held-out data, beside PyTorch."""
+    """What a trained model gave on the held-out data, beside PyTorch.
+
+    busy_elsewhere: cores that other programs kept busy during the timings.
+    """
 
     built: Built
     task: str
@@ -56,6 +59,7 @@ class Comparison:
     disagreements: int
     largest_difference: float
     timings: tuple[Timing, ...]
+    busy_elsewhere: float
 
 
 def build(
@@ -107,9 +111,10 @@ def compare(
     our_classes, their_classes = ours.argmax(axis=1), theirs.argmax(axis=1)
 
     timings = []
-    for batch in batches:
-        begin(f"{trained.name}: time batch {batch}")
-        timings.append(_time(compiled, trained, batch, rounds))
+    with OtherWork() as other:
+        for batch in batches:
+            begin(f"{trained.name}: time batch {batch}")
+            timings.append(_time(compiled, trained, batch, rounds))
     return Comparison(
         built=built,
         task=trained.task,
@@ -120,6 +125,7 @@ def compare(
         disagreements=int(np.count_nonzero(our_classes != their_classes)),
         largest_difference=float(np.abs(ours - theirs).max()),
         timings=tuple(timings),
+        busy_elsewhere=other.cores,
     )
 
 

@@ -12,6 +12,9 @@ from rich.table import Table
 from tvmlayers.demo.run import Demonstration
 from tvmlayers.tables import kib, table
 
+# Cores. A peer that waits for its threads at barriers loses milliseconds to any competitor.
+MOST_OTHER_WORK = 0.1
+
 
 def print_report(found: Demonstration, console: Console) -> None:
     """Tables of accuracy, time per call and sizes, then one line that says whether all agreed."""
@@ -25,6 +28,12 @@ def print_report(found: Demonstration, console: Console) -> None:
         f"Running an artefact loads {kib(found.runtime_library_bytes)} of runtime library.",
         highlight=False,
     )
+    if found.busy_elsewhere > MOST_OTHER_WORK:
+        console.print(
+            f"[yellow]Other programs kept {found.busy_elsewhere:.1f} cores busy meanwhile: the "
+            "times above mean little, PyTorch's least of all. Run this on an idle machine.[/]",
+            highlight=False,
+        )
     held_out = sum(comparison.held_out for comparison in found.comparisons)
     disagreements = sum(comparison.disagreements for comparison in found.comparisons)
     verdict = (

@@ -50,9 +50,9 @@ FULL = Settings(
     rounds=15,
 )
 QUICK = Settings(
-    digit_epochs=4,
-    text_epochs=1,
-    train_paragraphs=400,
+    digit_epochs=6,
+    text_epochs=6,
+    train_paragraphs=800,
     held_out_paragraphs=100,
     batches=(1, 32),
     rounds=2,
@@ -71,6 +71,7 @@ class Demonstration:
     runtime_library_bytes: int
     snippets: tuple[Built, ...]
     comparisons: tuple[Comparison, ...]
+    busy_elsewhere: float
     seconds: float
 
     @property
@@ -127,6 +128,7 @@ def run(settings: Settings, begin: Stage, threads: int | None = None) -> Demonst
         runtime_library_bytes=runtime_library_bytes(),
         snippets=tuple(snippets),
         comparisons=tuple(comparisons),
+        busy_elsewhere=max(comparison.busy_elsewhere for comparison in comparisons),
         seconds=time.perf_counter() - start,
     )
 

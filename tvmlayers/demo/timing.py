@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,30 @@ class Duel:
     theirs_us: float
     speedup: float
     rounds: int
+
+
+class OtherWork:
+    """How many cores other programs kept busy while the `with` block ran, on average."""
+
+    cores = 0.0
+
+    def __enter__(self) -> OtherWork:
+        self._start = time.perf_counter()
+        self._before = _busy_seconds_elsewhere()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        busy = _busy_seconds_elsewhere() - self._before
+        self.cores = max(0.0, busy / (time.perf_counter() - self._start))
+
+
+def _busy_seconds_elsewhere() -> float:
+    """CPU seconds of the whole machine since it started, less those of this process."""
+    with open("/proc/stat") as file:
+        # user, nice, system, idle, iowait, irq, softirq, steal: all but the two that are waiting
+        ticks = [int(field) for field in file.readline().split()[1:9]]
+    machine = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    return machine - time.process_time()
 
 
 def duel(ours: Call, theirs: Call, rounds: int) -> Duel:

@@ -147,7 +147,8 @@ def log(x: Expr) -> Expr:
     def from_parts(mantissa: Expr, exponent: Expr) -> Expr:
         high = mantissa > constant(_SQRT_2, mantissa)
         near_one = select(high, mantissa * constant(0.5, mantissa), mantissa)
-        e = tirx.Cast("float32", exponent + tirx.Cast("int32", high))
+        zero, one = constant(0.0, mantissa), constant(1.0, mantissa)
+        e = tirx.Cast("float32", exponent) + select(high, one, zero)
         return bind(near_one - constant(1.0, near_one), lambda r: bind(e, lambda e: series(r, e)))
 
     def series(r: Expr, e: Expr) -> Expr:

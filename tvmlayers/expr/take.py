@@ -66,15 +66,16 @@ def bag(
     mode: str,
     oob: str,
     padding_idx: int | None,
+    empty_is_zero: bool,
     weighted: bool,
     index_dtype: str,
     dtype: str,
 ) -> Expression:
-    """One bag: the reduction of table[indices[:length]], (width,); zero when nothing is in it.
+    """One bag: the reduction of table[indices[:length]], (width,).
 
     indices: (ahead,), of which the first `length` are the bag's; weights: (ahead,) when weighted;
     table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
-    Entries equal to padding_idx do not count.
+    Entries equal to padding_idx do not count. empty_is_zero: else a mean of nothing is 0 / 0.
     """
     length, ahead = size("length"), size("ahead")
     indices = te.placeholder((ahead,), index_dtype, name="indices")
@@ -124,7 +125,9 @@ def bag(
         total = acc[j]
         if mode == "mean":
             total = total / divisor
-        return total if mode == "sum" else m.select(present > 0, total, zero)
+        if mode == "sum" or not empty_is_zero:
+            return total
+        return m.select(present > 0, total, zero)
 
     out = te.compute((width,), result, name="out")
     return Expression(

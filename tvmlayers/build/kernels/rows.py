@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import te
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
+from tvmlayers import schedule
 from tvmlayers.build import emit
+from tvmlayers.build.kernels.kernel import Functions, Kernel, Shapes
 
 Scalars = dict[str, Var]
 
@@ -80,3 +83,21 @@ def _at_row(pointer: Var, step: Expr | int, row: Expr) -> Expr:
             return pointer
         step = emit.i64(step)
     return emit.offset(pointer, row * step)
+
+
+def row_kernel(
+    name: str,
+    functions: Functions,
+    pointers: Sequence[Pointer],
+    scalar_names: Sequence[str],
+    cost: int,
+    work: Work,
+    scalars: Callable[[Shapes], list[Expr]],
+    report: dict[str, Any],
+) -> Kernel:
+    """A kernel over independent rows; cost: of one row, in bytes."""
+    driver = GlobalVar(name)
+    functions[driver] = row_driver(
+        pointers, scalar_names, lambda s: s["count"] * emit.i64(cost), schedule.ROW_GRAIN, work
+    )
+    return Kernel(name, driver, functions, scalars, report={**report, "schedule": schedule.SOURCE})

@@ -1,5 +1,6 @@
 """Embedding and EmbeddingBag as kernels: rows shared out among threads, bags walked one by one."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import te, tirx
@@ -8,14 +9,51 @@ from tvm.tirx import Var
 
 from tvmlayers import layers, schedule
 from tvmlayers.build import emit
-from tvmlayers.build.kernel import Functions, Kernel, core
-from tvmlayers.build.row_kernels import Pointer, fixed, row_driver
+from tvmlayers.build.fuse import PooledLookup
+from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, axis, core, elements
+from tvmlayers.build.kernels.rows import Pointer, fixed, row_driver
+from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.take import bag, take
 from tvmlayers.spaces.lookup import bag_rows, take_rows
 from tvmlayers.targets import Target
 
 
-def take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Target) -> Kernel:
+def lower_embedding(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+    layer = use.layer
+    assert isinstance(layer, layers.Embedding)
+    table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    kernel = _take_kernel(name, layer, use.index_dtype, target)
+    return Lowered(kernel, (table,))
+
+
+def lower_embedding_bag(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+    layer = use.layer
+    assert isinstance(layer, layers.EmbeddingBag)
+    table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    spec = _Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
+    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, target), (table,))
+
+
+def lower_pooled_lookup(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+    assert isinstance(use.layer, PooledLookup)
+    layer = use.layer.embedding
+    table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    spec = _Bag(layer, "mean", 0 if use.layer.masked else None, empty_is_zero=False)
+    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, target), (table,))
+
+
+@dataclass(frozen=True)
+class _Bag:
+    """What the bag kernel computes with the table of `layer`."""
+
+    layer: layers.Embedding | layers.EmbeddingBag
+    mode: str
+    padding_idx: int | None
+    include_last_offset: bool = False
+    empty_is_zero: bool = True
+
+
+def _take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Target) -> Kernel:
     """`f(indices, table, out, [flag], count, threads)`."""
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     lanes = target.lanes(dtype)
@@ -60,29 +98,31 @@ def take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Ta
         name,
         driver,
         functions,
-        scalars=lambda shapes: [_product(shapes[0])],
+        scalars=lambda shapes: [elements(shapes[0])],
         checks=_index_checks(layer),
         report=_report("embedding", layer, width, row_bytes, index_dtype, lanes),
     )
 
 
-def bag_kernel(
-    name: str, layer: layers.EmbeddingBag, roles: tuple[str, ...], index_dtype: str, target: Target
+def _bag_kernel(
+    name: str, spec: _Bag, roles: tuple[str, ...], index_dtype: str, target: Target
 ) -> Kernel:
     """`f(indices, [offsets], [weights], table, out, flags, bags, total, [length], threads)`.
 
     Without offsets every bag has `length` indices. Offsets that do not start at 0, decrease or
     run past the end set the flag, and such a bag counts as empty.
     """
+    layer = spec.layer
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     ragged, weighted = "offsets" in roles, "per_sample_weights" in roles
     lanes = target.lanes(dtype)
     expression = bag(
         rows,
         width,
-        mode=layer.mode,
+        mode=spec.mode,
         oob=layer.oob,
-        padding_idx=layer.padding_idx,
+        padding_idx=spec.padding_idx,
+        empty_is_zero=spec.empty_is_zero,
         weighted=weighted,
         index_dtype=index_dtype,
         dtype=dtype,
@@ -108,7 +148,7 @@ def bag_kernel(
 
     def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
         with emit.loop(first, last) as b:
-            start, length = _bag_bounds(given, scalars, b, ragged, layer.include_last_offset)
+            start, length = _bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
             emit.call(
                 made,
                 emit.offset(given["indices"], start),
@@ -134,14 +174,14 @@ def bag_kernel(
     )
 
     def scalars(shapes: Any) -> list[Expr]:
-        bags = _axis(shapes[1][0] if ragged else shapes[0][0])
-        if ragged and layer.include_last_offset:
+        bags = axis(shapes[1][0] if ragged else shapes[0][0])
+        if ragged and spec.include_last_offset:
             bags = te.max(bags - emit.i64(1), emit.i64(0))
-        return [bags, _product(shapes[0]), *([] if ragged else [_axis(shapes[0][1])])]
+        return [bags, elements(shapes[0]), *([] if ragged else [axis(shapes[0][1])])]
 
     checks = _index_checks(layer)
     if ragged:
-        last = layer.include_last_offset
+        last = spec.include_last_offset
         checks += ({"layer": layer.name, "kind": "offsets", "include_last_offset": last},)
     return Kernel(
         name,
@@ -209,14 +249,3 @@ def _report(
             "prefetch_rows": schedule.PREFETCH_ROWS,
         },
     }
-
-
-def _axis(axis: Expr | int) -> Expr:
-    return emit.i64(axis) if isinstance(axis, int) else axis
-
-
-def _product(shape: Any) -> Expr:
-    total: Expr = emit.i64(1)
-    for axis in shape:
-        total = total * _axis(axis)
-    return total

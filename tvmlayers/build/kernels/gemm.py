@@ -12,7 +12,7 @@ from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
-from tvmlayers.build.kernel import Functions, core
+from tvmlayers.build.kernels.kernel import Functions, core
 from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.pack import PanelLayout
 from tvmlayers.schedule import GemmPlan

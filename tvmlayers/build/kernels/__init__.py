@@ -1,0 +1,40 @@
+"""The kernel of each kind of layer: expression, space and driver put together."""
+
+from collections.abc import Callable
+
+from tvmlayers import layers
+from tvmlayers.build.fuse import AnyLayer, PooledLookup
+from tvmlayers.build.kernels.activation import lower_activation
+from tvmlayers.build.kernels.concatenate import lower_concatenate
+from tvmlayers.build.kernels.dense import lower_dense
+from tvmlayers.build.kernels.dot import lower_dot, lower_dot_interaction
+from tvmlayers.build.kernels.kernel import Kernel, Lowered, Use, core, elements
+from tvmlayers.build.kernels.lookup import lower_embedding, lower_embedding_bag, lower_pooled_lookup
+from tvmlayers.build.kernels.pooling import lower_pooling
+from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.targets import Target
+
+__all__ = ["Kernel", "Lowered", "Use", "core", "elements", "is_view", "lower"]
+
+LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, Target, ArenaPlan], Lowered]] = {
+    layers.Embedding: lower_embedding,
+    layers.EmbeddingBag: lower_embedding_bag,
+    PooledLookup: lower_pooled_lookup,
+    layers.Dense: lower_dense,
+    layers.Activation: lower_activation,
+    layers.GlobalAveragePooling1D: lower_pooling,
+    layers.Concatenate: lower_concatenate,
+    layers.Dot: lower_dot,
+    layers.DotInteraction: lower_dot_interaction,
+}
+
+
+def lower(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+    """The kernel of `use`, named `name`; its packed weights go into `arena`."""
+    return LOWERINGS[type(use.layer)](use, name, target, arena)
+
+
+def is_view(use: Use) -> bool:
+    """Whether the layer's output is its input's memory."""
+    layer = use.layer
+    return layer.is_view or (isinstance(layer, layers.Activation) and layer.activation == "linear")

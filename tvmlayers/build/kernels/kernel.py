@@ -1,0 +1,105 @@
+"""A kernel: private functions of one node of the graph, and how the caller calls them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm import s_tir, te
+from tvm.ir import Expr, GlobalVar
+from tvm.tirx import PrimFunc
+
+from tvmlayers.build import emit
+from tvmlayers.build.fuse import AnyLayer
+from tvmlayers.build.private import private_function
+from tvmlayers.errors import ConfigError
+from tvmlayers.expr.expression import Expression
+from tvmlayers.layers.graph import SymbolicTensor
+
+Shapes = Sequence[Sequence[Expr]]
+Functions = dict[GlobalVar, PrimFunc]
+PRIVATE = "tvmlayers.private"
+
+
+@dataclass
+class Kernel:
+    """What runs for one node.
+
+    functions: all it needs, private; entry: the one to call, as
+    `entry(pointers of inputs, weights and result, flag pointers, scalars, threads)`;
+    scalars: their values from the shapes of the inputs; checks: what each flag means when it is
+    set, rows of the manifest's `checks` without the entry's inputs; report: a row of
+    `Compiled.report`.
+    """
+
+    name: str
+    entry: GlobalVar
+    functions: Functions
+    scalars: Callable[[Shapes], list[Expr]]
+    checks: tuple[dict[str, Any], ...] = ()
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a layer in one entry point: its symbolic inputs and what they stand for.
+
+    index_dtype: the dtype that this entry takes indices in.
+    """
+
+    layer: AnyLayer
+    inputs: tuple[SymbolicTensor, ...]
+    roles: tuple[str, ...]
+    output: SymbolicTensor
+    index_dtype: str
+
+    def dtype(self, i: int) -> str:
+        """The dtype of input i in this entry."""
+        dtype = self.inputs[i].dtype
+        return self.index_dtype if dtype.startswith(("int", "uint")) else dtype
+
+    def fixed(self, axis: int, i: int = 0) -> int:
+        """The length of an axis of input i, which the layer needs to be a number."""
+        size = self.inputs[i].shape[axis]
+        if size is None:
+            raise ConfigError(
+                f"{self.layer.describe()} needs a fixed length on axis {axis} of its inputs, "
+                f"got {[tensor.shape for tensor in self.inputs]}; give Input(shape=...) a number"
+            )
+        return size
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and what it takes: its inputs, the index tensors behind their masks if takes_masks,
+    and the weights, by arena name."""
+
+    kernel: Kernel
+    weights: tuple[str, ...]
+    takes_masks: bool = False
+
+
+def core(
+    name: str,
+    expression: Expression,
+    schedule: Callable[[s_tir.Schedule], None],
+    **guards: Any,
+) -> tuple[GlobalVar, PrimFunc]:
+    """One expression, scheduled and made private. guards: see `private_function`."""
+    function = te.create_prim_func([*expression.tensors, *expression.sizes])
+    sch = s_tir.Schedule(function, debug_mask="none")
+    schedule(sch)
+    private = private_function(expression, sch.mod["main"], **guards)
+    return GlobalVar(name), private.with_attr(PRIVATE, True)
+
+
+def elements(shape: Sequence[Expr]) -> Expr:
+    """The product of all axes, int64."""
+    total: Expr = emit.i64(1)
+    for size in shape:
+        total = total * axis(size)
+    return total
+
+
+def axis(size: Expr | int) -> Expr:
+    """One axis of a shape, int64."""
+    return emit.i64(size) if isinstance(size, int) else size
