@@ -25,6 +25,11 @@ GEMM_GRAIN = 192 * 1024
 ROW_GRAIN = 96 * 1024
 PREFETCH_ROWS = 16
 _K_UNROLL = 4
+_PREFETCH_STEPS = 16  # of k: 4 KiB of a panel, one page ahead
+# A weight that no cache holds is read once, at the memory's pace, and gains nothing from asking.
+_STREAMED_BYTES = 64 << 20
+# Up to this many rows the threads share the panels out, so that each reads its own part of W only.
+_ROWS_BY_PANELS = 24
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,15 @@ class GemmPlan:
     grain: int
     most_rows_by_panels: int  # up to this many rows the panels are shared out, beyond it the rows
     k: int
+    weight_bytes: int
 
     def decisions(self, rows: int) -> dict[str, int]:
         """The choices of `spaces.gemm.gemm_tiles` for a tile of `rows` rows."""
-        unroll = _K_UNROLL if rows <= 2 else 2
+        unroll = _K_UNROLL
         while self.k % unroll:
             unroll //= 2
-        return {"k_unroll": unroll}
+        streamed = rows <= 2 and self.weight_bytes > _STREAMED_BYTES
+        return {"k_unroll": unroll, "prefetch_steps": 0 if streamed else _PREFETCH_STEPS}
 
     def dot_decisions(self) -> dict[str, int]:
         """The choices of `spaces.gemm.dot_tiles`."""
@@ -93,10 +100,11 @@ def gemm_plan(k: int, n: int, dtype: str, target: Target) -> GemmPlan:
         width=vectors * lanes,
         full_rows=tuple(r for r in _WIDE_ROWS if r <= most_rows),
         tail_rows=tail_rows,
-        row_block=max(64, target.l2 // 2 // (k * itemsize)),
+        row_block=max(64, 2 * target.l2 // (k * itemsize)),
         grain=GEMM_GRAIN,
-        most_rows_by_panels=n,
+        most_rows_by_panels=_ROWS_BY_PANELS,
         k=k,
+        weight_bytes=k * n * itemsize,
     )
 
 

@@ -14,9 +14,11 @@ from tvm.tirx import Buffer, PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
 from tvmlayers.expr.expression import CheckedRows, Expression
+from tvmlayers.spaces.choices import PREFETCH
 from tvmlayers.expr.take import is_outside, nearest_row
 
 CACHE_LINE = 64
+PANEL_LOOP = "p"  # the loop over panels in `expr.dense`
 MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen the stream
 
 
@@ -47,6 +49,7 @@ def private_function(
         tirx.DeclBuffer(buffer, data=pointer)
         for buffer, pointer in zip(buffers, pointers, strict=True)
     ]
+    body = _prefetch_panels(buffers, body)
     if expression.checked is not None:
         flag = tirx.decl_buffer((1,), "int32", name="flag", layout=None)
         body = _guard_rows(expression, expression.checked, buffers, body, flag, prefetch)
@@ -103,22 +106,51 @@ def _guard_rows(
     return structural_map(body, (tirx.BufferStore, guard))
 
 
+def _prefetch_panels(buffers: list[Buffer], body: Stmt) -> Stmt:
+    """`body` where loops over k that the space marked ask for the packed weight ahead of its use.
+
+    The hardware's prefetcher stops at the end of each page; a panel goes on. What is asked for
+    beyond the weight's end is never read.
+    """
+    panels: list[Var] = []
+
+    def ask(loop: tirx.For) -> Stmt:
+        if loop.loop_var.name == PANEL_LOOP:
+            panels.append(loop.loop_var)
+        if PREFETCH not in loop.annotations:
+            return loop
+        steps = int(loop.annotations[PREFETCH])
+        rest = {key: value for key, value in loop.annotations.items() if key != PREFETCH}
+        inner = loop.body
+        if steps:
+            inner = tirx.SeqStmt([*_panel_ahead(buffers[1], panels[-1], loop, steps), inner])
+        return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner, None, rest)
+
+    return structural_map(body, (tirx.For, ask), order="pre")
+
+
+def _panel_ahead(weight: Buffer, panel: Var, loop: tirx.For, steps: int) -> list[Stmt]:
+    """Prefetches of the rows of `weight` that `loop` will read in its iteration `steps` ahead."""
+    _, k, width = (extent for extent in weight.shape)
+    unroll = int(k) // int(loop.extent)
+    line = CACHE_LINE // (tvm_ffi.dtype(str(weight.dtype)).bits // 8)
+    return [
+        _prefetch(weight[panel, loop.loop_var * unroll + (step + steps), column])
+        for step in range(unroll)
+        for column in range(0, int(width), line)
+    ]
+
+
 def _prefetch_row(table: Buffer, row: Expr) -> list[Stmt]:
     """Statements that ask for the first cache lines of a row of `table`, to be read once."""
     itemsize = tvm_ffi.dtype(str(table.dtype)).bits // 8
     width = int(table.shape[1])
     lines = min(-(-width * itemsize // CACHE_LINE), MOST_LINES)
+    return [_prefetch(table[row, line * (CACHE_LINE // itemsize)]) for line in range(lines)]
+
+
+def _prefetch(element: Expr) -> Stmt:
+    """Ask for the cache line of a buffer's element, to be read and kept in all caches."""
     read, keep, data = (tirx.const(n, "int32") for n in (0, 3, 1))
-    return [
-        tirx.Evaluate(
-            tirx.call_llvm_intrin(
-                "void",
-                "llvm.prefetch",
-                tirx.address_of(table[row, line * (CACHE_LINE // itemsize)]),
-                read,
-                keep,
-                data,
-            )
-        )
-        for line in range(lines)
-    ]
+    address = tirx.address_of(element)
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))

@@ -5,6 +5,9 @@ from typing import Any
 
 from tvm import s_tir
 
+# Annotation of a loop over k: how many steps ahead of their use the panel's rows are asked for.
+PREFETCH = "tvmlayers.prefetch_steps"
+
 Decisions = Mapping[str, int]
 
 

@@ -6,9 +6,10 @@ the number of lanes from the target.
 
 from tvm import s_tir
 
-from tvmlayers.spaces.choices import Decisions, choose
+from tvmlayers.spaces.choices import PREFETCH, Decisions, choose
 
 K_UNROLL = (1, 2, 4, 8)
+PREFETCH_STEPS = (0, 4, 8, 16, 32, 64)  # steps of k
 
 
 def gemm_tiles(
@@ -16,7 +17,7 @@ def gemm_tiles(
 ) -> None:
     """Schedule `expr.dense`: panels outside, row tiles inside, accumulators in registers.
 
-    Choice: k_unroll. The epilogue is unrolled into the registers when it is cheap; otherwise the
+    Choices: k_unroll; prefetch_steps, how far ahead the panel is asked for. The epilogue is unrolled into the registers when it is cheap; otherwise the
     tile is first copied out, so that a long activation is one small loop instead of 24 copies.
     """
     out = sch.get_sblock("out")
@@ -45,6 +46,8 @@ def gemm_tiles(
     sch.vectorize(lane)
     outer, inner = sch.split(step, [None, unroll])
     sch.unroll(inner)
+    ahead = choose(sch, "prefetch_steps", PREFETCH_STEPS, decisions)
+    sch.annotate(outer, PREFETCH, ahead)
     _unroll_vectors(sch, epilogue, lanes, unroll=cheap_epilogue)
     if padded:
         for loop in sch.get_loops(out)[-2:]:

@@ -28,7 +28,6 @@ class Reference:
         """weights: by default the model's own."""
         self.graph = model.graph
         self.weights = model.weights if weights is None else weights
-        self.rounding = Rounding.of(self.graph.outputs[0].dtype)
 
     def __call__(self, *inputs: Array, **more: Array) -> list[Bounded]:
         """inputs: those of the graph; more: a lone bag's "offsets" and "per_sample_weights"."""
@@ -55,7 +54,7 @@ class Reference:
         if mask is not None:
             taken["mask"] = known[id(mask)]
         weights = {name: self.weights[f"{layer.name}/{name}"] for name in layer.weight_specs()}
-        return STEPS[type(layer)](layer, weights, taken, self.rounding)
+        return STEPS[type(layer)](layer, weights, taken, Rounding.of(node.output.dtype))
 
 
 def _given(array: Array) -> Bounded:
@@ -176,7 +175,8 @@ def _products(left: Bounded, right: Bounded, rounding: Rounding) -> Bounded:
     a_bound, b_bound = left.bound, right.bound.transpose(1, 2)
     magnitude = a.abs() @ b.abs()
     passed_on = root_sum(a_bound, b) + root_sum(a, b_bound) + root_sum(a_bound, b_bound)
-    return Bounded(a @ b, passed_on + rounding.gamma(a.shape[-1]) * magnitude)
+    own = rounding.gamma(a.shape[-1]) * magnitude + a.shape[-1] * rounding.smallest
+    return Bounded(a @ b, passed_on + own)
 
 
 def _lengths(x: Bounded, rounding: Rounding) -> Bounded:

@@ -11,7 +11,7 @@ from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
 from tvmlayers.layers import Layer, Model
 from tvmlayers.runtime import Compiled
 from tvmlayers.signature import shape_text
-from tvmlayers.testing.bounds import Array, Bounded, Difference, compare
+from tvmlayers.testing.bounds import Array, Bounded, Difference, Rounding, compare
 from tvmlayers.testing.inputs import draw, is_lone_bag
 from tvmlayers.testing.rebuild import model_of, weights_of
 from tvmlayers.testing.reference import Reference
@@ -84,7 +84,7 @@ def _row(
         found, output, problem = Difference(), "", f"{type(error).__name__}: {error}"
     else:
         results = given if isinstance(given, list) else [given]
-        found, output, problem = _worst(results, wanted, entry["outputs"], reference)
+        found, output, problem = _worst(results, wanted, entry["outputs"])
     return Row(
         entry=entry["symbol"],
         takes=", ".join(
@@ -115,7 +115,6 @@ def _worst(
     results: Sequence[Array],
     wanted: Sequence[Bounded],
     outputs: Sequence[Mapping[str, Any]],
-    reference: Reference,
 ) -> tuple[Difference, str, str]:
     """(difference, output, problem) of the output that used most of its tolerance."""
     rows: list[tuple[Difference, str, str]] = []
@@ -124,5 +123,5 @@ def _worst(
         if result.shape != shape or result.dtype.name != output["dtype"]:
             got = f"{result.dtype}{shape_text(result.shape)}"
             return Difference(), name, f"expected {output['dtype']}{shape_text(shape)}, got {got}"
-        rows.append((compare(result, want, reference.rounding), name, ""))
+        rows.append((compare(result, want, Rounding.of(output["dtype"])), name, ""))
     return max(rows, key=lambda row: row[0].share)
