@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.results import REUSE_FROM, empty, take
 from tvmlayers.signature import Entry, Slot
-from tvmlayers.tensors import ALIGN_FROM, Array, Kind, empty
+from tvmlayers.tensors import Array, Kind
 
 # fast(model, tensor) -> result; the model comes along so that closures do not keep it alive
 FastCall = Callable[[Any, Any], Any]
@@ -43,7 +44,8 @@ def numpy_call(entries: Sequence[Entry], arena: Any, threads: int) -> FastCall:
     functions = {entry.inputs[0].dtype: entry.function for entry in entries}
     output = entries[0].outputs[0]
     dtype, tail = output.dtype, tuple(int(dim) for dim in output.shape[1:])
-    small = ALIGN_FROM // max(1, dtype.itemsize * prod(tail))  # rows that need no alignment
+    row_bytes = dtype.itemsize * prod(tail)
+    small = REUSE_FROM // max(1, row_bytes)  # rows that need no reuse
     empty_small = np.empty
 
     def call(model: Any, array: Array) -> Any:
@@ -55,12 +57,44 @@ def numpy_call(entries: Sequence[Entry], arena: Any, threads: int) -> FastCall:
         # carray: packed, aligned and writable (NumPy does not lend a read-only array)
         if not (rows and array.flags.carray):
             return model._call((array,), {}, None)
-        result = (empty_small if rows < small else empty)((rows, *tail), dtype)
+        shape = (rows, *tail)
+        result = empty_small(shape, dtype) if rows < small else take(shape, dtype, rows * row_bytes)
         try:
             status = function(array, result, arena, threads)
         except Exception:
             return model._call((array,), {}, None)
         return model._fail(status, array) if status else result
+
+    return call
+
+
+def torch_call(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) -> FastCall:
+    """The call for one torch tensor, for the entries that `single_entries` gave."""
+    functions = {getattr(torch, e.inputs[0].dtype.name): e.function for e in entries}
+    output = entries[0].outputs[0]
+    dtype, tail = output.dtype, tuple(int(dim) for dim in output.shape[1:])
+    row_bytes = dtype.itemsize * prod(tail)
+    small = REUSE_FROM // max(1, row_bytes)
+    # torch.empty takes longer than NumPy's memory under another name
+    empty_small, from_numpy = np.empty, torch.from_numpy
+
+    def call(model: Any, tensor: Any) -> Any:
+        try:
+            function = functions[tensor.dtype]
+            rows = tensor.shape[0]
+        except (KeyError, IndexError):
+            return model._call((tensor,), {}, None)
+        # A tensor with a pending sign, or one that asks for gradients, is no plain memory.
+        if not rows or tensor.is_neg() or tensor.requires_grad:
+            return model._call((tensor,), {}, None)
+        shape = (rows, *tail)
+        memory = empty_small(shape, dtype) if rows < small else take(shape, dtype, rows * row_bytes)
+        result = from_numpy(memory)
+        try:
+            status = function(tensor, result, arena, threads)
+        except Exception:
+            return model._call((tensor,), {}, None)
+        return model._fail(status, tensor.numpy()) if status else result
 
     return call
 

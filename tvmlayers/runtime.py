@@ -7,6 +7,7 @@ the short ways of `fastcall`; `Compiled._call` takes everything else.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from tvmlayers.fastcall import (
     make_plans,
     numpy_call,
     single_entries,
+    torch_call,
 )
 from tvmlayers.signature import Entry, Function, Slot, input_order, read_entries
 from tvmlayers.tensors import Array, Kind
@@ -36,7 +38,7 @@ class Compiled:
     with `__dlpack__` on the CPU, nested lists. They are not copied when they are packed and of
     a dtype that an entry point takes; smaller integers are widened. The result is of the first
     input's kind, a list where the model has several outputs. Calls from several threads at
-    once are safe.
+    once are safe. The memory of a large result is used again once nobody holds it.
     """
 
     def __init__(
@@ -167,8 +169,14 @@ class Compiled:
         if lender is None or type(value) in self._lenders:
             return
         self._lenders[type(value)] = lender
-        if self._single:
-            self._fast[type(value)] = foreign_call(self._fast[np.ndarray], *lender)
+        if not self._single:
+            return
+        torch = sys.modules.get("torch")
+        if torch is not None and type(value) is torch.Tensor:
+            fast = torch_call(self._single, self._arena_tensor, self._threads, torch)
+        else:
+            fast = foreign_call(self._fast[np.ndarray], *lender)
+        self._fast[type(value)] = fast
 
     def _learn_form(
         self, names: tuple[str, ...], inputs: Sequence[Any], named: Mapping[str, Any]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 from tvmlayers import _ffi
 from tvmlayers.arena import address
 from tvmlayers.errors import ConfigError, DeviceError, DTypeError, ShapeError
+from tvmlayers.results import empty
 from tvmlayers.signature import Slot
 
 Array = NDArray[Any]
 Kind = Callable[[Array], Any]  # makes a tensor of the caller's kind from a fresh array
 
 CPU = 1  # kDLCPU
-CACHE_LINE = 64
-# Below this a result is not worth the half microsecond that the alignment costs.
-ALIGN_FROM = 32 << 10
 
 
 def import_array(value: Any, name: str) -> tuple[Array, Kind | None]:
@@ -147,23 +144,6 @@ class _Lent:
             "shape": array.shape,
             "typestr": array.dtype.str,
         }
-
-
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialised array; a large one starts at a cache line, so no vector store splits.
-
-    One without elements has the strides that its shape asks for: NumPy leaves them zero, and
-    compiled code takes that for an array that is not packed.
-    """
-    nbytes = dtype.itemsize * prod(shape)
-    if nbytes == 0:
-        strides = [dtype.itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape))]
-        room = max(strides, default=0) + dtype.itemsize
-        return np.ndarray(shape, dtype, np.empty(room, np.uint8), 0, strides)
-    if nbytes < ALIGN_FROM:
-        return np.empty(shape, dtype)
-    block = np.empty(nbytes + CACHE_LINE, np.uint8)
-    return np.ndarray(shape, dtype, block, -address(block) % CACHE_LINE)
 
 
 def prepare_outputs(

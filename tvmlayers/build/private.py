@@ -14,8 +14,8 @@ from tvm.tirx import Buffer, PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
 from tvmlayers.expr.expression import CheckedRows, Expression
-from tvmlayers.spaces.choices import PREFETCH
 from tvmlayers.expr.take import is_outside, nearest_row
+from tvmlayers.spaces.choices import PREFETCH
 
 CACHE_LINE = 64
 PANEL_LOOP = "p"  # the loop over panels in `expr.dense`

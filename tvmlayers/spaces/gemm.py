@@ -17,8 +17,9 @@ def gemm_tiles(
 ) -> None:
     """Schedule `expr.dense`: panels outside, row tiles inside, accumulators in registers.
 
-    Choices: k_unroll; prefetch_steps, how far ahead the panel is asked for. The epilogue is unrolled into the registers when it is cheap; otherwise the
-    tile is first copied out, so that a long activation is one small loop instead of 24 copies.
+    Choices: k_unroll; prefetch_steps, how far ahead the panel is asked for. The epilogue is
+    unrolled into the registers when it is cheap; otherwise the tile is first copied out, so that a
+    long activation is one small loop instead of 24 copies.
     """
     out = sch.get_sblock("out")
     acc = sch.get_sblock("acc")
