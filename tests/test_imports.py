@@ -20,14 +20,14 @@ PACKAGE = Path(tl.__file__).parent
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
     ("errors",),
-    ("signature", "arena", "pack"),
+    ("_ffi", "arena", "pack", "results", "scratch", "signature"),
     ("targets",),
     ("layers",),
     ("__init__",),
     ("expr",),
     ("spaces",),
     ("schedule",),
-    ("_ffi", "artifact", "diagnose", "fastcall", "tensors", "runtime"),
+    ("artifact", "diagnose", "fastcall", "tensors", "runtime"),
     ("build",),
     ("testing",),
     ("tables",),

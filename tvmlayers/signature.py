@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.scratch import with_scratch
+
 Dim = int | str
 Function = Callable[..., int]
 
@@ -57,12 +59,18 @@ def read_entries(
     """The entry points of a manifest, each with its function."""
     return tuple(
         Entry(
-            get_function(entry["symbol"]),
+            _function(get_function(entry["symbol"]), entry),
             tuple(_slot(slot) for slot in entry["inputs"]),
             tuple(_slot(slot) for slot in entry["outputs"]),
         )
         for entry in manifest["entries"]
     )
+
+
+def _function(function: Function, entry: Mapping[str, Any]) -> Function:
+    if not entry.get("scratch"):
+        return function
+    return with_scratch(function)
 
 
 def input_order(entries: Iterable[Entry]) -> tuple[str, ...]:

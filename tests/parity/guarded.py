@@ -9,6 +9,7 @@ import ctypes
 import mmap
 import os
 import sys
+from itertools import product
 from math import prod
 from pathlib import Path
 
@@ -60,13 +61,13 @@ def check(compiled: tl.Compiled, inputs: tuple[Array, ...]) -> None:
 
 def main() -> None:
     for dtype in ("float32", "float64"):
-        for threads in (1, 2):
-            compiled = tl.compile(every_kernel(dtype), threads=threads)
-            for batch in (1, 2, 3, 5, 6, 13, 64, 333):
-                ids, x = every_input(batch, dtype)
-                check(compiled, (ids, x))
-                check(compiled, (ids.astype(np.int32), x))
-    bag = tl.compile(tl.EmbeddingBag(97, 17, mode="sum"))
+        compiled = tl.compile(every_kernel(dtype))
+        for threads, batch in product((1, 2), (1, 2, 3, 5, 6, 13, 64, 333)):
+            compiled.threads = threads
+            ids, x = every_input(batch, dtype)
+            check(compiled, (ids, x))
+            check(compiled, (ids.astype(np.int32), x))
+    bag = tl.compile(tl.EmbeddingBag(97, 16, mode="sum"))
     ids, offsets = np.arange(97), np.array([0, 1, 1, 30, 96])
     for dtype in (np.int32, np.int64):
         check(bag, (ids.astype(dtype), offsets.astype(dtype), np.ones(97, np.float32)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,11 +43,11 @@ def test_every_pair_of_odd_sizes_agrees_for_every_batch(turn: int, dtype: str) -
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", NAMES)
 def test_every_activation_agrees_for_every_batch(activation: str, dtype: str) -> None:
-    # full panels with a rest, a rest alone, a single column; inputs of every odd size by turns
+    # full panels with a rest, and a single column; inputs of every odd size by turns
     turn = NAMES.index(activation)
-    ks = [ODD_SIZES[(turn + i) % len(ODD_SIZES)] for i in (0, 1, 3)]
+    ks = [ODD_SIZES[(turn + i) % len(ODD_SIZES)] for i in (0, 3)]
     inputs = [tl.Input((k,), dtype=dtype) for k in ks]
-    sizes = zip(inputs, (333, 17, 1), strict=True)
+    sizes = zip(inputs, (333, 1), strict=True)
     outputs = [tl.Dense(n, activation, dtype=dtype)(x) for x, n in sizes]
     twin = Twin(tl.Model(inputs, outputs))
     twin.agrees_for_every_batch(*(normal(333, k, dtype=dtype, seed=k) for k in ks))
@@ -60,7 +59,7 @@ def test_a_dense_without_bias_agrees_for_every_batch(dtype: str) -> None:
     chosen(units, "relu6", False, dtype).agrees_for_every_batch(*features(333, dtype))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     k=st.integers(1, 700),
     n=st.integers(1, 300),
@@ -86,21 +85,26 @@ def test_a_dense_on_fixed_inner_axes_agrees() -> None:
     twin.agrees_for_every_batch(normal(40, 3, 4, 7), batches=range(41))
 
 
-def parity_of_two(x: Any) -> Any:
-    from tvm import te
-
-    return te.if_then_else(x > te.const(0, x.dtype), x * x, x * te.const(0.5, x.dtype))
-
-
 def squared(x: Any) -> Any:
     return x * x
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("function", [squared, lambda x: x, lambda x: -x])
+def bent(x: Any) -> Any:
+    from tvm import te
+
+    return te.max(x, x * te.const(0.25, x.dtype))
+
+
+@pytest.mark.parametrize(("function", "dtype"), [(squared, "float32"), (bent, "float64")])
 def test_a_callable_is_an_activation(function: Callable[[Any], Any], dtype: str) -> None:
     twin = chosen((333, 1, 17, 3, 31), function, True, dtype)
     twin.agrees_for_every_batch(*features(100, dtype), batches=CALLABLE_BATCHES)
+
+
+@pytest.mark.parametrize("result", [None, "relu", object()])
+def test_a_callable_that_gives_no_expression_is_refused(result: object) -> None:
+    with pytest.raises(tl.ConfigError, match="maps a tensor expression to a tensor expression"):
+        tl.compile(tl.Dense(3, lambda x: result, input_dim=2))
 
 
 def test_a_large_reduction_agrees() -> None:

@@ -85,7 +85,7 @@ def _lower(model: Model, target: targets.Target) -> tuple[IRModule, dict[str, An
     checks: list[list[dict[str, Any]]] = []
     for entry in entries:
         function = relaxed[entry.spec.symbol]
-        forward, its_checks = forward_function(
+        forward, its_checks, scratch = forward_function(
             function, entry, kernels.by_name(), copies, kernels.arena
         )
         module[GlobalVar(entry.spec.symbol)] = forward
@@ -95,6 +95,7 @@ def _lower(model: Model, target: targets.Target) -> tuple[IRModule, dict[str, An
                 "symbol": entry.spec.symbol,
                 "inputs": [given.manifest() for given in entry.spec.inputs],
                 "outputs": entry.outputs,
+                "scratch": scratch,
             }
         )
     for lowered in kernels.made.values():

@@ -2,7 +2,7 @@
 
 A Relax function in destination-passing style is a straight line of allocations and calls. Written
 out as one PrimFunc it costs the caller a single call: the arguments are checked once, kernels get
-bare pointers, intermediates come from the thread's workspace pool.
+bare pointers, and what passes between them lies in one scratch buffer that the caller keeps.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tvm_ffi import structural_map
 from tvmlayers.build import emit
 from tvmlayers.build.graph import COPY, EntryFunction, extent
 from tvmlayers.build.kernels import Lowered, elements
-from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.build.weights import ALIGNMENT, ArenaPlan
 from tvmlayers.signature import LAST_STATUS_BIT
 
 
@@ -29,10 +29,13 @@ def forward_function(
     kernels: dict[str, Lowered],
     copies: dict[str, Any],
     arena: ArenaPlan,
-) -> tuple[PrimFunc, list[dict[str, Any]]]:
-    """`f(*inputs, *outputs, arena, threads) -> status` of one entry, and its checks.
+) -> tuple[PrimFunc, list[dict[str, Any]], bool]:
+    """(function, checks, whether it takes scratch) of one entry point.
 
-    Bit i of the status is set when check i of the list failed; the last bit stands for all others.
+    The function is `f(*inputs, *outputs, arena, threads, [scratch]) -> status`, with scratch where
+    there are intermediates. Bit i of the status is set when check i failed; the last bit stands for
+    all others. A negative status is minus the bytes of scratch that the call needs, which were not
+    there; nothing was computed then.
     """
     writer = _Writer(planned, entry, kernels, copies, arena)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
@@ -40,7 +43,7 @@ def forward_function(
         T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
         T.func_ret(emit.INT64)
         writer.write()
-    return builder.get(), writer.checks
+    return builder.get(), writer.checks, writer.needs_scratch
 
 
 class _Writer:
@@ -60,6 +63,8 @@ class _Writer:
         self.shapes: dict[Any, list[Expr]] = {}
         self.inputs: dict[Any, int] = {}
         self.checks: list[dict[str, Any]] = []
+        self._find_aliases()
+        self.needs_scratch = bool(self._storages())
 
     def write(self) -> None:
         """The body: arguments, then every binding of the Relax function in turn."""
@@ -70,6 +75,10 @@ class _Writer:
         ]
         arena = T.arg("arena", T.buffer((max(self.arena.nbytes, 64),), "uint8", align=64))
         self.threads = T.arg("threads", Var("threads", "int32"))
+        if self.needs_scratch:
+            room = Var("room", "int64")
+            scratch = T.arg("scratch", T.buffer((room,), "uint8", align=64))
+            self._plan_scratch(scratch, room)
         for position, (param, buffer) in enumerate(zip(self.planned.params, inputs, strict=False)):
             self._define(param, buffer.data, self.entry.spec.inputs[position].dims)
             self.inputs[param] = position
@@ -86,6 +95,30 @@ class _Writer:
                 bit = tirx.const(min(i, LAST_STATUS_BIT), "int64")
                 status = tirx.bitwise_or(status, tirx.Cast("int64", flags[i]) << bit)
         T.Return(status)
+
+    def _storages(self) -> list[tuple[Any, Expr]]:
+        """(variable, bytes) of all that has to be stored between the kernels."""
+        results = {self._root(var) for var in self._results()}
+        storages: list[tuple[Any, Expr]] = []
+        for binding in self._bindings():
+            var, value = binding.var, binding.value
+            op = _op_name(value) if isinstance(value, relax.Call) else None
+            if op == "relax.memory.alloc_storage":
+                (nbytes,) = value.args[0].values
+                storages.append((var, nbytes))
+            elif op == "relax.builtin.alloc_tensor" and var not in results:
+                itemsize = tirx.const(np.dtype(str(var.ty.dtype)).itemsize, "int64")
+                storages.append((var, elements(list(value.args[0].values)) * itemsize))
+        return storages
+
+    def _plan_scratch(self, scratch: Any, room: Var) -> None:
+        """Give every storage its place in the scratch, or answer how large it has to be."""
+        used: Expr = tirx.const(0, "int64")
+        for var, nbytes in self._storages():
+            self.pointers[var] = tirx.address_of(scratch[used])
+            lines = emit.ceil_div(self._known(nbytes), ALIGNMENT)
+            used = used + lines * tirx.const(ALIGNMENT, "int64")
+        emit.when(room < used, lambda: T.Return(tirx.const(0, "int64") - used))
 
     def _arguments(self) -> list[Any]:
         return [
@@ -108,18 +141,23 @@ class _Writer:
             var = self.alias[var]
         return var
 
-    def _bind_outputs(self, outputs: list[Any]) -> None:
-        """Let the kernels that make the results write into the caller's buffers."""
+    def _find_aliases(self) -> None:
+        """Note which variables are others under another name or in another shape."""
         for binding in self._bindings():
             value = binding.value
             if isinstance(value, relax.Var):
                 self.alias[binding.var] = value
             elif isinstance(value, relax.Call) and _op_name(value) == "relax.reshape":
                 self.alias[binding.var] = value.args[0]
-        result = self.planned.body.body
-        results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
-        for var, buffer in zip(results, outputs, strict=True):
+
+    def _bind_outputs(self, outputs: list[Any]) -> None:
+        """Let the kernels that make the results write into the caller's buffers."""
+        for var, buffer in zip(self._results(), outputs, strict=True):
             self.pointers[self._root(var)] = buffer.data
+
+    def _results(self) -> list[Any]:
+        result = self.planned.body.body
+        return list(result.fields) if isinstance(result, relax.Tuple) else [result]
 
     def _flags(self) -> Any:
         for binding in self._bindings():
@@ -150,24 +188,10 @@ class _Writer:
         if not isinstance(value, relax.Call):
             return
         op = _op_name(value)
-        if op == "relax.memory.alloc_storage":
-            (nbytes,) = [self._known(size) for size in value.args[0].values]
-            storage = T.alloc_buffer((nbytes,), "uint8")
-            self.pointers[var] = storage.data
-        elif op in ("relax.memory.alloc_tensor", "relax.builtin.alloc_tensor"):
-            self._alloc_tensor(var, value, op)
+        if op == "relax.memory.alloc_tensor" and var not in self.pointers:
+            self.pointers[var] = self.pointers[value.args[0]]
         elif op is None and _kernel_name(value) is not None:
             self._call_kernel(value, flags)
-
-    def _alloc_tensor(self, var: Any, call: relax.Call, op: str) -> None:
-        if var in self.pointers:  # a result: the caller's buffer
-            return
-        dtype = str(var.ty.dtype)
-        if op == "relax.memory.alloc_tensor":
-            self.pointers[var] = self.pointers[call.args[0]]
-            return
-        shape = [self._known(size) for size in call.args[0].values]
-        self.pointers[var] = T.alloc_buffer((elements(shape),), dtype).data
 
     def _call_kernel(self, call: relax.Call, flags: Any) -> None:
         name = _kernel_name(call)

@@ -1,0 +1,61 @@
+"""What passes between kernels lies in memory that calls share and keep."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+import tvmlayers as tl
+from tvmlayers import scratch
+
+
+def two_layers(width: int = 256) -> tl.Sequential:
+    return tl.Sequential([tl.Dense(width, activation="relu", input_dim=8), tl.Dense(3)])
+
+
+def expected(model: tl.Sequential, x: np.ndarray) -> np.ndarray:
+    kernel, bias, second, offset = model.get_weights()
+    return np.maximum(x @ kernel + bias, 0) @ second + offset
+
+
+def test_scratch_grows_with_the_batch() -> None:
+    model = two_layers()
+    compiled = tl.compile(model, threads=1)
+    for batch in (1, 5000, 2, 0):
+        x = np.random.default_rng(batch).normal(size=(batch, 8)).astype(np.float32)
+        np.testing.assert_allclose(compiled(x), expected(model, x), rtol=1e-4, atol=1e-5)
+
+
+def test_scratch_is_kept_for_the_next_call() -> None:
+    compiled = tl.compile(two_layers(), threads=1)
+    x = np.zeros((4096, 8), np.float32)
+    compiled(x)
+    kept = scratch._free[-1]
+    compiled(x)
+    assert scratch._free[-1] is kept
+
+
+def test_a_model_of_one_kernel_takes_no_scratch() -> None:
+    compiled = tl.compile(tl.Sequential([tl.Dense(3, input_dim=8)]), threads=1)
+    assert not any(entry["scratch"] for entry in compiled.manifest["entries"])
+
+
+def test_threads_do_not_share_scratch() -> None:
+    model = two_layers()
+    compiled = tl.compile(model, threads=1)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        x = np.random.default_rng(seed).normal(size=(300 + seed, 8)).astype(np.float32)
+        right = expected(model, x)
+        for _ in range(50):
+            if not np.allclose(compiled(x), right, rtol=1e-4, atol=1e-5):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
