@@ -8,6 +8,7 @@ where the work outweighs waking it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tvmlayers.spaces.lookup import run_lengths
 from tvmlayers.targets import Target
 
 SOURCE = "analytic"
@@ -108,10 +109,13 @@ def gemm_plan(k: int, n: int, dtype: str, target: Target) -> GemmPlan:
     )
 
 
-def lookup_decisions(width: int, lanes: int) -> dict[str, int]:
-    """The choices of `spaces.lookup`: as many vectors of a row in one run as registers allow."""
-    vectors = width // lanes
-    fitting = (
-        [n for n in (1, 4, 8, 16, vectors) if vectors % n == 0 and n <= 16] if vectors else [1]
-    )
-    return {"unrolled_vectors": max(fitting)}
+def lookup_decisions(vectors: int) -> dict[str, int]:
+    """The choices of `spaces.lookup` for rows of so many vectors: the longest run there is."""
+    return {"unrolled_vectors": max(run_lengths(max(vectors, 1)))}
+
+
+def bag_lanes(width: int, lanes: int) -> int:
+    """Columns in a vector of a bag's row: a register, or the largest power of two that fits."""
+    while lanes > width:
+        lanes //= 2
+    return lanes

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from tvmlayers.layers import as_model
 from tvmlayers.testing import Bounded, Reference, Rounding, compare
 
 Array = NDArray[Any]
-Name = TypeVar("Name")
 
 BATCHES = (*range(41), 100, 333)
 """Every register tile, alone and with a remainder, on one thread and on two."""
@@ -48,9 +46,7 @@ class Twin:
         given = self.compiled(*inputs, **more)
         self.compare(given, self.reference(*map(np.asarray, inputs), **more))
 
-    def agrees_for_every_batch(
-        self, *inputs: Array, batches: Iterable[int] = BATCHES
-    ) -> None:
+    def agrees_for_every_batch(self, *inputs: Array, batches: Iterable[int] = BATCHES) -> None:
         """As `agrees`, for the first rows of the inputs, as many as each of the batches says."""
         wanted = self.reference(*inputs)
         for batch in batches:
@@ -97,8 +93,3 @@ def indices(rows: int, *shape: int, dtype: str = "int64", seed: int = 1) -> Arra
     if prod(shape) > 1:
         drawn.flat[0], drawn.flat[-1] = 0, rows - 1
     return drawn.astype(dtype)
-
-
-def once(make: Callable[..., Name]) -> Callable[..., Name]:
-    """`make`, remembered: what takes long to compile is compiled once for all tests of a file."""
-    return cache(make)

@@ -8,15 +8,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import sys
 from itertools import product
 from math import prod
-from pathlib import Path
 
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-
 from agreement import Array
 from samples import every_input, every_kernel
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from agreement import Array, indices, normal
+from functools import cache
+
+from agreement import Array, Twin, indices, normal
 
 import tvmlayers as tl
 
@@ -30,3 +32,9 @@ def every_kernel(dtype: str = "float32") -> tl.Model:
 def every_input(batch: int, dtype: str = "float32", length: int = 5) -> tuple[Array, Array]:
     ids = 1 + indices(96, batch, length) if length else indices(96, batch, 0)
     return ids, normal(batch, 31, dtype=dtype)
+
+
+@cache
+def sample(dtype: str = "float32", target: str = "native") -> Twin:
+    """The model of `every_kernel`, compiled once for all tests."""
+    return Twin(every_kernel(dtype), target=target)

@@ -1,12 +1,13 @@
-"""Activations agree with PyTorch everywhere: on a sweep of all magnitudes, at the edges, on rows."""
+"""Activations agree with PyTorch for all magnitudes, at the edges and on rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
-from agreement import Array, Twin, assert_close, normal, once
+from agreement import Array, Twin, assert_close, normal
 
 import tvmlayers as tl
 from tvmlayers.layers.activations import ALIASES, NAMES, OVER_LAST_AXIS
@@ -18,7 +19,7 @@ DTYPES = ("float32", "float64")
 ROWS = (1, 10, 16, 17, 1000)
 
 
-@once
+@cache
 def all_elementwise(dtype: str) -> Twin:
     """Every elementwise activation of one input, alone and in a Dense that copies its input."""
     x = tl.Input((1,), dtype=dtype)
@@ -53,7 +54,7 @@ def near_zero(dtype: str) -> Array:
     return np.linspace(-12, 12, 50_001, dtype=dtype)[:, None]
 
 
-@once
+@cache
 def results(dtype: str, values: Callable[[str], Array]) -> tuple[list[Array], list[Bounded]]:
     """What came out for all values, and what should have."""
     twin, x = all_elementwise(dtype), values(dtype)
@@ -63,15 +64,14 @@ def results(dtype: str, values: Callable[[str], Array]) -> tuple[list[Array], li
 @pytest.mark.parametrize("values", [edges, sweep, near_zero])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_an_activation_is_pytorchs(
-    name: str, dtype: str, values: Callable[[str], Array]
-) -> None:
+def test_an_activation_is_pytorchs(name: str, dtype: str, values: Callable[[str], Array]) -> None:
     given, wanted = results(dtype, values)
-    for place, how in ((ELEMENTWISE.index(name), "alone"), (FUSED + ELEMENTWISE.index(name), "fused")):
+    alone = ELEMENTWISE.index(name)
+    for place, how in ((alone, "alone"), (FUSED + alone, "fused")):
         assert_close(given[place], wanted[place], dtype, f"{name} {how}")
 
 
-@once
+@cache
 def rows(n: int, dtype: str) -> Twin:
     """softmax and log_softmax of rows of n, alone and fused into a Dense."""
     x = tl.Input((n,), dtype=dtype)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-from agreement import Array, Twin, indices, normal, once
+from agreement import Array, Twin, indices, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ WEIGHTED = ("sum", "mean")
 BATCHES = (0, 1, 2, 3, 7, 16, 40, 333)
 
 
-@once
+@cache
 def bag(
     mode: str,
     padding_idx: int | None = None,
@@ -106,28 +107,27 @@ def test_every_width_agrees(width: int, mode: str, dtype: str) -> None:
         twin.agrees(indices(ROWS, batch, 21))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 @pytest.mark.parametrize("padding_idx", PADDINGS)
 @pytest.mark.parametrize("include_last_offset", [False, True])
 def test_a_bag_is_pytorchs_where_pytorch_has_it(
     mode: str, padding_idx: int | None, include_last_offset: bool
 ) -> None:
-    if mode == "min":
-        pytest.skip("PyTorch has no such mode")
     twin = bag(mode, padding_idx, include_last_offset)
     (table,) = twin.model.get_weights()
     ids, offsets = ragged(lengths_of(50), include_last_offset)
-    factors = normal(len(ids)) if mode == "sum" else None
-    given = twin.compiled(ids, offsets, **({} if factors is None else {"per_sample_weights": factors}))
+    more = {"per_sample_weights": normal(len(ids))} if mode == "sum" else {}
+    wide = {name: torch.from_numpy(array.astype(np.float64)) for name, array in more.items()}
     wanted = torch.nn.functional.embedding_bag(
         torch.from_numpy(ids),
         torch.from_numpy(table.astype(np.float64)),
         torch.from_numpy(offsets),
         mode=mode,
-        per_sample_weights=None if factors is None else torch.from_numpy(factors.astype(np.float64)),
         include_last_offset=include_last_offset,
         padding_idx=padding_idx,
+        **wide,
     )
+    given = twin.compiled(ids, offsets, **more)
     np.testing.assert_allclose(given, wanted.numpy(), rtol=1e-5, atol=1e-5)
 
 

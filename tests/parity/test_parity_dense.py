@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-from agreement import Twin, normal, once
+from agreement import Twin, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ DTYPES = ("float32", "float64")
 CALLABLE_BATCHES = (0, 1, 5, 18, 100)
 
 
-@once
+@cache
 def chosen(units: tuple[int, ...], activation: Any, use_bias: bool, dtype: str) -> Twin:
     """One model: a Dense of each of `units` on each of the odd numbers of features, in turn."""
     inputs = [tl.Input((k,), dtype=dtype) for k in ODD_SIZES]
@@ -92,7 +93,7 @@ def squared(x: Any) -> Any:
 def bent(x: Any) -> Any:
     from tvm import te
 
-    return te.max(x, x * te.const(0.25, x.dtype))
+    return te.max(x, x * 0.25)
 
 
 @pytest.mark.parametrize(("function", "dtype"), [(squared, "float32"), (bent, "float64")])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-from agreement import BATCHES, Array, Twin, indices, once
+from agreement import BATCHES, Array, Twin, indices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ DTYPES = ("float32", "float64")
 FORGIVING = ("clip", "zero")
 
 
-@once
+@cache
 def tables(oob: str, dtype: str = "float32") -> Twin:
     """A table of each width, all read by the same indices (n, n1)."""
     ids = tl.Input((None,), name="ids")
@@ -28,7 +29,7 @@ def tables(oob: str, dtype: str = "float32") -> Twin:
     return Twin(tl.Model(ids, outputs))
 
 
-@once
+@cache
 def words(oob: str = "raise") -> Twin:
     """indices (n,) -> (n, 5)."""
     return Twin(tl.Embedding(ROWS, 5, oob=oob, input_shape=()))
@@ -133,7 +134,7 @@ def test_of_several_inputs_the_right_one_is_named(bad_input: int) -> None:
     assert all(part in str(caught.value) for part in wanted[bad_input])
 
 
-@once
+@cache
 def two_tables() -> Twin:
     users, items = tl.Input((), name="user_ids"), tl.Input((), name="item_ids")
     rows = [tl.Embedding(10, 4, name="users")(users), tl.Embedding(20, 4, name="items")(items)]

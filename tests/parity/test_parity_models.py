@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
-from agreement import BATCHES, Twin, indices, normal, once
+from agreement import BATCHES, Twin, indices, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,7 @@ import tvmlayers as tl
 DTYPES = ("float32", "float64")
 
 
-@once
+@cache
 def two_towers(dtype: str) -> Twin:
     user, item = tl.Input((), name="user"), tl.Input((5,), name="item")
     words = tl.Embedding(30, 16, mask_zero=True, dtype=dtype)(item)
@@ -23,7 +25,7 @@ def two_towers(dtype: str) -> Twin:
     return Twin(tl.Model([user, item], match))
 
 
-@once
+@cache
 def dlrm(dtype: str) -> Twin:
     numbers, inputs = tl.Input((13,), name="numbers", dtype=dtype), []
     features = [tl.Dense(16, "relu", dtype=dtype)(tl.Dense(40, "relu", dtype=dtype)(numbers))]
@@ -51,7 +53,9 @@ def test_a_small_dlrm_agrees_for_every_batch(dtype: str) -> None:
 def test_inputs_are_taken_by_name_in_any_order() -> None:
     twin = two_towers("float32")
     users, items = indices(20, 9), 1 + indices(29, 9, 5)
-    np.testing.assert_array_equal(twin.compiled(item=items, user=users), twin.compiled(users, items))
+    np.testing.assert_array_equal(
+        twin.compiled(item=items, user=users), twin.compiled(users, items)
+    )
 
 
 def test_batches_of_different_lengths_are_refused() -> None:

@@ -61,7 +61,7 @@ def test_a_bag_is_pytorchs(mode: str, padding_idx: int | None, include_last_offs
     )
     ids, offsets = RNG.integers(0, 9, 30), np.array([0, 0, 7, 20, 30])
     factors = RNG.standard_normal(30) if mode == "sum" else None
-    more = {"offsets": offsets} | ({} if factors is None else {"per_sample_weights": factors})
+    more = {"offsets": offsets, "per_sample_weights": factors}
     wanted = functional.embedding_bag(
         torch.from_numpy(ids),
         double(layer.get_weights()[0]),
@@ -71,7 +71,8 @@ def test_a_bag_is_pytorchs(mode: str, padding_idx: int | None, include_last_offs
         include_last_offset=include_last_offset,
         padding_idx=padding_idx,
     )
-    torch.testing.assert_close(value(layer, ids, **more), wanted)
+    given = {role: array for role, array in more.items() if array is not None}
+    torch.testing.assert_close(value(layer, ids, **given), wanted)
 
 
 def test_the_smallest_of_a_bag_is_the_largest_of_its_negative() -> None:
@@ -85,11 +86,11 @@ def test_joins_and_products_are_pytorchs() -> None:
     a, b = RNG.standard_normal((2, 5, 7)), RNG.standard_normal((2, 6, 7))
     left, right = tl.Input((5, 7), dtype="float64"), tl.Input((6, 7), dtype="float64")
     inputs, pair = [left, right], (double(a), double(b))
+    units = [functional.normalize(x, dim=-1) for x in pair]
     cases = {
         torch.cat(pair, dim=1): tl.Concatenate(axis=1),
         torch.bmm(pair[0], pair[1].mT): tl.Dot(axes=-1),
-        torch.bmm(*(functional.normalize(x, dim=-1) for x in pair[:1]),
-                  functional.normalize(pair[1], dim=-1).mT): tl.Dot(axes=2, normalize=True),
+        torch.bmm(units[0], units[1].mT): tl.Dot(axes=2, normalize=True),
     }
     for wanted, layer in cases.items():
         torch.testing.assert_close(value(tl.Model(inputs, layer(inputs)), a, b), wanted)

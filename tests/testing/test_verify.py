@@ -47,7 +47,16 @@ def merging() -> tl.Compiled:
     return tl.compile(tl.Model([x, ids], [tl.Concatenate()([crossed, cosine]), tl.Flatten()(x)]))
 
 
-MODELS = (classifier, bag, ragged, merging)
+@cache
+def shared_offsets() -> tl.Compiled:
+    flat = [tl.Input((None,), batch=False) for _ in range(2)]
+    offsets = tl.Input((), dtype="int64")
+    tables = [tl.EmbeddingBag(rows, 8, oob="zero") for rows in (9, 7)]
+    rows = [table(ids, offsets) for table, ids in zip(tables, flat, strict=True)]
+    return tl.compile(tl.Model([*flat, offsets], tl.Concatenate()(rows)))
+
+
+MODELS = (classifier, bag, ragged, merging, shared_offsets)
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -181,7 +190,7 @@ def squared(x: Any) -> Any:
 def test_a_callable_activation_takes_the_model_itself() -> None:
     layer = tl.Dense(70, squared, input_dim=3)
     compiled = tl.compile(layer)
-    with pytest.raises(tl.ConfigError, match="'squared'.*model=model"):
+    with pytest.raises(tl.ConfigError, match=r"'squared'.*model=model"):
         verify(compiled)
     assert verify(compiled, model=layer).passed
     with pytest.raises(tl.ConfigError, match="not the model that was compiled"):

@@ -1,4 +1,8 @@
-"""TVM's standard lowering, with the accumulators of private functions kept on the stack."""
+"""TVM's lowering for CPUs: the passes that these kernels need, and one of our own.
+
+The standard pipeline also holds passes for accelerators, and two (HoistIfThenElse and
+RenormalizeSplitPattern) that take seconds over a long activation and do nothing for it.
+"""
 
 import tvm
 from tvm import s_tir, tirx
@@ -44,8 +48,32 @@ def _is_private(_name: GlobalVar, function: PrimFunc) -> bool:
 
 
 def _factory() -> tuple[tvm.transform.Pass, object, object]:
-    lower, finalize_host, finalize_device = s_tir.pipeline.default_s_tir_pipeline()
-    return tvm.transform.Sequential([lower, keep_tiles_on_stack]), finalize_host, finalize_device
+    _, finalize_host, finalize_device = s_tir.pipeline.default_s_tir_pipeline()
+    blocks, plain = s_tir.transform, tirx.transform
+    passes = [
+        blocks.CanonicalizeLoop(),
+        blocks.LowerInitBlock(),
+        blocks.PlanAndUpdateBufferAllocationLocation(),
+        blocks.ConvertBlocksToOpaque(),
+        blocks.CompactBufferAllocation(),
+        blocks.LowerMatchBuffer(),
+        plain.StmtSimplify(),
+        blocks.LowerOpaqueBlock(),
+        plain.FlattenBuffer(),
+        plain.NarrowDataType(32),
+        plain.VectorizeLoop(True),
+        plain.StorageRewrite(),
+        plain.UnrollLoop(),
+        plain.StmtSimplify(),
+        plain.RemoveNoOp(),
+        blocks.RewriteUnsafeSelect(),
+        plain.CommonSubexprElim(),
+        plain.AnnotateEntryFunc(),
+        plain.SplitHostDevice(),
+        plain.MakePackedAPI(),
+        keep_tiles_on_stack,
+    ]
+    return tvm.transform.Sequential(passes), finalize_host, finalize_device
 
 
 register_tir_pipeline(NAME, _factory)

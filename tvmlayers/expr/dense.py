@@ -83,8 +83,10 @@ def dot_rows(
 
     dots = lane_sums((tiles, rows), k, lanes, lambda t, r, s: x[row(t, r), s] * w[s], "acc")
 
+    total = te.compute((tiles, rows), dots, name="total")
+
     def result(t: Expr, r: Expr) -> Expr:
-        value = dots(t, r)
+        value = total[t, r]
         return bind(value + b[0] if use_bias else value, activation)
 
     out = te.compute((tiles, rows), result, name="out")

@@ -6,7 +6,7 @@ and right for infinities and NaN; in float64 they are libm's.
 
 Sources: the range reductions and minimax coefficients of `exp`, `log` and `tanh` are those of the
 Cephes library's single-precision routines (S. L. Moshier); `erf` is the rational approximation on
-[-4, 4] that Eigen and TVM's `topi.fast_erf` use; `log1p` is Kahan's correction.
+[-4, 4] that Eigen and TVM's `topi.fast_erf` use.
 """
 
 from collections.abc import Callable, Sequence
@@ -163,14 +163,18 @@ def log(x: Expr) -> Expr:
 
 
 def log1p(x: Expr) -> Expr:
-    """log(1 + x) for x >= 0."""
+    """log(1 + x) for x in [0, 1], exact to the last digits near zero too.
 
-    def corrected(w: Expr) -> Expr:
-        rest = w - constant(1.0, w)
-        zero = rest == constant(0, w)
-        return select(zero, x, log(w) * x / select(zero, constant(1, w), rest))
+    In float32 the series of 2 artanh(s), s = x / (2 + x) <= 1/3, up to s^17.
+    """
+    if dtype_of(x) != "float32":
+        return _libm("log1p", x)
 
-    return bind(x + constant(1.0, x), corrected)
+    def series(s: Expr) -> Expr:
+        odd = [1.0 / n for n in range(17, 0, -2)]
+        return bind(s * s, lambda z: constant(2.0, z) * s * polynomial(z, odd))
+
+    return bind(x / (x + constant(2.0, x)), series)
 
 
 def absolute(x: Expr) -> Expr:

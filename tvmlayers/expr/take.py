@@ -63,6 +63,7 @@ def bag(
     rows: int,
     width: int,
     *,
+    lanes: int,
     mode: str,
     oob: str,
     padding_idx: int | None,
@@ -71,7 +72,10 @@ def bag(
     index_dtype: str,
     dtype: str,
 ) -> Expression:
-    """One bag: the reduction of table[indices[:length]], (width,).
+    """One bag: the reduction of table[indices[:length]], (width,), in vectors of `lanes` columns.
+
+    lanes is at most width; where it does not divide width the last vector begins at width - lanes
+    and holds some columns of its neighbour again.
 
     indices: (ahead,), of which the first `length` are the bag's; weights: (ahead,) when weighted;
     table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
@@ -91,8 +95,13 @@ def bag(
             return None
         return tirx.Cast("int64", indices[i]) != tirx.const(padding_idx, "int64")
 
-    def value(i: Expr, j: Expr) -> Expr:
-        read = table[row[i], j]
+    vectors = -(-width // lanes)
+
+    def column(v: Expr, lane: Expr) -> Expr:
+        return te.min(v * lanes, width - lanes) + lane
+
+    def value(i: Expr, v: Expr, lane: Expr) -> Expr:
+        read = table[row[i], column(v, lane)]
         if oob == "zero":
             read = m.select(is_outside(indices[i], rows), zero, read)
         if weighted:
@@ -101,11 +110,13 @@ def bag(
 
     reduce, neutral = _REDUCERS[mode](dtype)
 
-    def masked(i: Expr, j: Expr) -> Expr:
-        condition = counts(i)
-        return value(i, j) if condition is None else m.select(condition, value(i, j), neutral)
+    def masked(i: Expr, v: Expr, lane: Expr) -> Expr:
+        condition, read = counts(i), value(i, v, lane)
+        return read if condition is None else m.select(condition, read, neutral)
 
-    acc = te.compute((width,), lambda j: reduce(masked(entry, j), axis=entry), name="acc")
+    acc = te.compute(
+        (vectors, lanes), lambda v, lane: reduce(masked(entry, v, lane), axis=entry), name="acc"
+    )
     member = te.reduce_axis((0, length), "member")
     present: Expr = length
     if padding_idx is not None:
@@ -121,18 +132,20 @@ def bag(
         unit = weights[share] if condition is None else m.select(condition, weights[share], zero)
         divisor = te.compute((1,), lambda _: te.sum(unit, axis=share), name="weight")[0]
 
-    def result(j: Expr) -> Expr:
-        total = acc[j]
+    def result(v: Expr, lane: Expr) -> Expr:
+        total = acc[v, lane]
         if mode == "mean":
             total = total / divisor
         if mode == "sum" or not empty_is_zero:
             return total
         return m.select(present > 0, total, zero)
 
-    out = te.compute((width,), result, name="out")
+    out = te.compute((vectors, lanes), result, name="out")
     return Expression(
         tensors=(indices, weights, table, out) if weighted else (indices, table, out),
         sizes=(length, ahead),
+        store_shape=(width,),
+        store_map=lambda i: [column(i[0], i[1])],
         checked=CheckedRows("row", indices, ahead, table, rows, flag=oob == "raise"),
     )
 

@@ -72,17 +72,20 @@ def dot_tiles(sch: s_tir.Schedule, *, k: int, lanes: int, decisions: Decisions |
 
     Choice: k_unroll, in vectors.
     """
+    out, total = sch.get_sblock("out"), sch.get_sblock("total")
+    t, _ = sch.get_loops(out)
+    sch.compute_at(total, t, preserve_unit_loops=True)
+    sch.set_scope(total, 0, "local")
     if k < lanes:
         return
-    out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
-    t, r = sch.get_loops(out)
+    acc = sch.get_sblock("acc")
     sch.compute_at(acc, t, preserve_unit_loops=True)
     sch.set_scope(acc, 0, "local")
     *_, row, lane, step = sch.get_loops(acc)
     sch.reorder(step, row, lane)
     sch.unroll(row)
     sch.vectorize(lane)
-    sch.unroll(r)
+    sch.unroll(sch.get_loops(total)[-1])
     unroll = choose(sch, "k_unroll", [u for u in K_UNROLL if (k // lanes) % u == 0], decisions)
     outer, inner = sch.split(step, [None, unroll])
     sch.unroll(inner)

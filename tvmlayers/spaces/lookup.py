@@ -4,8 +4,6 @@ from tvm import s_tir
 
 from tvmlayers.spaces.choices import Decisions, choose
 
-UNROLLED_VECTORS = (1, 4, 8, 16)
-
 
 def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:
     """Schedule `expr.take`. Choice: unrolled_vectors, the vectors of a row in one straight run."""
@@ -16,23 +14,32 @@ def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisio
     _vectorize_row(sch, out, lanes, width, decisions)
 
 
-def bag_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:
-    """Schedule `expr.bag`: the accumulators of a row stay in registers while they fit."""
+def bag_rows(sch: s_tir.Schedule, *, vectors: int, decisions: Decisions | None) -> None:
+    """Schedule `expr.bag`: the accumulators of a row stay in registers while they fit.
+
+    Choice: unrolled_vectors, as in `take_rows`.
+    """
     out, row, acc = (sch.get_sblock(name) for name in ("out", "row", "acc"))
     sch.set_scope(acc, 0, "local")
-    column, entry = sch.get_loops(acc)
-    sch.reorder(entry, column)
+    vector, lane, entry = sch.get_loops(acc)
+    sch.reorder(entry, vector, lane)
     sch.compute_at(row, entry, preserve_unit_loops=True)
     sch.set_scope(row, 0, "local")
     for block in sch.get_producers(out):
         if sch.get(block).name_hint in ("present", "weight"):
             sch.set_scope(block, 0, "local")
-    _vectorize_row(sch, acc, lanes, width, decisions)
-    if width % lanes == 0:
-        (column,) = sch.get_loops(out)
-        _, lane = sch.split(column, [None, lanes])
-        sch.vectorize(lane)
+    run = choose(sch, "unrolled_vectors", run_lengths(vectors), decisions)
+    _, unrolled = sch.split(vector, [None, run])
+    sch.unroll(unrolled)
+    sch.vectorize(lane)
+    _, lane = sch.get_loops(out)
+    sch.vectorize(lane)
     sch.decompose_reduction(acc, entry)
+
+
+def run_lengths(vectors: int) -> list[int]:
+    """How many of `vectors` may be one straight run: divisors, as many as registers hold."""
+    return [n for n in range(1, 17) if vectors % n == 0]
 
 
 def _vectorize_row(
@@ -47,8 +54,7 @@ def _vectorize_row(
         return
     *_, column = sch.get_loops(block)
     vectors = width // lanes
-    fitting = [n for n in (*UNROLLED_VECTORS, vectors) if vectors % n == 0 and n <= 16]
-    run = choose(sch, "unrolled_vectors", sorted(set(fitting)), decisions)
+    run = choose(sch, "unrolled_vectors", run_lengths(vectors), decisions)
     _, vector, lane = sch.split(column, [None, run, lanes])
     sch.unroll(vector)
     sch.vectorize(lane)

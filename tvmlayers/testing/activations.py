@@ -97,7 +97,7 @@ def steps() -> dict[str, Step]:
         "hard_sigmoid": smooth(elementwise("hardsigmoid"), slope=1 / 6, cancels_to=3.0),
         "tanh": smooth(torch.tanh, slope=1.0),
         "silu": smooth(elementwise("silu"), slope=1.1),
-        # not hardswish, which is x * relu6(x + 3) / 6 and overflows at a sixth of the largest number
+        # hardswish is x * relu6(x + 3) / 6, which overflows at a sixth of the largest number
         "hard_silu": smooth(lambda x: x * functional.hardsigmoid(x), slope=1.5, cancels_to=3.0),
         # torch's softplus gives x itself from 20 on, which float64 tells apart
         "softplus": smooth(lambda x: torch.logaddexp(x, torch.zeros_like(x)), slope=1.0),

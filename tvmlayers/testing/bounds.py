@@ -18,6 +18,7 @@ the lengths of the sums along the way:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class Rounding:
 
     def gamma(self, n: int) -> float:
         """The error of a sum of n products, relative to the sum of their magnitudes."""
-        lost = min(n, PROBABLE * n**0.5) * self.eps / 2
+        lost = min(float(n), PROBABLE * sqrt(n)) * self.eps / 2
         return lost / (1 - lost)
 
     @property

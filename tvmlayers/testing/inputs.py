@@ -93,10 +93,12 @@ def _sizes(
     symbols = [dim for shape in shapes.values() for dim in shape if isinstance(dim, str)]
     sizes = {symbol: int(rng.integers(1, FREE_LENGTHS + 1)) for symbol in symbols}
     sizes["n"] = batch
+    # one length for all flat indices: tables may share their offsets, and offsets their indices
+    total = int(rng.integers(batch, 2 * MEAN_BAG * batch + 1))
     for reader in readers:
         if reader.offsets is not None:
             sizes[shapes[reader.offsets][0]] = batch + _has_last(reader)
-            sizes[shapes[reader.indices][0]] = int(rng.integers(batch, 2 * MEAN_BAG * batch + 1))
+            sizes[shapes[reader.indices][0]] = total
     return sizes
 
 

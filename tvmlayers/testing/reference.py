@@ -44,10 +44,9 @@ class Reference:
             return [known[id(tensor)] for tensor in self.graph.outputs]
 
     def _run(self, node: Node, known: Mapping[int, Bounded], extras: Inputs) -> Bounded:
-        layer, taken = (
-            node.layer,
-            {role: known[id(tensor)] for role, tensor in zip(node.roles, node.inputs, strict=True)},
-        )
+        layer = node.layer
+        roles = zip(node.roles, node.inputs, strict=True)
+        taken = {role: known[id(tensor)] for role, tensor in roles}
         if isinstance(layer, layers.EmbeddingBag) and self.graph.inputs[0] in node.inputs:
             taken.update(extras)
         mask = node.inputs[0].mask_of

@@ -23,7 +23,13 @@ def elementwise_function(activation: Any) -> Callable[[Expr], Expr]:
         return ACTIVATIONS[activation]
 
     def checked(x: Expr) -> Expr:
-        result = activation(x)
+        try:
+            result = activation(x)
+        except AttributeError as error:
+            raise ConfigError(
+                f"the activation {activation!r} failed on a tensor expression: {error} "
+                "(its dtype is x.ty.dtype)"
+            ) from error
         if not isinstance(result, Expr):
             raise ConfigError(
                 f"an activation maps a tensor expression to a tensor expression, "

@@ -62,7 +62,7 @@ def _take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: T
         f"{name}_rows",
         expression,
         lambda sch: take_rows(
-            sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width, lanes)
+            sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width // lanes)
         ),
         prefetch=schedule.PREFETCH_ROWS,
     )
@@ -100,7 +100,7 @@ def _take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: T
         functions,
         scalars=lambda shapes: [elements(shapes[0])],
         checks=_index_checks(layer),
-        report=_report("embedding", layer, width, row_bytes, index_dtype, lanes),
+        report=_report("embedding", layer, row_bytes, index_dtype, width // lanes),
     )
 
 
@@ -115,10 +115,12 @@ def _bag_kernel(
     layer = spec.layer
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     ragged, weighted = "offsets" in roles, "per_sample_weights" in roles
-    lanes = target.lanes(dtype)
+    lanes = schedule.bag_lanes(width, target.lanes(dtype))
+    vectors = -(-width // lanes)
     expression = bag(
         rows,
         width,
+        lanes=lanes,
         mode=spec.mode,
         oob=layer.oob,
         padding_idx=spec.padding_idx,
@@ -130,9 +132,7 @@ def _bag_kernel(
     made, function = core(
         f"{name}_bag",
         expression,
-        lambda sch: bag_rows(
-            sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width, lanes)
-        ),
+        lambda sch: bag_rows(sch, vectors=vectors, decisions=schedule.lookup_decisions(vectors)),
         prefetch=schedule.PREFETCH_ROWS,
     )
     functions: Functions = {made: function}
@@ -161,7 +161,7 @@ def _bag_kernel(
             )
 
     driver = GlobalVar(name)
-    row_bytes = width * target.vector_bytes // lanes
+    row_bytes = width * target.vector_bytes // target.lanes(dtype)
 
     # No size is divided by another: TVM may hoist a division out of the branch that guards it.
     names = ["count", "total"] if ragged else ["count", "total", "length"]
@@ -189,7 +189,7 @@ def _bag_kernel(
         functions,
         scalars=scalars,
         checks=checks,
-        report=_report("embedding_bag", layer, width, row_bytes, index_dtype, lanes),
+        report=_report("embedding_bag", layer, row_bytes, index_dtype, vectors),
     )
 
 
@@ -230,22 +230,21 @@ def _index_checks(layer: layers.Embedding | layers.EmbeddingBag) -> tuple[dict[s
 def _report(
     kind: str,
     layer: layers.Embedding | layers.EmbeddingBag,
-    width: int,
     row_bytes: int,
     index_dtype: str,
-    lanes: int,
+    vectors: int,
 ) -> dict[str, Any]:
     return {
         "kind": kind,
         "layer": layer.name,
         "rows": layer.input_dim,
-        "width": width,
+        "width": layer.output_dim,
         "dtype": layer.dtype,
         "index_dtype": index_dtype,
         "schedule": schedule.SOURCE,
         "bytes_per_index": row_bytes,
         "decisions": {
-            **schedule.lookup_decisions(width, lanes),
+            **schedule.lookup_decisions(vectors),
             "prefetch_rows": schedule.PREFETCH_ROWS,
         },
     }
