@@ -53,3 +53,8 @@ def test_first_use_decides_the_dtype() -> None:
     tl.Flatten()(plain)
     assert [t.dtype for t in (indices, values, plain)] == ["int64", "float64", "float32"]
     assert tl.Input((3,), dtype=np.int32).dtype == "int32"
+
+
+def test_the_name_of_the_result_buffer_is_refused() -> None:
+    with pytest.raises(tl.ConfigError, match="cannot be named 'out'"):
+        tl.Input((3,), name="out")

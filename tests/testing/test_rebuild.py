@@ -36,9 +36,7 @@ def test_weights_come_back_to_the_last_bit(target: str, dtype: str) -> None:
     vectors=st.integers(1, 6),
     lanes=st.sampled_from([1, 4, 8, 16]),
 )
-def test_packing_loses_nothing_and_pads_with_zeros(
-    k: int, n: int, vectors: int, lanes: int
-) -> None:
+def test_packing_loses_nothing_and_adds_zeros(k: int, n: int, vectors: int, lanes: int) -> None:
     layout = panel_layout(k, n, width=vectors * lanes, lanes=lanes, dtype="float32")
     kernel = np.random.default_rng(n).standard_normal((k, n)).astype("float32")
     packed = pack_kernel(kernel, layout)

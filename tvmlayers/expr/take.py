@@ -79,7 +79,8 @@ def bag(
 
     indices: (ahead,), of which the first `length` are the bag's; weights: (ahead,) when weighted;
     table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
-    Entries equal to padding_idx do not count. empty_is_zero: else a mean of nothing is 0 / 0.
+    A NaN among the rows of "max" and "min" stays. Entries equal to padding_idx do not count.
+    empty_is_zero: else a mean of nothing is 0 / 0.
     """
     length, ahead = size("length"), size("ahead")
     indices = te.placeholder((ahead,), index_dtype, name="indices")
@@ -157,14 +158,18 @@ def _summing(dtype: str) -> tuple[Reducer, Expr]:
 def _largest(dtype: str) -> tuple[Reducer, Expr]:
     lowest = tirx.const(float("-inf"), dtype)
     return te.comm_reducer(
-        lambda a, b: m.select(b > a, b, a), lambda _: lowest, name="largest"
+        lambda a, b: m.select(tirx.any(b > a, tirx.isnan(b)), b, a),
+        lambda _: lowest,
+        name="largest",
     ), lowest
 
 
 def _smallest(dtype: str) -> tuple[Reducer, Expr]:
     highest = tirx.const(float("inf"), dtype)
     return te.comm_reducer(
-        lambda a, b: m.select(b < a, b, a), lambda _: highest, name="smallest"
+        lambda a, b: m.select(tirx.any(b < a, tirx.isnan(b)), b, a),
+        lambda _: highest,
+        name="smallest",
     ), highest
 
 

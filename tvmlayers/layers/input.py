@@ -41,6 +41,8 @@ def Input(
     axes = axes_of("Input", sizes)
     if not batch and not axes:
         raise ConfigError("Input without a batch axis needs at least one axis in shape")
+    if name == "out":
+        raise ConfigError("an Input cannot be named 'out': calls name their result buffer so")
     if dtype is not None:
         known = FLOAT_DTYPES + INDEX_DTYPES
         if dtype_name(dtype) not in known:
