@@ -60,7 +60,6 @@ class _Writer:
         self.symbols: dict[str, Var] = {}
         self.pointers: dict[Any, Expr] = {}
         self.alias: dict[Any, Any] = {}
-        self.shapes: dict[Any, list[Expr]] = {}
         self.inputs: dict[Any, int] = {}
         self.checks: list[dict[str, Any]] = []
         self._find_aliases()
@@ -80,7 +79,7 @@ class _Writer:
             scratch = T.arg("scratch", T.buffer((room,), "uint8", align=64))
             self._plan_scratch(scratch, room)
         for position, (param, buffer) in enumerate(zip(self.planned.params, inputs, strict=False)):
-            self._define(param, buffer.data, self.entry.spec.inputs[position].dims)
+            self.pointers[param] = buffer.data
             self.inputs[param] = position
         for param, name in zip(self.planned.params[len(inputs) :], self.entry.weights, strict=True):
             start = tirx.const(self.arena.offsets[name], "int64")
@@ -131,10 +130,6 @@ class _Writer:
 
     def _bindings(self) -> list[Any]:
         return [b for block in self.planned.body.blocks for b in block.bindings]
-
-    def _define(self, var: Any, pointer: Expr, dims: Sequence[int | str]) -> None:
-        self.pointers[var] = pointer
-        self.shapes[var] = [extent(dim, self.symbols) for dim in dims]
 
     def _root(self, var: Any) -> Any:
         while var in self.alias:

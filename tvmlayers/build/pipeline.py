@@ -6,10 +6,12 @@ RenormalizeSplitPattern) that take seconds over a long activation and do nothing
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.ir import GlobalVar, IRModule
+from tvm.ir import IRModule
 from tvm.tirx import PrimFunc, Stmt
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
+
+from tvmlayers.build.private import PRIVATE
 
 NAME = "tvmlayers"
 
@@ -35,16 +37,11 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
         if not isinstance(function, PrimFunc):
             continue
         body = structural_map(function.body, (tirx.AllocBuffer, keep))
-        if _is_private(name, function):
+        if PRIVATE in function.attrs:
             body = tirx.AttrStmt(zero, "device_type", cpu, body)
             body = tirx.AttrStmt(zero, "device_id", zero, body)
         mod.update_func(name, function.with_body(body))
     return mod
-
-
-def _is_private(_name: GlobalVar, function: PrimFunc) -> bool:
-    attrs = function.attrs
-    return attrs is None or "tvmlayers.private" in attrs
 
 
 def _factory() -> tuple[tvm.transform.Pass, object, object]:

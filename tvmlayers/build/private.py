@@ -17,6 +17,7 @@ from tvmlayers.expr.expression import CheckedRows, Expression
 from tvmlayers.expr.take import is_outside, nearest_row
 from tvmlayers.spaces.choices import PREFETCH
 
+PRIVATE = "tvmlayers.private"  # attribute of every private function
 CACHE_LINE = 64
 PANEL_LOOP = "p"  # the loop over panels in `expr.dense`
 MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen the stream
@@ -58,7 +59,7 @@ def private_function(
             declared.append(tirx.DeclBuffer(flag, data=pointers[-1]))
     body = tirx.SeqStmt([*declared, body, tirx.stmt.Return(tirx.const(0, "int32"))])
     function = PrimFunc([*pointers, *expression.sizes], body, ret_type=PrimType("int32"))
-    return function.with_attr({"tirx.noalias": not in_place, "s_tir": True})
+    return function.with_attr({"tirx.noalias": not in_place, "s_tir": True, PRIVATE: True})
 
 
 def _store_elsewhere(expression: Expression, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:

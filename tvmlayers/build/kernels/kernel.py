@@ -17,7 +17,6 @@ from tvmlayers.layers.graph import SymbolicTensor
 
 Shapes = Sequence[Sequence[Expr]]
 Functions = dict[GlobalVar, PrimFunc]
-PRIVATE = "tvmlayers.private"
 
 
 @dataclass
@@ -88,8 +87,7 @@ def core(
     function = te.create_prim_func([*expression.tensors, *expression.sizes])
     sch = s_tir.Schedule(function, debug_mask="none")
     schedule(sch)
-    private = private_function(expression, sch.mod["main"], **guards)
-    return GlobalVar(name), private.with_attr(PRIVATE, True)
+    return GlobalVar(name), private_function(expression, sch.mod["main"], **guards)
 
 
 def elements(shape: Sequence[Expr]) -> Expr:
