@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import handmade
 import pytest
 
 from tvmlayers.runtime import Compiled
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_records_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's own tuned records neither decide what is compiled here nor change."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TVMLAYERS_RECORDS", str(tmp_path_factory.mktemp("records")))
+        yield
 
 
 @pytest.fixture(scope="session")

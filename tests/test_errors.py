@@ -19,6 +19,7 @@ from tvmlayers import errors
         ("ArtifactError", ValueError),
         ("MissingDependencyError", ImportError),
         ("ConfigError", ValueError),
+        ("RecordError", ValueError),
     ],
 )
 def test_every_error_is_ours_and_the_builtin(error: str, builtin: type[Exception]) -> None:

@@ -21,7 +21,8 @@ PACKAGE = Path(tl.__file__).parent
 LINES = (
     ("errors",),
     ("_ffi", "arena", "pack", "results", "scratch", "signature"),
-    ("targets",),
+    ("targets", "workload"),
+    ("records",),
     ("layers",),
     ("__init__",),
     ("expr",),

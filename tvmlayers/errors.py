@@ -54,6 +54,18 @@ class ConfigError(TvmLayersError, ValueError):
     """A layer or a model is described in a way that cannot be."""
 
 
+class RecordError(TvmLayersError, ValueError):
+    """A record of a tuned decision is damaged, or cannot be written."""
+
+
+class TuneError(TvmLayersError, RuntimeError):
+    """Tuning cannot start, or cannot go on; what was measured so far is kept."""
+
+
+class RecordWarning(UserWarning):
+    """A record of a tuned decision is skipped, or a damaged file of them was moved aside."""
+
+
 def unknown_name(kind: str, got: object, known: Iterable[str]) -> UnknownNameError:
     """An UnknownNameError that names the nearest known name and lists them all.
 

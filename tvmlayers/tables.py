@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from tvmlayers.signature import shape_text
@@ -91,6 +92,58 @@ def kernels_table(manifest: Mapping[str, Any]) -> Table:
         details = {**row, **decisions}
         made.add_row(*first, ", ".join(f"{key}={value}" for key, value in details.items()))
     return made
+
+
+def records_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One row a tuned record, with its conditions; a TVM version other than ours is named."""
+    made = table(escape(title), ("workload", "schedule", "measured"), ("µs", "speed-up"))
+    for row in rows:
+        conditions = f"{row['threads']} threads, {row['trials']} trials, {row['date']}"
+        foreign = "" if row["usable"] else f", [red]TVM {escape(row['tvm'])}[/]"
+        made.add_row(
+            _workload(row),
+            _schedule(row),
+            f"{escape(row['target'])}, {conditions}{foreign}",
+            f"{row['microseconds']:.4g}",
+            f"{row['untuned_microseconds'] / row['microseconds']:.2f}x",
+        )
+    return made
+
+
+def dropped_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One row a record that went, with the reason."""
+    made = table("Dropped", ("target", "workload", "space", "reason"))
+    for row in rows:
+        target, space, reason = (escape(row[key]) for key in ("target", "space", "reason"))
+        made.add_row(target, _workload(row), space, reason)
+    return made
+
+
+def changes_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One row a record that changed: its decisions as before -> after, and the times."""
+    made = table("Changed", ("target", "workload", "schedule"), ("µs before", "µs", "ratio"))
+    for row in rows:
+        pairs = row["decisions"].items()
+        arrows = {name: f"{before} -> {after}" for name, (before, after) in pairs}
+        made.add_row(
+            escape(row["target"]),
+            _workload(row),
+            _schedule({**row, "decisions": arrows}),
+            f"{row['before_microseconds']:.4g}",
+            f"{row['microseconds']:.4g}",
+            f"{row['ratio']:.2f}",
+        )
+    return made
+
+
+def _workload(row: Mapping[str, Any]) -> str:
+    """The workload's name in words, which a narrow column breaks at."""
+    return escape(str(row["name"]).replace(":", " "))
+
+
+def _schedule(row: Mapping[str, Any]) -> str:
+    decisions = ", ".join(f"{name}={value}" for name, value in row["decisions"].items())
+    return escape(f"{row['space']}: {decisions}" if decisions else row["space"])
 
 
 def _tensors(tensors: Iterable[Mapping[str, Any]]) -> str:

@@ -145,6 +145,16 @@ def native() -> Target:
     )
 
 
+def ancestors(target: Target) -> list[str]:
+    """Names of the rows whose code runs on `target` too, the most capable first."""
+    flags = set(target.cpu_flags)
+    return [
+        row.name
+        for row in ROWS
+        if row.name != target.name and row.family == target.family and flags >= set(row.cpu_flags)
+    ]
+
+
 def missing_features(flags: tuple[str, ...] | list[str]) -> list[str]:
     """Those of `flags` that this CPU lacks, in the order given."""
     present = read_cpu_flags()

@@ -20,6 +20,7 @@ from tvmlayers.expr.activations import linear
 from tvmlayers.expr.elementwise import elementwise
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.runtime import Compiled
+from tvmlayers.schedule import Selector
 from tvmlayers.spaces.rows import plain
 
 
@@ -29,18 +30,25 @@ def compile(
     threads: int | None = None,
     *,
     example: object = None,
+    records: bool = True,
 ) -> Compiled:
     """`model` compiled for `target`: a callable that takes any batch size and never recompiles.
 
     target: a name of `tvmlayers targets`, or anything `targets.resolve` takes; threads: how many
     one call may use, by default the physical cores; example: an array-like (or a tuple of them) for
-    a model whose input shape is not known yet, of which only the shape and dtype are read.
+    a model whose input shape is not known yet, of which only the shape and dtype are read; records:
+    whether tuned schedules are looked up, or every choice is left to the analytic model.
 
     A model compiled for another machine can be saved there but not called here.
     """
     built = as_model(model, example)
-    resolved = targets.resolve(target)
-    module, manifest, arena = _lower(built, resolved)
+    return compile_selected(built, Selector(targets.resolve(target), records), threads)
+
+
+def compile_selected(model: Model, selector: Selector, threads: int | None = None) -> Compiled:
+    """A built model compiled with the decisions of `selector`."""
+    resolved = selector.target
+    module, manifest, arena = _lower(model, selector)
     library = tvm.compile(module, target=targets.to_tvm(resolved), tir_pipeline=pipeline.NAME)
     missing = targets.missing_features(resolved.cpu_flags)
 
@@ -73,10 +81,10 @@ def shared_library(module: Any) -> bytes:
         return path.read_bytes()
 
 
-def _lower(model: Model, target: targets.Target) -> tuple[IRModule, dict[str, Any], Any]:
+def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], Any]:
     """(TIR module, manifest, filled arena) of a built model."""
     graph = model.graph
-    kernels = Kernels(target)
+    kernels = Kernels(selector)
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
     module = IRModule({})
@@ -108,8 +116,8 @@ def _lower(model: Model, target: targets.Target) -> tuple[IRModule, dict[str, An
         "tvm_version": tvm.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": model.get_config(),
-        "target": target.describe(),
-        "cpu_features": list(target.cpu_flags),
+        "target": selector.target.describe(),
+        "cpu_features": list(selector.target.cpu_flags),
         "entries": described,
         "checks": _merged(checks),
         "weights": kernels.arena.manifest(),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tvm import te, tirx
-from tvm.ir import Expr, GlobalVar, PrimType
+from tvm.ir import Call, Expr, GlobalVar, PrimType
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
@@ -44,7 +44,7 @@ def call(function: GlobalVar, *arguments: Expr) -> None:
 
 def invoke(function: GlobalVar, *arguments: Expr) -> Expr:
     """A call of a private function as an expression."""
-    return T._call_global(function, *arguments)
+    return Call(function, list(arguments), ret_ty=INT32)
 
 
 def private(body: Callable[[], None]) -> PrimFunc:
@@ -80,6 +80,26 @@ def chain(branches: Sequence[tuple[Expr | None, Callable[[], None]]]) -> None:
             write()
         with T.Else():
             chain(rest)
+
+
+Bounds = Sequence[tuple[int | None, int]]
+
+
+def by_bound(value: Expr, bounds: Bounds) -> Expr:
+    """The number beside the first bound that `value` does not exceed; the last has no bound.
+
+    Kept in memory of its own: the compiler's passes go over a chain of selections again and again
+    wherever its value is used.
+    """
+    if len(bounds) == 1:
+        return i64(bounds[0][1])
+    found = T.sblock_alloc_buffer((1,), "int64", scope="local")
+
+    def keep(number: int) -> Callable[[], None]:
+        return lambda: T.buffer_store(found, i64(number), [0])
+
+    chain([(None if most is None else value <= i64(most), keep(number)) for most, number in bounds])
+    return bound(found[0])
 
 
 @contextmanager

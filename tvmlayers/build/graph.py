@@ -18,14 +18,14 @@ from tvmlayers.build.fuse import Step, fused_steps
 from tvmlayers.build.kernels import Lowered, Use, is_view, lower
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
-from tvmlayers.targets import Target
+from tvmlayers.schedule import Selector
 
 
 class Kernels:
     """The kernels of a model, each made once and shared by the entry points that can."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, selector: Selector) -> None:
+        self.selector = selector
         self.arena = ArenaPlan()
         self.made: dict[tuple[object, ...], Lowered] = {}
 
@@ -40,7 +40,7 @@ class Kernels:
         key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype)
         if key not in self.made:
             self.made[key] = lower(
-                use, f"k{len(self.made)}_{use.layer.name}", self.target, self.arena
+                use, f"k{len(self.made)}_{use.layer.name}", self.selector, self.arena
             )
         return self.made[key]
 

@@ -15,7 +15,7 @@ from tvm_ffi import structural_map
 
 from tvmlayers.expr.expression import CheckedRows, Expression
 from tvmlayers.expr.take import is_outside, nearest_row
-from tvmlayers.spaces.choices import PREFETCH
+from tvmlayers.spaces.choices import PREFETCH, STREAMS
 
 PRIVATE = "tvmlayers.private"  # attribute of every private function
 CACHE_LINE = 64
@@ -121,24 +121,32 @@ def _prefetch_panels(buffers: list[Buffer], body: Stmt) -> Stmt:
         if PREFETCH not in loop.annotations:
             return loop
         steps = int(loop.annotations[PREFETCH])
-        rest = {key: value for key, value in loop.annotations.items() if key != PREFETCH}
+        streams = int(loop.annotations[STREAMS])
+        ours = (PREFETCH, STREAMS)
+        rest = {key: value for key, value in loop.annotations.items() if key not in ours}
         inner = loop.body
         if steps:
-            inner = tirx.SeqStmt([*_panel_ahead(buffers[1], panels[-1], loop, steps), inner])
+            inner = tirx.SeqStmt(
+                [*_panel_ahead(buffers[1], panels[-1], loop, streams, steps), inner]
+            )
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner, None, rest)
 
     return structural_map(body, (tirx.For, ask), order="pre")
 
 
-def _panel_ahead(weight: Buffer, panel: Var, loop: tirx.For, steps: int) -> list[Stmt]:
+def _panel_ahead(
+    weight: Buffer, panel: Var, loop: tirx.For, streams: int, steps: int
+) -> list[Stmt]:
     """Prefetches of the rows of `weight` that `loop` will read in its iteration `steps` ahead."""
-    _, k, width = (extent for extent in weight.shape)
-    unroll = int(k) // int(loop.extent)
+    k, width = (int(extent) for extent in weight.shape[1:])
+    stretch = k // streams
+    unroll = stretch // int(loop.extent)
     line = CACHE_LINE // (tvm_ffi.dtype(str(weight.dtype)).bits // 8)
     return [
-        _prefetch(weight[panel, loop.loop_var * unroll + (step + steps), column])
+        _prefetch(weight[panel, begin + loop.loop_var * unroll + (step + steps), column])
         for step in range(unroll)
-        for column in range(0, int(width), line)
+        for begin in range(0, streams * stretch, stretch)
+        for column in range(0, width, line)
     ]
 
 

@@ -30,13 +30,14 @@ def lane_sums(
     def total(*index: Expr) -> Expr:
         terms = [term(*index, s) for s in range(steps * lanes, k)]
         if steps:
-            terms.append(_tree([acc[(*index, lane)] for lane in range(lanes)]))
-        return _tree(terms)
+            terms.append(tree_sum([acc[(*index, lane)] for lane in range(lanes)]))
+        return tree_sum(terms)
 
     return total
 
 
-def _tree(terms: list[Expr]) -> Expr:
+def tree_sum(terms: list[Expr]) -> Expr:
+    """The sum of at least one term, added two by two."""
     while len(terms) > 1:
         half = (len(terms) + 1) // 2
         low, high = terms[:half], terms[half:]

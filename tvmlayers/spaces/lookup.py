@@ -2,7 +2,41 @@
 
 from tvm import s_tir
 
-from tvmlayers.spaces.choices import Decisions, choose
+from tvmlayers.spaces.choices import Choices, Decisions, choose
+from tvmlayers.targets import Target
+from tvmlayers.workload import Workload
+
+SPACE = "lookup"
+PREFETCH_ROWS = (0, 4, 8, 16, 32, 64)
+GRAIN_KIB = (12, 24, 48, 96, 192, 384)
+
+
+def lookup_choices(workload: Workload, target: Target) -> Choices:
+    """What an embedding or a bag may decide.
+
+    unrolled_vectors: vectors of a row in one straight run; prefetch_rows: how many rows ahead a row
+    is asked for; grain_kib: the least KiB moved that are worth a thread.
+    """
+    return {
+        "unrolled_vectors": run_lengths(row_vectors(workload, target)),
+        "prefetch_rows": PREFETCH_ROWS,
+        "grain_kib": GRAIN_KIB,
+    }
+
+
+def row_vectors(workload: Workload, target: Target) -> int:
+    """Whole vectors in a row: for a bag rounded up, for an embedding 1 where it has none."""
+    width, lanes = int(workload["width"]), target.lanes(workload["dtype"])
+    if workload.kind == "bag":
+        return -(-width // bag_lanes(width, lanes))
+    return max(1, width // lanes) if width % lanes == 0 else 1
+
+
+def bag_lanes(width: int, lanes: int) -> int:
+    """Columns in a vector of a bag's row: a register, or the largest power of two that fits."""
+    while lanes > width:
+        lanes //= 2
+    return lanes
 
 
 def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:

@@ -2,8 +2,26 @@
 
 from tvm import s_tir
 
+from tvmlayers.spaces.choices import Choices
+from tvmlayers.targets import Target
+from tvmlayers.workload import Workload
+
+SPACE = "rows"
+VECTORS = (1, 2, 4)
+GRAIN_KIB = (12, 24, 48, 96, 192, 384)
 # A row of temporaries up to this size lives on the stack of the thread that works on it.
 STACK_BYTES = 16 * 1024
+
+
+def softmax_choices(workload: Workload, target: Target) -> Choices:
+    """What a softmax over rows of n may decide.
+
+    vectors: how many vectors of partial maxima and sums are in flight; grain_kib: the least KiB
+    moved that are worth a thread.
+    """
+    lanes = target.lanes(workload["dtype"])
+    most = max(1, workload["n"] // lanes)
+    return {"vectors": [v for v in VECTORS if v <= most], "grain_kib": GRAIN_KIB}
 
 
 def softmax_rows(sch: s_tir.Schedule, *, row_bytes: int) -> None:

@@ -12,11 +12,11 @@ from tvmlayers.build.kernels.kernel import Kernel, Lowered, Use, core, elements
 from tvmlayers.build.kernels.lookup import lower_embedding, lower_embedding_bag, lower_pooled_lookup
 from tvmlayers.build.kernels.pooling import lower_pooling
 from tvmlayers.build.weights import ArenaPlan
-from tvmlayers.targets import Target
+from tvmlayers.schedule import Selector
 
 __all__ = ["Kernel", "Lowered", "Use", "core", "elements", "is_view", "lower"]
 
-LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, Target, ArenaPlan], Lowered]] = {
+LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, Selector, ArenaPlan], Lowered]] = {
     layers.Embedding: lower_embedding,
     layers.EmbeddingBag: lower_embedding_bag,
     PooledLookup: lower_pooled_lookup,
@@ -29,9 +29,9 @@ LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, Target, ArenaPlan], Lowered]
 }
 
 
-def lower(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+def lower(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     """The kernel of `use`, named `name`; its packed weights go into `arena`."""
-    return LOWERINGS[type(use.layer)](use, name, target, arena)
+    return LOWERINGS[type(use.layer)](use, name, selector, arena)
 
 
 def is_view(use: Use) -> bool:

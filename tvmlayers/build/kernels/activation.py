@@ -3,18 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tvm.ir import Expr, GlobalVar
 
 from tvmlayers import layers
-from tvmlayers.build.kernels.kernel import Functions, Lowered, Use, core, elements
-from tvmlayers.build.kernels.rows import Pointer, call_core, fixed, row_kernel
+from tvmlayers.build.kernels.kernel import Functions, Lowered, Use, core, elements, report
+from tvmlayers.build.kernels.rows import UNTUNED_GRAIN, Pointer, call_core, fixed, row_kernel
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.expr.elementwise import elementwise
 from tvmlayers.expr.softmax import softmax
+from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces import rows as row_spaces
-from tvmlayers.targets import Target
+from tvmlayers.workload import Workload
+
+# The decisions of a softmax hardly hang on how many rows there are.
+_TYPICAL_ROWS = 256
 
 
 def elementwise_function(activation: Any) -> Callable[[Expr], Expr]:
@@ -41,11 +46,14 @@ def elementwise_function(activation: Any) -> Callable[[Expr], Expr]:
 
 
 def softmax_core(
-    name: str, n: int, kind: object, dtype: str, target: Target, functions: Functions
-) -> GlobalVar:
-    """softmax or log_softmax of rows of n, in place; added to `functions`."""
-    expression = softmax(n, lanes=target.lanes(dtype), log=kind == "log_softmax", dtype=dtype)
-    row_bytes = 2 * (n + target.lanes(dtype)) * target.vector_bytes // target.lanes(dtype)
+    name: str, n: int, kind: object, dtype: str, selector: Selector, functions: Functions
+) -> tuple[GlobalVar, Regime]:
+    """softmax or log_softmax of rows of n, in place, added to `functions`; and its decisions."""
+    target = selector.target
+    regime = selector.decide(Workload.make("softmax", m=_TYPICAL_ROWS, n=n, dtype=dtype))
+    lanes = target.lanes(dtype) * int(regime.decisions["vectors"])
+    expression = softmax(n, lanes=lanes, log=kind == "log_softmax", dtype=dtype)
+    row_bytes = 2 * (n + lanes) * np.dtype(dtype).itemsize
     made, function = core(
         name,
         expression,
@@ -53,17 +61,24 @@ def softmax_core(
         in_place=True,
     )
     functions[made] = function
-    return made
+    return made, regime
 
 
-def lower_activation(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
+def lower_activation(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
     layer, dtype = use.layer, use.dtype(0)
     assert isinstance(layer, layers.Activation)
     functions: Functions = {}
-    itemsize = target.vector_bytes // target.lanes(dtype)
+    itemsize = np.dtype(dtype).itemsize
+    grains = UNTUNED_GRAIN
+    described: dict[str, Any] = {"kind": "activation", "layer": layer.name, "dtype": dtype}
     if layer.activation in ROW_ACTIVATIONS:
         n = use.fixed(-1)
-        made = softmax_core(f"{name}_rows", n, layer.activation, dtype, target, functions)
+        made, regime = softmax_core(f"{name}_rows", n, layer.activation, dtype, selector, functions)
+        grains = by_choice([regime], "grain_kib")
+        workload = Workload.make("softmax", m=1, n=n, dtype=dtype)
+        described = report(
+            workload, [regime], layer.name, flops=4 * n, bytes_per_item=2 * n * itemsize
+        )
     else:
         n = 1
         expression = elementwise(elementwise_function(layer.activation), dtype)
@@ -78,6 +93,7 @@ def lower_activation(use: Use, name: str, target: Target, _arena: ArenaPlan) -> 
         4 * n * itemsize,
         call_core(made, pointers),
         lambda shapes: [elements(shapes[0][:-1] if n > 1 else shapes[0])],
-        {"kind": "activation", "layer": layer.name, "dtype": dtype},
+        described,
+        grains,
     )
     return Lowered(kernel, ())

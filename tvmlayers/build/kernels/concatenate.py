@@ -10,11 +10,11 @@ from tvmlayers.build.kernels.kernel import Functions, Lowered, Use, core, elemen
 from tvmlayers.build.kernels.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.elementwise import copy_columns
+from tvmlayers.schedule import Selector
 from tvmlayers.spaces import rows as row_spaces
-from tvmlayers.targets import Target
 
 
-def lower_concatenate(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
+def lower_concatenate(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
     layer, dtype = use.layer, use.dtype(0)
     assert isinstance(layer, layers.Concatenate)
     rank = use.inputs[0].rank

@@ -1,64 +1,70 @@
 """Dense: the packed weight, the GEMM and its epilogue."""
 
-from tvmlayers import layers, schedule
+from tvmlayers import layers
 from tvmlayers.build.kernels.activation import elementwise_function, softmax_core
-from tvmlayers.build.kernels.gemm import gemm_functions
-from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, elements
+from tvmlayers.build.kernels.gemm import GemmSpec, gemm_functions
+from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, elements, report
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
 from tvmlayers.pack import pack_bias, pack_kernel, panel_layout
-from tvmlayers.targets import Target
+from tvmlayers.schedule import Selector
+from tvmlayers.spaces import gemm
+from tvmlayers.workload import Workload
 
 
-def lower_dense(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
-    layer = use.layer
+def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
+    layer, target = use.layer, selector.target
     assert isinstance(layer, layers.Dense)
     weights = layer.weights
     k, n = weights["kernel"].shape
-    plan = schedule.gemm_plan(k, n, layer.dtype, target)
-    layout = panel_layout(k, n, width=plan.width, lanes=plan.lanes, dtype=layer.dtype)
+    lanes, width = target.lanes(layer.dtype), gemm.panel_width(layer.dtype, target)
+    layout = panel_layout(k, n, width=width, lanes=lanes, dtype=layer.dtype)
     names = [
         arena.add(f"{layer.name}/kernel", pack_kernel(weights["kernel"], layout), layout.describe())
     ]
     if layer.use_bias:
         names.append(arena.add(f"{layer.name}/bias", pack_bias(weights["bias"], layout)))
     over_row = layer.activation in ROW_ACTIVATIONS
-    activation = elementwise_function("linear" if over_row else layer.activation)
     functions: Functions = {}
     row_softmax = None
     if over_row:
-        row_softmax = softmax_core(
-            f"{name}_softmax", n, layer.activation, layer.dtype, target, functions
+        row_softmax, _ = softmax_core(
+            f"{name}_softmax", n, layer.activation, layer.dtype, selector, functions
         )
+    workload = Workload.make(
+        "dense", m=1, k=k, n=n, dtype=layer.dtype, activation=_activation_name(layer)
+    )
+    regimes = selector.regimes(workload)
     entry, made = gemm_functions(
         name,
-        plan,
-        layout,
-        activation=activation,
-        cheap=over_row or layer.activation in CHEAP,
-        use_bias=layer.use_bias,
-        row_softmax=row_softmax,
+        GemmSpec(
+            layout,
+            lanes,
+            gemm.tail_rows(n, layer.dtype, target),
+            regimes,
+            elementwise_function("linear" if over_row else layer.activation),
+            cheap=over_row or layer.activation in CHEAP,
+            use_bias=layer.use_bias,
+        ),
+        row_softmax,
     )
-    report = {
-        "kind": "dense",
-        "layer": layer.name,
-        "k": k,
-        "n": n,
-        "dtype": layer.dtype,
-        "schedule": schedule.SOURCE,
-        "flops_per_row": 2 * k * n,
-        "weight_bytes": layout.k * layout.columns * weights["kernel"].itemsize,
-        "decisions": {
-            "panel": plan.width,
-            "rows": list(plan.full_rows),
-            "k_unroll": plan.decisions(6)["k_unroll"],
-        },
-    }
+    itemsize = weights["kernel"].itemsize
     kernel = Kernel(
         name,
         entry,
         {**functions, **made},
         scalars=lambda shapes: [elements(shapes[0][:-1])],
-        report=report,
+        report=report(
+            workload,
+            regimes,
+            layer.name,
+            flops=2 * k * n,
+            bytes_per_item=(k + n) * itemsize,
+            weight_bytes=(layout.k * layout.columns + layer.use_bias * layout.columns) * itemsize,
+        ),
     )
     return Lowered(kernel, tuple(names))
+
+
+def _activation_name(layer: layers.Dense) -> str:
+    return layer.activation if isinstance(layer.activation, str) else "custom"

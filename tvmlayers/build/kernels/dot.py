@@ -11,14 +11,14 @@ from tvmlayers.build.kernels.kernel import Functions, Lowered, Use, axis, core
 from tvmlayers.build.kernels.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.dot import dot, pairwise_dots
+from tvmlayers.schedule import Selector
 from tvmlayers.spaces import rows as row_spaces
-from tvmlayers.targets import Target
 
 
-def lower_dot(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
+def lower_dot(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
     layer, dtype = use.layer, use.dtype(0)
     assert isinstance(layer, layers.Dot)
-    lanes = target.lanes(dtype)
+    lanes = selector.target.lanes(dtype)
     shapes, last = [], []
     for i, contracted in enumerate(layer.axes_of(use.inputs)):
         rank = use.inputs[i].rank
@@ -55,9 +55,9 @@ def lower_dot(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered
     return Lowered(kernel, ())
 
 
-def lower_dot_interaction(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
+def lower_dot_interaction(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
     dtype, features, k = use.dtype(0), use.fixed(1), use.fixed(2)
-    expression = pairwise_dots(features, k, lanes=target.lanes(dtype), dtype=dtype)
+    expression = pairwise_dots(features, k, lanes=selector.target.lanes(dtype), dtype=dtype)
     functions: Functions = {}
     made, function = core(f"{name}_row", expression, row_spaces.dot_products)
     functions[made] = function

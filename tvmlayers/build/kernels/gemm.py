@@ -1,10 +1,11 @@
-"""The dense layer as a kernel: variants by number of rows, and who does which rows or panels.
+"""The dense layer as a kernel: variants of the register tile, and who does which rows or panels.
 
 One artefact serves every batch size: a few register tiles are compiled, and the function here picks
-among them from the number of rows that come.
+among them, and how the work is shared out, from the number of rows that come.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tvm import te
 from tvm.ir import Expr, GlobalVar
@@ -15,53 +16,86 @@ from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, core
 from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.pack import PanelLayout
-from tvmlayers.schedule import GemmPlan
-from tvmlayers.spaces.gemm import dot_tiles, gemm_tiles
+from tvmlayers.schedule import Regime, by_choice
+from tvmlayers.spaces.choices import Decisions
+from tvmlayers.spaces.gemm import BY_PANELS, dot_tiles, gemm_tiles
 
 Activation = Callable[[Expr], Expr]
 
 
+@dataclass(frozen=True)
+class GemmSpec:
+    """What is computed for one dense layer, and how its decisions differ by the number of rows.
+
+    lanes: of a vector; tail_heights: the register tiles of the panel that is not full; cheap:
+    whether the activation is short enough to be unrolled into the tile.
+    """
+
+    layout: PanelLayout
+    lanes: int
+    tail_heights: Sequence[int]
+    regimes: Sequence[Regime]
+    activation: Activation
+    cheap: bool
+    use_bias: bool
+
+    def variants(self) -> list[Decisions]:
+        """The different ways to make the tiles, each compiled once."""
+        made: list[Decisions] = []
+        for regime in self.regimes:
+            if _tile(regime.decisions) not in made:
+                made.append(_tile(regime.decisions))
+        return made
+
+    def variant_by_rows(self) -> list[tuple[int | None, int]]:
+        """[(most rows, place in `variants`), ...]."""
+        variants = self.variants()
+        return [(r.most, variants.index(_tile(r.decisions))) for r in self.regimes]
+
+
+_TILE = ("tile_rows", "streams", "k_unroll", "prefetch_steps")
+
+
+def _tile(decisions: Decisions) -> Decisions:
+    """Those of the decisions that make other machine code."""
+    return {name: decisions[name] for name in _TILE}
+
+
 def gemm_functions(
-    name: str,
-    plan: GemmPlan,
-    layout: PanelLayout,
-    *,
-    activation: Activation,
-    cheap: bool,
-    use_bias: bool,
-    row_softmax: GlobalVar | None,
+    name: str, spec: GemmSpec, row_softmax: GlobalVar | None
 ) -> tuple[GlobalVar, Functions]:
     """The driver `f(x, w, [b], out, m, threads)` of one dense layer and all that it calls."""
     functions: Functions = {}
-    parts = _cores(name, plan, layout, activation, cheap, use_bias, functions)
+    parts = _parts(name, spec, functions)
     rows = GlobalVar(f"{name}_rows")
-    functions[rows] = _rows_function(plan, layout, parts, use_bias)
+    functions[rows] = _rows_function(spec, parts)
     driver = GlobalVar(name)
-    functions[driver] = _driver(plan, layout, rows, use_bias, row_softmax)
+    functions[driver] = _driver(spec, rows, row_softmax)
     return driver, functions
 
 
-# The cores of one panel width, by tile rows, and which panels they serve.
-_Part = tuple[int, int, int, dict[int, GlobalVar]]  # first panel, panels, width, cores
+@dataclass(frozen=True)
+class _Part:
+    """The panels of one width; cores: by variant, the height of its tile and its function."""
+
+    first: int
+    panels: int
+    width: int
+    cores: list[tuple[int, GlobalVar]]
 
 
-def _cores(
-    name: str,
-    plan: GemmPlan,
-    layout: PanelLayout,
-    activation: Activation,
-    cheap: bool,
-    use_bias: bool,
-    functions: Functions,
-) -> list[_Part]:
-    def variant(label: str, rows: int, width: int, valid: int) -> GlobalVar:
+def _parts(name: str, spec: GemmSpec, functions: Functions) -> list[_Part]:
+    layout = spec.layout
+    made: dict[tuple[object, ...], tuple[int, GlobalVar]] = {}
+
+    def one(label: str, decisions: Decisions, rows: int, width: int, valid: int) -> GlobalVar:
         if layout.is_vector:
             expression = dot_rows(
                 layout.k,
-                lanes=plan.lanes,
+                lanes=spec.lanes,
                 rows=rows,
-                activation=activation,
-                use_bias=use_bias,
+                activation=spec.activation,
+                use_bias=spec.use_bias,
                 dtype=layout.dtype,
             )
         else:
@@ -71,66 +105,82 @@ def _cores(
                 rows=rows,
                 width=width,
                 valid=valid,
-                activation=activation,
-                use_bias=use_bias,
+                streams=int(decisions["streams"]),
+                activation=spec.activation,
+                use_bias=spec.use_bias,
                 dtype=layout.dtype,
             )
 
         def schedule(sch: object) -> None:
             if layout.is_vector:
-                dot_tiles(sch, k=layout.k, lanes=plan.lanes, decisions=plan.dot_decisions())
+                dot_tiles(sch, k=layout.k, lanes=spec.lanes, decisions=decisions)
             else:
                 gemm_tiles(
                     sch,
-                    lanes=plan.lanes,
+                    lanes=spec.lanes,
                     k=layout.k,
-                    cheap_epilogue=cheap,
-                    decisions=plan.decisions(rows),
+                    streams=int(decisions["streams"]),
+                    cheap_epilogue=spec.cheap,
+                    decisions=decisions,
                 )
 
-        made, function = core(f"{name}_{label}{rows}", expression, schedule)
-        functions[made] = function
-        return made
+        core_name, function = core(f"{name}_{label}{rows}_{len(made)}", expression, schedule)
+        functions[core_name] = function
+        return core_name
 
-    parts: list[_Part] = []
+    def cores(
+        label: str, heights: Sequence[int] | None, width: int, valid: int
+    ) -> list[tuple[int, GlobalVar]]:
+        found = []
+        for decisions in spec.variants():
+            rows = int(decisions["tile_rows"])
+            if heights is not None:
+                rows = max(height for height in heights if height <= rows)
+            key = (label, rows, *(decisions[name] for name in _TILE[1:]))
+            if key not in made:
+                made[key] = rows, one(label, decisions, rows, width, valid)
+            found.append(made[key])
+        return found
+
+    parts = []
     if layout.full_panels:
-        cores = {r: variant("full", r, layout.width, layout.width) for r in plan.full_rows}
-        parts.append((0, layout.full_panels, layout.width, cores))
+        full = cores("full", None, layout.width, layout.width)
+        parts.append(_Part(0, layout.full_panels, layout.width, full))
     if layout.tail:
-        cores = {r: variant("tail", r, layout.tail_width, layout.tail) for r in plan.tail_rows}
-        parts.append((layout.full_panels, 1, layout.tail_width, cores))
+        tail = cores("tail", spec.tail_heights, layout.tail_width, layout.tail)
+        parts.append(_Part(layout.full_panels, 1, layout.tail_width, tail))
     return parts
 
 
-def _rows_function(
-    plan: GemmPlan, layout: PanelLayout, parts: Sequence[_Part], use_bias: bool
-) -> PrimFunc:
-    """`f(x, w, [b], out, m, first_panel, last_panel)`: m rows by some panels, on this thread."""
+def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
+    """`f(x, w, [b], out, m, first, last, variant)`: m rows by panels first..last-1, on this thread.
+
+    m is at least the height of the variant's tile.
+    """
+    layout = spec.layout
 
     def body() -> None:
-        x, w, b, out = _tensors(layout.dtype, use_bias)
+        x, w, b, out = _tensors(layout.dtype, spec.use_bias)
         m = emit.argument("m", "int64")
         first = emit.argument("first", "int64")
         last = emit.argument("last", "int64")
+        variant = emit.argument("variant", "int64")
 
-        def run(part: _Part, rows: int) -> Callable[[], None]:
-            begin, panels, width, cores = part
-            start = te.max(first, emit.i64(begin)) - emit.i64(begin)
-            count = te.min(last, emit.i64(begin + panels)) - emit.i64(begin) - start
+        def run(part: _Part, place: int) -> Callable[[], None]:
+            rows, function = part.cores[place]
+            start = te.max(first, emit.i64(part.first)) - emit.i64(part.first)
+            count = te.min(last, emit.i64(part.first + part.panels)) - emit.i64(part.first) - start
             tiles = emit.ceil_div(m, rows)
+            columns = emit.i64(part.first * layout.width) + start * part.width
 
             def write() -> None:
-                pointers = [
-                    x,
-                    emit.offset(
-                        w, emit.i64(begin * layout.width * layout.k) + start * width * layout.k
-                    ),
-                ]
+                before = emit.i64(part.first * layout.width * layout.k)
+                pointers = [x, emit.offset(w, before + start * part.width * layout.k)]
                 if b is not None:
-                    pointers.append(emit.offset(b, emit.i64(begin * layout.width) + start * width))
-                pointers.append(emit.offset(out, emit.i64(begin * layout.width) + start * width))
+                    pointers.append(emit.offset(b, columns))
+                pointers.append(emit.offset(out, columns))
                 sizes = [m, tiles] if layout.is_vector else [m, tiles, count]
-                emit.call(cores[rows], *pointers, *sizes)
+                emit.call(function, *pointers, *sizes)
 
             def only_if_any() -> None:
                 emit.chain([(count > emit.i64(0), write), (None, lambda: None)])
@@ -138,34 +188,36 @@ def _rows_function(
             return write if len(parts) == 1 else only_if_any
 
         for part in parts:
+            places = list(range(len(part.cores)))
             emit.chain(
                 [
-                    (None if bound is None else m <= emit.i64(bound), run(part, rows))
-                    for bound, rows in plan.dispatch(tuple(part[3]))
+                    (None if place == places[-1] else variant <= emit.i64(place), run(part, place))
+                    for place in places
                 ]
             )
 
     return emit.private(body)
 
 
-def _driver(
-    plan: GemmPlan,
-    layout: PanelLayout,
-    rows: GlobalVar,
-    use_bias: bool,
-    row_softmax: GlobalVar | None,
-) -> PrimFunc:
-    """Shares m rows by all panels out: by rows when rows outnumber columns, else by panels.
+def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> PrimFunc:
+    """Shares m rows by all panels out, by rows or by panels, as the decisions for m say.
 
     Each task goes over its rows in blocks that stay in the second-level cache.
     """
+    layout = spec.layout
     panels = layout.full_panels + (1 if layout.tail else 0)
 
     def body() -> None:
-        x, w, b, out = _tensors(layout.dtype, use_bias)
+        x, w, b, out = _tensors(layout.dtype, spec.use_bias)
         m = emit.argument("m", "int64")
         threads = emit.argument("threads", "int32")
         weights = [w] if b is None else [w, b]
+
+        def decided(name: str) -> Expr:
+            return emit.by_bound(m, by_choice(spec.regimes, name))
+
+        variant = emit.by_bound(m, spec.variant_by_rows())
+        row_block = decided("row_block")
 
         def block(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
             emit.call(
@@ -176,6 +228,7 @@ def _driver(
                 count,
                 first,
                 last,
+                variant,
             )
 
         def normalise(row: Expr, count: Expr) -> None:
@@ -184,22 +237,25 @@ def _driver(
                 emit.call(row_softmax, place, place, count)
 
         def blocks(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
-            pieces = emit.ceil_div(count, plan.row_block)
+            pieces = te.indexdiv(count + row_block - emit.i64(1), row_block)
             with T.serial(0, pieces) as i:
                 begin, end = emit.task_bounds(i, pieces, count)
                 block(row + begin, end - begin, first, last)
 
         zero, every = emit.i64(0), emit.i64(panels)
-        useful = te.indexdiv(m * emit.i64(layout.k * layout.n), emit.i64(plan.grain))
+        grain = decided("grain_kmacs") * emit.i64(1024)
+        useful = te.indexdiv(m * emit.i64(layout.k * layout.n), grain)
         workers = te.min(emit.i64(threads), useful)
+        # Every task has a whole tile at least.
+        tasks_of_rows = te.min(workers, te.indexdiv(m, decided("tile_rows")))
 
         def serial() -> None:
             blocks(zero, m, zero, every)
             normalise(zero, m)
 
         def by_rows() -> None:
-            with T.parallel(0, emit.i32(workers)) as i:
-                begin, end = emit.task_bounds(i, workers, m)
+            with T.parallel(0, emit.i32(tasks_of_rows)) as i:
+                begin, end = emit.task_bounds(i, tasks_of_rows, m)
                 blocks(begin, end - begin, zero, every)
                 normalise(begin, end - begin)
 
@@ -210,17 +266,22 @@ def _driver(
                 blocks(zero, m, first, last)
             normalise(zero, m)
 
+        shares_panels = emit.by_bound(m, _flags(spec.regimes, "split", BY_PANELS))
         emit.chain(
             [
                 (m == zero, lambda: None),
                 (workers <= emit.i64(1), serial),
-                *([(m <= emit.i64(plan.most_rows_by_panels), by_panels)] if panels > 1 else []),
-                *([(m < workers, serial)]),
+                *([(shares_panels > zero, by_panels)] if panels > 1 else []),
+                (tasks_of_rows <= emit.i64(1), serial),
                 (None, by_rows),
             ]
         )
 
     return emit.private(body)
+
+
+def _flags(regimes: Sequence[Regime], name: str, value: object) -> list[tuple[int | None, int]]:
+    return [(most, int(chosen == value)) for most, chosen in by_choice(regimes, name)]
 
 
 def _tensors(dtype: str, use_bias: bool) -> tuple[Var, Var, Var | None, Var]:

@@ -14,6 +14,8 @@ from tvmlayers.build.private import private_function
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.expression import Expression
 from tvmlayers.layers.graph import SymbolicTensor
+from tvmlayers.schedule import Regime
+from tvmlayers.workload import KINDS, Workload
 
 Shapes = Sequence[Sequence[Expr]]
 Functions = dict[GlobalVar, PrimFunc]
@@ -88,6 +90,41 @@ def core(
     sch = s_tir.Schedule(function, debug_mask="none")
     schedule(sch)
     return GlobalVar(name), private_function(expression, sch.mod["main"], **guards)
+
+
+def report(
+    workload: Workload,
+    regimes: Sequence[Regime],
+    layer: str,
+    *,
+    flops: int,
+    bytes_per_item: int,
+    weight_bytes: int = 0,
+) -> dict[str, Any]:
+    """The row of `Compiled.report`: what the kernel is, what an item of its batch costs, and where
+    its decisions come from, by size of batch.
+
+    An item is one of the workload's batch: a row, an index, a bag. bytes_per_item: moved for each,
+    weight_bytes: read once a call.
+    """
+    described = workload.to_dict()
+    batch = KINDS[workload.kind].batch
+    del described[batch]
+    return {
+        **described,
+        "layer": layer,
+        "batch": batch,
+        "schedule": _source(regimes),
+        "flops_per_item": flops,
+        "bytes_per_item": bytes_per_item,
+        "weight_bytes": weight_bytes,
+        "regimes": [regime.describe() for regime in regimes],
+    }
+
+
+def _source(regimes: Sequence[Regime]) -> str:
+    """All that the decisions come from, in a word each."""
+    return ", ".join(dict.fromkeys(regime.source.split()[0] for regime in regimes))
 
 
 def elements(shape: Sequence[Expr]) -> Expr:

@@ -1,45 +1,58 @@
 """Embedding and EmbeddingBag as kernels: rows shared out among threads, bags walked one by one."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
 
-from tvmlayers import layers, schedule
+from tvmlayers import layers
 from tvmlayers.build import emit
 from tvmlayers.build.fuse import PooledLookup
-from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, axis, core, elements
+from tvmlayers.build.kernels.kernel import (
+    Functions,
+    Kernel,
+    Lowered,
+    Use,
+    axis,
+    core,
+    elements,
+    report,
+)
 from tvmlayers.build.kernels.rows import Pointer, fixed, row_driver
 from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.take import bag, take
-from tvmlayers.spaces.lookup import bag_rows, take_rows
-from tvmlayers.targets import Target
+from tvmlayers.schedule import Regime, Selector, by_choice
+from tvmlayers.spaces.lookup import bag_lanes, bag_rows, take_rows
+from tvmlayers.workload import Workload
 
 
-def lower_embedding(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     layer = use.layer
     assert isinstance(layer, layers.Embedding)
     table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    kernel = _take_kernel(name, layer, use.index_dtype, target)
+    kernel = _take_kernel(name, layer, use.index_dtype, selector)
     return Lowered(kernel, (table,))
 
 
-def lower_embedding_bag(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+def lower_embedding_bag(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     layer = use.layer
     assert isinstance(layer, layers.EmbeddingBag)
     table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
     spec = _Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
-    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, target), (table,))
+    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 
 
-def lower_pooled_lookup(use: Use, name: str, target: Target, arena: ArenaPlan) -> Lowered:
+def lower_pooled_lookup(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     assert isinstance(use.layer, PooledLookup)
     layer = use.layer.embedding
     table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
     spec = _Bag(layer, "mean", 0 if use.layer.masked else None, empty_is_zero=False)
-    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, target), (table,))
+    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 
 
 @dataclass(frozen=True)
@@ -53,20 +66,71 @@ class _Bag:
     empty_is_zero: bool = True
 
 
-def _take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: Target) -> Kernel:
+@dataclass(frozen=True)
+class _Variants:
+    """One function for each different way to make it, and which serves how many indices."""
+
+    functions: Functions
+    names: list[GlobalVar]
+    by_count: list[tuple[int | None, int]]
+
+    def call(self, count: Expr, *arguments: Expr) -> None:
+        """A call of the variant for `count` indices."""
+        last = len(self.by_count) - 1
+        emit.chain(
+            [
+                (
+                    None if i == last or most is None else count <= emit.i64(most),
+                    partial(emit.call, self.names[place], *arguments),
+                )
+                for i, (most, place) in enumerate(self.by_count)
+            ]
+        )
+
+
+def _variants(
+    name: str,
+    expression: Expression,
+    regimes: Sequence[Regime],
+    schedule: Callable[..., None],
+) -> _Variants:
+    made: dict[tuple[Any, Any], int] = {}
+    functions: Functions = {}
+    by_count: list[tuple[int | None, int]] = []
+    for regime in regimes:
+        prefetch = int(regime.decisions["prefetch_rows"])
+        key = regime.decisions["unrolled_vectors"], prefetch
+        if key not in made:
+            made[key] = len(made)
+            function_name, function = core(
+                f"{name}{made[key]}",
+                expression,
+                partial(schedule, decisions=regime.decisions),
+                prefetch=prefetch,
+            )
+            functions[function_name] = function
+        if by_count and by_count[-1][1] == made[key]:
+            by_count[-1] = regime.most, made[key]
+        else:
+            by_count.append((regime.most, made[key]))
+    return _Variants(functions, list(functions), by_count)
+
+
+def _take_kernel(
+    name: str, layer: layers.Embedding, index_dtype: str, selector: Selector
+) -> Kernel:
     """`f(indices, table, out, [flag], count, threads)`."""
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
+    target = selector.target
     lanes = target.lanes(dtype)
-    expression = take(rows, width, oob=layer.oob, index_dtype=index_dtype, dtype=dtype)
-    made, function = core(
+    workload = Workload.make("embedding", indices=1, rows=rows, width=width, dtype=dtype)
+    regimes = selector.regimes(workload)
+    variants = _variants(
         f"{name}_rows",
-        expression,
-        lambda sch: take_rows(
-            sch, lanes=lanes, width=width, decisions=schedule.lookup_decisions(width // lanes)
-        ),
-        prefetch=schedule.PREFETCH_ROWS,
+        take(rows, width, oob=layer.oob, index_dtype=index_dtype, dtype=dtype),
+        regimes,
+        lambda sch, decisions: take_rows(sch, lanes=lanes, width=width, decisions=decisions),
     )
-    functions: Functions = {made: function}
     pointers = [
         Pointer("indices", index_dtype, fixed(1)),
         Pointer("table", dtype, fixed(0)),
@@ -75,8 +139,8 @@ def _take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: T
     ]
 
     def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
-        emit.call(
-            made,
+        variants.call(
+            scalars["count"],
             emit.offset(given["indices"], first),
             given["table"],
             emit.offset(given["out"], first * emit.i64(width)),
@@ -87,11 +151,12 @@ def _take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: T
 
     driver = GlobalVar(name)
     row_bytes = width * target.vector_bytes // lanes
+    functions = variants.functions
     functions[driver] = row_driver(
         pointers,
         ["count"],
         lambda s: s["count"] * emit.i64(2 * row_bytes),
-        schedule.ROW_GRAIN,
+        by_choice(regimes, "grain_kib"),
         work,
     )
     return Kernel(
@@ -100,12 +165,15 @@ def _take_kernel(name: str, layer: layers.Embedding, index_dtype: str, target: T
         functions,
         scalars=lambda shapes: [elements(shapes[0])],
         checks=_index_checks(layer),
-        report=_report("embedding", layer, row_bytes, index_dtype, width // lanes),
+        report={
+            **report(workload, regimes, layer.name, flops=0, bytes_per_item=2 * row_bytes),
+            "index_dtype": index_dtype,
+        },
     )
 
 
 def _bag_kernel(
-    name: str, spec: _Bag, roles: tuple[str, ...], index_dtype: str, target: Target
+    name: str, spec: _Bag, roles: tuple[str, ...], index_dtype: str, selector: Selector
 ) -> Kernel:
     """`f(indices, [offsets], [weights], table, out, flags, bags, total, [length], threads)`.
 
@@ -115,7 +183,8 @@ def _bag_kernel(
     layer = spec.layer
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     ragged, weighted = "offsets" in roles, "per_sample_weights" in roles
-    lanes = schedule.bag_lanes(width, target.lanes(dtype))
+    target = selector.target
+    lanes = bag_lanes(width, target.lanes(dtype))
     vectors = -(-width // lanes)
     expression = bag(
         rows,
@@ -129,13 +198,14 @@ def _bag_kernel(
         index_dtype=index_dtype,
         dtype=dtype,
     )
-    made, function = core(
+    workload = Workload.make("bag", indices=1, rows=rows, width=width, dtype=dtype, mode=spec.mode)
+    regimes = selector.regimes(workload)
+    variants = _variants(
         f"{name}_bag",
         expression,
-        lambda sch: bag_rows(sch, vectors=vectors, decisions=schedule.lookup_decisions(vectors)),
-        prefetch=schedule.PREFETCH_ROWS,
+        regimes,
+        lambda sch, decisions: bag_rows(sch, vectors=vectors, decisions=decisions),
     )
-    functions: Functions = {made: function}
     pointers = [Pointer("indices", index_dtype, fixed(0))]
     if ragged:
         pointers.append(Pointer("offsets", index_dtype, fixed(0)))
@@ -149,8 +219,8 @@ def _bag_kernel(
     def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
         with emit.loop(first, last) as b:
             start, length = _bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
-            emit.call(
-                made,
+            variants.call(
+                scalars["total"],
                 emit.offset(given["indices"], start),
                 *([emit.offset(given["weights"], start)] if weighted else []),
                 given["table"],
@@ -165,12 +235,14 @@ def _bag_kernel(
 
     # No size is divided by another: TVM may hoist a division out of the branch that guards it.
     names = ["count", "total"] if ragged else ["count", "total", "length"]
+    functions = variants.functions
     functions[driver] = row_driver(
         pointers,
         names,
         lambda s: (s["count"] + s["total"]) * emit.i64(row_bytes),
-        schedule.ROW_GRAIN,
+        by_choice(regimes, "grain_kib"),
         work,
+        by="total",
     )
 
     def scalars(shapes: Any) -> list[Expr]:
@@ -189,7 +261,10 @@ def _bag_kernel(
         functions,
         scalars=scalars,
         checks=checks,
-        report=_report("embedding_bag", layer, row_bytes, index_dtype, vectors),
+        report={
+            **report(workload, regimes, layer.name, flops=width, bytes_per_item=row_bytes),
+            "index_dtype": index_dtype,
+        },
     )
 
 
@@ -225,26 +300,3 @@ def _index_checks(layer: layers.Embedding | layers.EmbeddingBag) -> tuple[dict[s
     if layer.oob != "raise":
         return ()
     return ({"layer": layer.name, "kind": "index", "rows": layer.input_dim},)
-
-
-def _report(
-    kind: str,
-    layer: layers.Embedding | layers.EmbeddingBag,
-    row_bytes: int,
-    index_dtype: str,
-    vectors: int,
-) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "layer": layer.name,
-        "rows": layer.input_dim,
-        "width": layer.output_dim,
-        "dtype": layer.dtype,
-        "index_dtype": index_dtype,
-        "schedule": schedule.SOURCE,
-        "bytes_per_index": row_bytes,
-        "decisions": {
-            **schedule.lookup_decisions(vectors),
-            "prefetch_rows": schedule.PREFETCH_ROWS,
-        },
-    }

@@ -5,14 +5,14 @@ from tvm.ir import GlobalVar
 from tvmlayers import schedule
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, axis, core
-from tvmlayers.build.kernels.rows import Pointer, call_core, fixed, row_driver
+from tvmlayers.build.kernels.rows import UNTUNED_GRAIN, Pointer, call_core, fixed, row_driver
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.pooling import mean_over_time
+from tvmlayers.schedule import Selector
 from tvmlayers.spaces import rows as row_spaces
-from tvmlayers.targets import Target
 
 
-def lower_pooling(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Lowered:
+def lower_pooling(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
     dtype, width = use.dtype(0), use.fixed(-1)
     mask = use.inputs[0].mask_of
     expression = mean_over_time(width, mask_dtype=use.index_dtype if mask else None, dtype=dtype)
@@ -20,7 +20,7 @@ def lower_pooling(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Low
     made, function = core(
         f"{name}_rows",
         expression,
-        lambda sch: row_spaces.pooled_rows(sch, lanes=target.lanes(dtype), width=width),
+        lambda sch: row_spaces.pooled_rows(sch, lanes=selector.target.lanes(dtype), width=width),
     )
     functions[made] = function
     pointers = [Pointer("x", dtype, lambda s: s["time"] * emit.i64(width))]
@@ -32,14 +32,14 @@ def lower_pooling(use: Use, name: str, target: Target, _arena: ArenaPlan) -> Low
         pointers,
         ["count", "time"],
         lambda s: s["count"] * s["time"] * emit.i64(width * 4),
-        schedule.ROW_GRAIN,
+        UNTUNED_GRAIN,
         call_core(made, pointers, ["time"]),
     )
     report = {
         "kind": "pooling",
         "layer": use.layer.name,
         "dtype": dtype,
-        "schedule": schedule.SOURCE,
+        "schedule": schedule.ANALYTIC,
     }
     kernel = Kernel(
         name,

@@ -14,6 +14,8 @@ from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, Kernel, Shapes
 
 Scalars = dict[str, Var]
+# For kernels that are never tuned.
+UNTUNED_GRAIN: emit.Bounds = [(None, schedule.GRAIN_KIB)]
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,14 @@ def row_driver(
     pointers: Sequence[Pointer],
     scalar_names: Sequence[str],
     cost: Callable[[Scalars], Expr],
-    grain: int,
+    grains: emit.Bounds,
     work: Work,
+    by: str = "count",
 ) -> PrimFunc:
     """`driver(pointers, scalars, threads)`: `work` on rows 0..count-1, in parallel when it pays.
 
-    scalar_names: the first is "count", the rows. cost: the work of all rows in the unit of
-    `grain`, the least work worth a thread's while.
+    scalar_names: the first is "count", the rows. cost: the bytes that all rows move. grains: the
+    least KiB that are worth a thread's while, by bounds of the scalar `by`.
     """
 
     def body() -> None:
@@ -51,7 +54,8 @@ def row_driver(
         scalars = {name: emit.argument(name, "int64") for name in scalar_names}
         threads = emit.argument("threads", "int32")
         count = scalars["count"]
-        useful = te.indexdiv(cost(scalars), emit.i64(grain))
+        grain = emit.by_bound(scalars[by], grains) * emit.i64(1024)
+        useful = te.indexdiv(cost(scalars), grain)
         tasks = te.max(te.min(te.min(emit.i64(threads), useful), count), emit.i64(1))
 
         def everything() -> None:
@@ -94,10 +98,17 @@ def row_kernel(
     work: Work,
     scalars: Callable[[Shapes], list[Expr]],
     report: dict[str, Any],
+    grains: emit.Bounds = UNTUNED_GRAIN,
 ) -> Kernel:
     """A kernel over independent rows; cost: of one row, in bytes."""
     driver = GlobalVar(name)
     functions[driver] = row_driver(
-        pointers, scalar_names, lambda s: s["count"] * emit.i64(cost), schedule.ROW_GRAIN, work
+        pointers,
+        scalar_names,
+        lambda s: s["count"] * emit.i64(cost),
+        grains,
+        work,
     )
-    return Kernel(name, driver, functions, scalars, report={**report, "schedule": schedule.SOURCE})
+    return Kernel(
+        name, driver, functions, scalars, report={"schedule": schedule.ANALYTIC, **report}
+    )

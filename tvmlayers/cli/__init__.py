@@ -1,0 +1,72 @@
+"""The command line: `tvmlayers targets | compile | verify | inspect | records | demo`.
+
+Exit status: 0 done, 1 a check failed, 2 a wrong call or input, told in one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+import tvmlayers as tl
+from tvmlayers.cli import demo, hardware, models, records
+from tvmlayers.cli.console import fail, note
+from tvmlayers.errors import RecordWarning, TvmLayersError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of one command; `argv` without the program's name."""
+    args = _parser().parse_args(argv)
+    try:
+        with _notes_of_records():
+            status: int = args.run(args)
+        sys.stdout.flush()
+    except TvmLayersError as error:
+        return fail(str(error))
+    except BrokenPipeError:  # `tvmlayers inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return fail("interrupted", status=130)
+    return status
+
+
+@contextmanager
+def _notes_of_records() -> Iterator[None]:
+    """Warnings about records become one line each, without Python's place and source line."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, RecordWarning):
+                note(f"warning: {message}")
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tvmlayers", description="Embedding and dense layers compiled for one target."
+    )
+    parser.add_argument("--version", action="version", version=f"tvmlayers {tl.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (hardware, models, records, demo):
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,46 @@
+"""`tvmlayers targets`: the hardware that can be compiled for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tvmlayers import tables, targets
+from tvmlayers.cli.console import OUT, print_json
+from tvmlayers.errors import TvmLayersError
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `targets` to the sub-parsers."""
+    command = commands.add_parser("targets", help="list the hardware that can be compiled for")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=run_targets)
+
+
+def run_targets(args: argparse.Namespace) -> int:
+    """Lists the named targets and whether this machine can run them."""
+    rows = [_target_row(target) for target in reversed(targets.ROWS)]
+    if args.json:
+        return print_json(rows)
+    OUT.print(tables.targets_table(rows))
+    return 0
+
+
+def _target_row(target: targets.Target) -> dict[str, Any]:
+    lacks = targets.missing_features(target.cpu_flags)
+    return {
+        "name": target.name,
+        "family": target.family,
+        "vector_bits": 8 * target.vector_bytes,
+        "features": list(target.cpu_flags),
+        "runs_here": not lacks,
+        "lacks": lacks,
+        "native": target.name == _native_name(),
+    }
+
+
+def _native_name() -> str | None:
+    try:
+        return targets.native().name
+    except TvmLayersError:  # this machine runs none of them
+        return None

@@ -1,0 +1,132 @@
+"""`tvmlayers compile | verify | inspect`: saved models and artefacts."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import tvmlayers as tl
+from tvmlayers import tables, targets
+from tvmlayers.cli.console import ERR, OUT, count, print_json
+from tvmlayers.errors import ConfigError
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `compile`, `verify` and `inspect` to the sub-parsers."""
+    command = commands.add_parser("compile", help="compile a saved model into an artefact")
+    command.add_argument("model", type=Path, help="model.save()'s file: description and weights")
+    command.add_argument("-o", "--output", type=Path, required=True, help="the .tvml to write")
+    _add_compile_options(command)
+    command.set_defaults(run=run_compile)
+
+    command = commands.add_parser("verify", help="compare with PyTorch in float64")
+    command.add_argument("model", type=Path, metavar="FILE", help="an artefact or a saved model")
+    _add_compile_options(command)
+    command.set_defaults(run=run_verify)
+
+    command = commands.add_parser("inspect", help="print what an artefact holds")
+    command.add_argument("artefact", type=Path, metavar="FILE")
+    command.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    command.set_defaults(run=run_inspect)
+
+
+def run_compile(args: argparse.Namespace) -> int:
+    """Compiles a saved model description into an artefact."""
+    if not args.output.parent.is_dir():
+        raise ConfigError(f"{args.output.parent} is no folder, {args.output.name} cannot go there")
+    start = time.perf_counter()
+    with ERR.status(f"compiling {args.model} for {args.target}"):
+        compiled = _compile(args)
+        compiled.save(args.output)
+    found = {
+        "artefact": str(args.output),
+        "target": compiled.target,
+        "bytes": args.output.stat().st_size,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    if args.json:
+        return print_json(found)
+    OUT.print(
+        f"{args.output}: {tables.kib(found['bytes'])} for {found['target']}, "
+        f"{found['seconds']:.1f} s",
+        highlight=False,
+    )
+    return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Compares an artefact, or what a description compiles to, with PyTorch in float64."""
+    with ERR.status(f"verifying {args.model}"):
+        is_artefact = _is_artefact(args.model)
+        compiled = tl.load(args.model, threads=args.threads) if is_artefact else _compile(args)
+        verification = tl.verify(compiled)
+    if args.json:
+        print_json(verification.to_dict())
+    else:
+        OUT.print(str(verification), highlight=False, markup=False)
+    return 0 if verification.ok else 1
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Prints what an artefact says of itself; it need not be able to run here."""
+    from tvmlayers import artifact
+
+    manifest = artifact.read_manifest(args.artefact)
+    if args.json:
+        return print_json(manifest)
+    lacks = targets.missing_features(manifest["cpu_features"])
+    OUT.print(
+        f"[bold]{args.artefact}[/]: {manifest['model'].get('name', 'model')}, "
+        f"{tables.kib(args.artefact.stat().st_size)}, "
+        f"arena {tables.kib(manifest['arena_bytes'])}\n"
+        f"made {manifest['created']} by tvmlayers {manifest['tvmlayers_version']} "
+        f"with TVM {manifest['tvm_version']}\n"
+        f"target {manifest['target']['name']}: needs {' '.join(manifest['cpu_features'])}",
+        highlight=False,
+    )
+    OUT.print(
+        f"[red]this machine lacks {', '.join(lacks)}[/]" if lacks else "[green]runs here[/]",
+        highlight=False,
+    )
+    OUT.print(tables.layers_table(manifest))
+    OUT.print(tables.entries_table(manifest))
+    OUT.print(tables.kernels_table(manifest))
+    OUT.print(tables.weights_table(manifest))
+    for member, digest in manifest["hashes"].items():
+        OUT.print(f"sha256 of {member}: {digest}", highlight=False)
+    return 0
+
+
+def _add_compile_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--target", default="native", help="see `tvmlayers targets`")
+    command.add_argument("--threads", type=count, help="default: the physical cores")
+    command.add_argument(
+        "--input-shape",
+        type=_shape,
+        metavar="SIZES",
+        help="one sample's shape, such as 64 or 10x64, instead of the saved one; Sequential only",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _compile(args: argparse.Namespace) -> tl.Compiled:
+    model = tl.load_model(args.model)
+    if args.input_shape is not None:
+        if not isinstance(model, tl.Sequential):
+            raise ConfigError(
+                f"{args.model}: --input-shape is for a Sequential; a Model has its own"
+            )
+        model.build((None, *args.input_shape))
+    return tl.compile(model, target=args.target, threads=args.threads)
+
+
+def _is_artefact(path: Path) -> bool:
+    """An artefact is a zip file; a saved model is a safetensors file."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(count(size) for size in text.replace(",", "x").split("x"))

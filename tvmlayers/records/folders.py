@@ -1,0 +1,37 @@
+"""Where records lie: those shipped with the package, and those that the user tuned."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from tvmlayers.errors import RecordError
+from tvmlayers.records.record import is_plain_name
+
+VARIABLE = "TVMLAYERS_RECORDS"
+PACKAGED = Path(__file__).with_name("data")
+CHECKOUT = Path(__file__).parents[2] / "schedules" / "records"
+
+
+def shipped_folder() -> Path:
+    """The records that come with the package; in a checkout, those of the repository."""
+    return PACKAGED if PACKAGED.is_dir() else CHECKOUT
+
+
+def user_folder() -> Path:
+    """The user's own records: `$TVMLAYERS_RECORDS`, else `records` in the user's data folder."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given).expanduser()
+    return user_data_path("tvmlayers") / "records"
+
+
+def file_of(folder: Path, target: str, kind: str) -> Path:
+    """The file of the records of one target and kind of kernel."""
+    if not is_plain_name(target):
+        raise RecordError(
+            f"records lie in a folder named for their target; {target!r} can name none"
+        )
+    return folder / target / f"{kind}.json"

@@ -1,0 +1,65 @@
+"""The record that serves a workload: its own, or the nearest whose decisions are legal there."""
+
+import math
+from collections.abc import Iterable
+
+from tvmlayers.records import Record
+from tvmlayers.schedule.analytic import tile_rows
+from tvmlayers.spaces import SPACES, choices_of, gemm
+from tvmlayers.spaces.choices import Decisions, is_legal
+from tvmlayers.targets import Target
+from tvmlayers.workload import Workload
+
+# Farther than this, in doublings over all sizes, the analytic choice knows better.
+MOST_DOUBLINGS = 2.0
+# What another activation or mode counts, in doublings; another dtype serves nobody.
+_OTHER_TRAIT = 0.25
+# Up to this many rows every row counts: what fits 8 rows does not fit 9.
+_FEW_ROWS = 48
+
+
+def exact(
+    workload: Workload, target: Target, records: Iterable[Record]
+) -> tuple[Record, Decisions] | None:
+    """The record of this very workload, if there is one and its decisions are legal."""
+    choices = choices_of(workload, target)
+    for record in records:
+        is_its_own = record.workload == workload and record.space == SPACES[workload.kind]
+        if is_its_own and is_legal(record.decisions, choices):
+            return record, record.decisions
+    return None
+
+
+def nearest(
+    workload: Workload, target: Target, records: Iterable[Record]
+) -> tuple[Record, Decisions] | None:
+    """The nearest record whose decisions, fitted to `workload`, are legal there."""
+    choices = choices_of(workload, target)
+    ranked = sorted(
+        ((distance(workload, record.workload), record) for record in records),
+        key=lambda pair: pair[0],
+    )
+    for doublings, record in ranked:
+        if doublings > MOST_DOUBLINGS:
+            return None
+        fitted = _fitted(record.decisions, workload, target)
+        if record.space == SPACES[workload.kind] and is_legal(fitted, choices):
+            return record, fitted
+    return None
+
+
+def distance(a: Workload, b: Workload) -> float:
+    """How far apart two workloads are: doublings of every size, and a little for other traits."""
+    if a.kind != b.kind or a["dtype"] != b["dtype"]:
+        return math.inf
+    sizes = sum(abs(math.log2(x / y)) for (_, x), (_, y) in zip(a.sizes, b.sizes, strict=True))
+    traits = sum(x != y for x, y in zip(a.traits, b.traits, strict=True))
+    return sizes + _OTHER_TRAIT * traits
+
+
+def _fitted(decisions: Decisions, workload: Workload, target: Target) -> Decisions:
+    """`decisions` with the height of a register tile that suits few rows."""
+    if workload.kind != "dense" or workload.batch > _FEW_ROWS:
+        return decisions
+    heights = gemm.tile_rows(workload["n"], workload["dtype"], target)
+    return {**decisions, "tile_rows": tile_rows(workload.batch, heights)}

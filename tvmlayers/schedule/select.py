@@ -1,0 +1,147 @@
+"""Which way is taken: for each range of batch sizes a tuned record, a neighbour's, or analytic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvmlayers import records as stored
+from tvmlayers.records import Record
+from tvmlayers.schedule.analytic import analytic
+from tvmlayers.schedule.nearest import exact, nearest
+from tvmlayers.spaces.choices import Decisions
+from tvmlayers.targets import Target, ancestors
+from tvmlayers.workload import Workload
+
+ANALYTIC = "analytic"
+GIVEN = "given"
+
+# Sizes of batch that are looked up by themselves; those between take the decisions of the next
+# smaller one.
+_BATCHES = (*range(1, 49), 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 16384)
+
+
+@dataclass(frozen=True)
+class Regime:
+    """The decisions for a range of batch sizes: from the range before it up to `most`.
+
+    source: where they come from, such as "analytic", "record" or "nearest 128x768x3072 of
+    x86-64-v4"; record: the one they were taken from, if any.
+    """
+
+    most: int | None
+    decisions: Decisions
+    source: str
+    record: Record | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: a row of a kernel's report."""
+        found: dict[str, Any] = {
+            "up_to": self.most,
+            "source": self.source,
+            "decisions": dict(self.decisions),
+        }
+        if self.record is not None:
+            described = self.record.to_dict()
+            del described["decisions"]
+            found["record"] = described
+        return found
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Chooses decisions for the kernels of one model on one target.
+
+    use_records: whether tuned records are looked up; fixed: decisions by kind of kernel that are
+    taken as they are (a tuner's trial).
+    """
+
+    target: Target
+    use_records: bool = True
+    fixed: Mapping[str, Decisions] = field(default_factory=dict)
+    _loaded: dict[tuple[str, str], tuple[Record, ...]] = field(default_factory=dict, repr=False)
+
+    def decide(self, workload: Workload) -> Regime:
+        """The decisions for one workload: a record's, a near one's, an ancestor's, the analytic."""
+        if workload.kind in self.fixed:
+            return Regime(None, self.fixed[workload.kind], GIVEN)
+        if self.use_records:
+            for name in (self.target.name, *ancestors(self.target)):
+                found = self._from_records(workload, name)
+                if found is not None:
+                    return found
+        return Regime(None, analytic(workload, self.target), ANALYTIC)
+
+    def regimes(self, workload: Workload) -> list[Regime]:
+        """The decisions for every size of batch of `workload`, whose own batch does not matter.
+
+        Ranges in rising order; the last has no end. Decisions are legal from the first size of
+        their range on.
+        """
+        made: list[Regime] = []
+        batches = self._batches(workload)
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            most = None if following is None else following - 1
+            chosen = self._decide_from(workload.at(batch))
+            regime = Regime(most, chosen.decisions, chosen.source, chosen.record)
+            if made and _same(made[-1], regime):
+                made[-1] = regime
+            else:
+                made.append(regime)
+        return made
+
+    def _decide_from(self, workload: Workload) -> Regime:
+        """`decide`; below what fixed decisions can do, the analytic choice."""
+        chosen = self.decide(workload)
+        if chosen.source == GIVEN and workload.batch < int(chosen.decisions.get("tile_rows", 1)):
+            return Regime(None, analytic(workload, self.target), ANALYTIC)
+        return chosen
+
+    def _batches(self, workload: Workload) -> list[int]:
+        if workload.kind in self.fixed:
+            return sorted({1, int(self.fixed[workload.kind].get("tile_rows", 1))})
+        own = {
+            record.workload.batch
+            for name in (self.target.name, *ancestors(self.target))
+            for record in self._records(name, workload.kind)
+            if record.workload.at(1) == workload.at(1)
+        }
+        return sorted({*_BATCHES, *own})
+
+    def _records(self, target_name: str, kind: str) -> tuple[Record, ...]:
+        if not self.use_records:
+            return ()
+        # The files are looked at once a model, however many lookups it makes.
+        key = target_name, kind
+        if key not in self._loaded:
+            self._loaded[key] = stored.load(target_name, kind)
+        return self._loaded[key]
+
+    def _from_records(self, workload: Workload, target_name: str) -> Regime | None:
+        records = self._records(target_name, workload.kind)
+        if not records:
+            return None
+        place = "" if target_name == self.target.name else f" of {target_name}"
+        found = exact(workload, self.target, records)
+        if found is not None:
+            return Regime(None, found[1], f"record{place}", found[0])
+        found = nearest(workload, self.target, records)
+        if found is not None:
+            return Regime(None, found[1], f"nearest {found[0].workload}{place}", found[0])
+        return None
+
+
+def _same(a: Regime, b: Regime) -> bool:
+    return a.decisions == b.decisions and a.source == b.source
+
+
+def by_choice(regimes: Sequence[Regime], name: str) -> list[tuple[int | None, Any]]:
+    """[(most, decision), ...] of one choice over the ranges of batch sizes."""
+    made: list[tuple[int | None, Any]] = []
+    for regime in regimes:
+        if made and made[-1][1] == regime.decisions[name]:
+            made[-1] = (regime.most, regime.decisions[name])
+        else:
+            made.append((regime.most, regime.decisions[name]))
+    return made

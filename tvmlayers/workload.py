@@ -1,0 +1,93 @@
+"""What a kernel computes, as a record names it: its kind, its sizes and its other traits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvmlayers.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of kernel. batch: the size that varies from call to call; sizes: all, in order."""
+
+    batch: str
+    sizes: tuple[str, ...]
+    traits: tuple[str, ...]
+
+
+KINDS = {
+    "dense": Kind("m", ("m", "k", "n"), ("dtype", "activation")),
+    "embedding": Kind("indices", ("indices", "rows", "width"), ("dtype",)),
+    "bag": Kind("indices", ("indices", "rows", "width"), ("dtype", "mode")),
+    "softmax": Kind("m", ("m", "n"), ("dtype",)),
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kernel on one size of batch; sizes are positive.
+
+    The batch of a bag is the number of indices in all bags together.
+    """
+
+    kind: str
+    sizes: tuple[tuple[str, int], ...]
+    traits: tuple[tuple[str, str], ...]
+
+    @staticmethod
+    def make(kind: str, **values: Any) -> Workload:
+        """`Workload.make("dense", m=1, k=640, n=128, dtype="float32", activation="relu")`."""
+        return Workload.from_dict({"kind": kind, **values})
+
+    @staticmethod
+    def from_dict(given: Mapping[str, Any]) -> Workload:
+        """The workload that `to_dict` described; ConfigError where it is not one."""
+        name = given.get("kind")
+        if name not in KINDS:
+            raise unknown_name("kind of kernel", name, KINDS)
+        kind = KINDS[name]
+        expected = {"kind", *kind.sizes, *kind.traits}
+        if set(given) != expected:
+            raise ConfigError(
+                f"a workload of kind {name!r} has {', '.join(sorted(expected))}; "
+                f"got {', '.join(sorted(map(str, given)))}"
+            )
+        for size in kind.sizes:
+            if type(given[size]) is not int or given[size] < 1:
+                raise ConfigError(
+                    f"the size {size} of a {name} workload is a whole number of at least 1, "
+                    f"got {given[size]!r}"
+                )
+        for trait in kind.traits:
+            if not isinstance(given[trait], str):
+                raise ConfigError(f"{trait} of a {name} workload is a name, got {given[trait]!r}")
+        return Workload(
+            name,
+            tuple((size, given[size]) for size in kind.sizes),
+            tuple((trait, given[trait]) for trait in kind.traits),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: the kind, the sizes and the traits, in this order."""
+        return {"kind": self.kind, **dict(self.sizes), **dict(self.traits)}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.to_dict()[name]
+
+    def at(self, batch: int) -> Workload:
+        """The same kernel on another size of batch."""
+        name = KINDS[self.kind].batch
+        sizes = tuple((size, batch if size == name else value) for size, value in self.sizes)
+        return Workload(self.kind, sizes, self.traits)
+
+    @property
+    def batch(self) -> int:
+        """The size that varies from call to call."""
+        return dict(self.sizes)[KINDS[self.kind].batch]
+
+    def __str__(self) -> str:
+        sizes = "x".join(str(value) for _, value in self.sizes)
+        return f"{self.kind} {sizes}:{':'.join(value for _, value in self.traits)}"
