@@ -1,4 +1,7 @@
-"""`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine."""
+"""`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
+
+`python -m bench plot RESULT.json...` draws what earlier runs measured.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,18 @@ def parser() -> argparse.ArgumentParser:
                 help="one index set (or kernel) over and over, many in turn; %(default)s",
             )
         _common(sub)
+        if kind == "dense":
+            sub.add_argument("--roofline", type=Path, metavar="FILE", help="a roofline plot")
+    drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
+    drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
+    drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")
+    drawn.add_argument("--roofline", type=Path, metavar="FILE", help="of the dense layers")
     return top
 
 
 def _common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--peers", type=_words, default=["torch"], help="names, or all; default torch")
+    sub.add_argument("--untuned", action="store_true", help="ignore the records of tuned schedules")
     sub.add_argument("--threads", type=_positive, help="of every side; default the physical cores")
     sub.add_argument("--target", default="native")
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
@@ -51,7 +61,7 @@ def _common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--quick", action="store_true", help="a quarter of the time, less certain")
     sub.add_argument("--no-limits", action="store_true", help="do not measure the machine's limits")
     sub.add_argument("--json", type=Path, metavar="FILE")
-    sub.add_argument("--plot", type=Path, metavar="FILE", help="bars of the ratios; PNG, SVG, PDF")
+    sub.add_argument("--plot", type=Path, metavar="FILE", help="the ratios; PNG, SVG, PDF")
 
 
 def chosen(arguments: argparse.Namespace) -> list[Case]:
@@ -68,6 +78,8 @@ def chosen(arguments: argparse.Namespace) -> list[Case]:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where every case was timed; 1 where one gave a wrong result; 2 for bad arguments."""
     arguments = parser().parse_args(argv)
+    if arguments.kind == "plot":
+        return _plot(arguments)
     try:
         wanted = chosen(arguments)
     except CaseError as error:
@@ -82,6 +94,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from bench.session import Session
 
     return Session(arguments).run(wanted)
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    """0 where the files are drawn, 2 where one cannot be read or has nothing to draw."""
+    from bench import plot
+
+    try:
+        if arguments.ratios is None and arguments.roofline is None:
+            raise plot.NoPlotError("nothing to draw; pass --ratios FILE, --roofline FILE or both")
+        runs = [plot.Run.read(path) for path in arguments.results]
+        plot.draw(runs, arguments.ratios, arguments.roofline)
+    except (plot.NoPlotError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _words(text: str) -> list[str]:

@@ -27,6 +27,8 @@ TRIES = 7
 TRY_ROUNDS = 1 << 19
 TRY_BYTES = 128 * MiB
 MEMORY_BYTES = 1024 * MiB
+# Between tries: where the threads had met on one core, they are placed anew.
+TRY_PAUSE_SECONDS = 0.002
 PREFETCH_ROWS = (0, 8, 16, 32, 64)
 
 
@@ -204,6 +206,7 @@ def _seconds(run: Callable[[int], Any], repeats: int) -> float:
 
 
 def _time(run: Callable[[int], Any], repeats: int) -> float:
+    time.sleep(TRY_PAUSE_SECONDS)
     begin = time.perf_counter()
     run(repeats)
     return time.perf_counter() - begin

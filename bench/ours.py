@@ -33,6 +33,7 @@ class Settings:
     threads: int
     dtype: str = "float32"
     index_dtype: str = "int64"
+    records: bool = True  # tuned schedules are used where there are some
 
 
 def prepare(work: Work, settings: Settings) -> tuple[Side, Any]:
@@ -58,7 +59,8 @@ def schedule_sources(compiled: Any) -> list[str]:
 
 
 def _compile(model: Any, settings: Settings) -> Any:
-    return _compiler(model, target=settings.target, threads=settings.threads)
+    tuned = {} if settings.records else {"records": False}
+    return _compiler(model, target=settings.target, threads=settings.threads, **tuned)
 
 
 def _tensor(array: Any) -> torch.Tensor:

@@ -1,8 +1,13 @@
-"""Draws the ratio to each peer, a bar a case. matplotlib is imported here only."""
+"""What a run measured, as plots: the ratios to the peers, and the roofline of dense layers.
+
+matplotlib is imported when something is drawn, and only then.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,44 +19,50 @@ class NoPlotError(RuntimeError):
     """The plot was asked for and cannot be drawn."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """One run of the benchmark: its rows, under its conditions, beside the machine's limits."""
+
+    conditions: dict[str, Any]
+    limits: dict[str, float] | None
+    rows: list[Row]
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """The run that `--json` wrote to `path`; NoPlotError where it is not one."""
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            rows = [Row.from_json(row) for row in record["rows"]]
+            return cls(record["conditions"], record["limits"], rows)
+        except (ValueError, KeyError, TypeError) as error:
+            raise NoPlotError(f"{path} is not a result of --json: {error}") from error
+
+
 def check() -> None:
     """NoPlotError unless matplotlib is there: better said before the timing than after."""
     try:
         import_module("matplotlib")
     except ImportError as error:
-        raise NoPlotError("--plot needs matplotlib; pip install 'tvmlayers[bench]'") from error
+        raise NoPlotError("plots need matplotlib; pip install 'tvmlayers[bench]'") from error
 
 
-def ratio_bars(path: Path, rows: Sequence[Row], conditions: dict[str, Any]) -> None:
-    """Writes the plot to `path`, in the format of its suffix."""
+def draw(runs: Sequence[Run], ratios: Path | None, roofline: Path | None) -> None:
+    """Writes the plots that have a path, each in the format of its suffix."""
     check()
-    peers = sorted({peer for row in rows for peer in row.peers})
-    if not peers:
-        raise NoPlotError("no peer was timed, so there is no ratio to plot")
-    figure = import_module("matplotlib.figure").Figure(
-        figsize=(9, 1.2 + 0.28 * len(rows) * len(peers)), layout="constrained"
-    )
-    axes = figure.subplots()
-    height = 0.8 / len(peers)
-    for place, peer in enumerate(peers):
-        bars = [(at, row.peers[peer]) for at, row in enumerate(rows) if peer in row.peers]
-        axes.barh(
-            [at + (place - (len(peers) - 1) / 2) * height for at, _ in bars],
-            [times.ratio - 1 for _, times in bars],
-            height=height,
-            left=1,  # bars begin at a draw: right of it we are faster
-            label=peer,
-        )
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}x")
-    axes.set_yticks(range(len(rows)), [f"{row.case}, {row.data}" for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("peer's time / ours (above 1x we are faster)")
-    axes.set_title(
-        f"{rows[0].kind}, {conditions['threads']} threads, {rows[0].dtype}, "
-        f"{conditions['target']} on {conditions['native']}, {conditions['date'][:10]}",
-        fontsize="medium",
-    )
-    axes.legend(loc="best")
-    figure.savefig(path, dpi=150)
+    from bench import plot_ratios, plot_roofline
+
+    if ratios is not None:
+        save(plot_ratios.figure([run for run in runs if run.rows]), ratios)
+    if roofline is not None:
+        dense = [run for run in runs if run.limits and any(row.kind == "dense" for row in run.rows)]
+        if not dense:
+            raise NoPlotError("a roofline needs a run of dense layers, with its limits")
+        save(plot_roofline.figure(dense[0]), roofline)
+
+
+def save(figure: Any, path: Path) -> None:
+    matplotlib = import_module("matplotlib")
+    # The same file from the same numbers: neither a date nor random ids.
+    with matplotlib.rc_context({"svg.hashsalt": "bench"}):
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+        figure.savefig(path, dpi=150, metadata=metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,29 @@ BUSY = 0.1
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """Ratios over all rows: to the best peer, and to each peer that was in any of them."""
     summary: dict[str, Any] = {"cases": len(rows)}
-    ratios = [(row.ratio, f"{row.case}, {row.data}") for row in rows if row.ratio is not None]
-    if ratios:
-        summary["best peer"] = _summary([ratio for ratio, _ in ratios])
-        summary["slowest case"] = min(ratios)[1]
-    for name in sorted({peer for row in rows for peer in row.peers}):
-        summary[name] = _summary([row.peers[name].ratio for row in rows if name in row.peers])
+    best = [(row.ratio, row.label) for row in rows if row.ratio is not None]
+    if best:
+        summary["best peer"] = _summary(best)
+        summary["slowest case"] = min(best)[1]
+    for name in peer_names(rows):
+        summary[name] = _summary(
+            [(row.peers[name].ratio, row.label) for row in rows if name in row.peers]
+        )
     return summary
 
 
-def _summary(ratios: list[float]) -> dict[str, float]:
+def peer_names(rows: Sequence[Row]) -> list[str]:
+    """The peers that were timed in any of the rows, in the order of the rows."""
+    return list(dict.fromkeys(peer for row in rows for peer in row.peers))
+
+
+def _summary(found: list[tuple[float, str]]) -> dict[str, Any]:
+    ratios = [ratio for ratio, _ in found]
     return {
         "geometric_mean": stats.geometric_mean(ratios),
         "minimum": min(ratios),
+        "at": min(found)[1],
+        "ahead": sum(ratio > 1 for ratio in ratios),
         "cases": len(ratios),
     }
 
@@ -50,6 +61,7 @@ def print_conditions(console: Console, conditions: dict[str, Any]) -> None:
     console.print(
         f"threads {conditions['threads']} on every side, target {conditions['target']} "
         f"(this machine is {conditions['native']})"
+        f"{'' if conditions['records'] else ', records of tuned schedules ignored'}"
     )
 
 
@@ -59,12 +71,13 @@ def print_limits(console: Console, limits: dict[str, float]) -> None:
 
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
     """The table: ratios are a peer's time over ours, so above 1 we are faster."""
-    peers = sorted({peer for row in rows for peer in row.peers})
-    table = Table(title="time of one call, us; ratio = peer / ours", title_justify="left")
+    peers = peer_names(rows)
+    title = "time of one call, us, and of a peer the ratio peer / ours; best: the least ratio"
+    table = Table(title=title, title_justify="left")
     for heading in ("case", "data"):
         table.add_column(heading, no_wrap=True)
     table.add_column("schedule", overflow="fold")
-    for heading in ("ours", "p99", *peers, "ratio", "quartiles", "limit", "others"):
+    for heading in ("ours", "p99", *peers, "best", "quartiles", "limit", "others"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         times = [_peer_cell(row, peer) for peer in peers]
@@ -75,7 +88,7 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
             _micro(row.ours_us),
             _micro(row.ours_p99_us),
             *times,
-            *_ratio(row),
+            *_best(row),
             f"{row.fraction:.0%} {row.limit}" if row.fraction is not None else "",
             _others(row),
         )
@@ -91,10 +104,12 @@ def print_summary(console: Console, rows: Sequence[Row]) -> None:
     for name, ratios in peers.items():
         console.print(
             f"against {name}: geometric mean {ratios['geometric_mean']:.2f}, "
-            f"minimum {ratios['minimum']:.2f} over {ratios['cases']} rows"
+            f"minimum {ratios['minimum']:.2f} at {ratios['at']}, "
+            f"ahead in {ratios['ahead']} of {ratios['cases']} rows"
         )
-    if "slowest case" in summary:
-        console.print(f"the minimum is at {summary['slowest case']}")
+    reasons = Counter(f"{peer}: {why}" for row in rows for peer, why in row.skipped.items())
+    for reason, times in reasons.items():
+        console.print(f"left out of {times} rows, {reason}")
     busy = sum(row.others is not None and row.others > BUSY for row in rows)
     if busy:
         console.print(
@@ -122,19 +137,24 @@ def write_json(
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _peer_cell(row: Row, peer: str) -> str:
+def _peer_cell(row: Row, peer: str) -> Text:
     times = row.peers.get(peer)
     if times is None:
-        return "-"
-    return f"{_micro(times.median_us)} {times.variant}".strip()
+        return Text("-")
+    return Text.assemble(f"{_micro(times.median_us)} ", (f"{times.ratio:.2f}", _style(times.ratio)))
 
 
-def _ratio(row: Row) -> tuple[Text, str]:
+def _best(row: Row) -> tuple[Text, str]:
     if row.ratio is None or row.best_peer is None:
         return Text("-"), ""
     best = row.peers[row.best_peer]
-    ratio = Text(f"{row.ratio:.2f}", style="green" if row.ratio >= 1 else "red")
-    return ratio, f"{best.ratio_low:.2f}..{best.ratio_high:.2f}"
+    cell = Text.assemble((f"{row.ratio:.2f}", _style(row.ratio)), f" {row.best_peer}")
+    cell.append(f" {best.variant}" if best.variant else "")
+    return cell, f"{best.ratio_low:.2f}..{best.ratio_high:.2f}"
+
+
+def _style(ratio: float) -> str:
+    return "green" if ratio >= 1 else "red"
 
 
 def _others(row: Row) -> Text:

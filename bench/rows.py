@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench import ours, reference, stats, work
@@ -12,7 +12,7 @@ from bench.cases import Case
 from bench.conditions import Busyness
 from bench.limits import Limits
 from bench.ours import Settings
-from bench.peers import Peer
+from bench.peers import Peer, Unsupported
 from bench.timing import Plan, Side, Times, fastest, measure
 
 
@@ -25,7 +25,9 @@ class PeerTimes:
     ratio: float
     ratio_low: float
     ratio_high: float
-    variant: str
+    variant: str  # the way that it took, the fastest of those it had
+    version: str = ""
+    prepare_seconds: float | None = None  # from arrays to callables, all of its ways
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,20 @@ class Row:
     limit: str | None
     limit_us: float | None
     fraction: float | None  # of the limit that we reach
+    skipped: dict[str, str] = field(default_factory=dict)  # a peer, and why it has no time here
+
+    @property
+    def label(self) -> str:
+        return f"{self.case}, {self.data}"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Row:
+        """The row that `as_json` wrote, by this version of the benchmark or an earlier one."""
+        peers = {name: PeerTimes(**times) for name, times in row["peers"].items()}
+        return cls(**{**row, "peers": peers})
 
 
 def run(
@@ -70,15 +83,15 @@ def run(
     begin = time.perf_counter()
     own, compiled = ours.prepare(given, settings)
     prepare_seconds = time.perf_counter() - begin
-    variants = [peer.SIDES[case.kind](given) for peer in peers if case.kind in peer.SIDES]
-    variants = [ways for ways in variants if ways]
-    reference.check([own, *(way for ways in variants for way in ways)], given)
-    sides = [fastest(ways) for ways in variants]
+    contenders, skipped = _contenders(case, given, peers)
+    reference.check([own, *(way for contender in contenders for way in contender.ways)], given)
+    sides = [fastest(contender.ways) for contender in contenders]
     busyness = Busyness()
     mine, *theirs = measure([own, *sides], plan)
     others = busyness.others()
     compared = {
-        side.name: _compare(side, mine, times) for side, times in zip(sides, theirs, strict=True)
+        side.name: _compare(contender, side, mine, times)
+        for contender, side, times in zip(contenders, sides, theirs, strict=True)
     }
     best = min(compared, key=lambda name: compared[name].ratio, default=None)
     limit = limits.of(given) if limits is not None else None
@@ -102,10 +115,39 @@ def run(
         limit=limit.name if limit else None,
         limit_us=limit.seconds * 1e6 if limit else None,
         fraction=limit.seconds / mine.median if limit else None,
+        skipped=skipped,
     )
 
 
-def _compare(side: Side, mine: Times, times: Times) -> PeerTimes:
+@dataclass(frozen=True)
+class _Contender:
+    """A peer with the ways that it could do a case, and the seconds that it took to have them."""
+
+    ways: list[Side]
+    version: str
+    seconds: float
+
+
+def _contenders(
+    case: Case, given: work.Work, peers: Sequence[Peer]
+) -> tuple[list[_Contender], dict[str, str]]:
+    """The peers that do the case, ready; of those that leave it out, the reasons."""
+    found: list[_Contender] = []
+    skipped: dict[str, str] = {}
+    for peer in peers:
+        if case.kind not in peer.SIDES:
+            continue
+        begin = time.perf_counter()
+        try:
+            ways = peer.SIDES[case.kind](given)
+        except Unsupported as error:
+            skipped[peer.NAME] = str(error)
+            continue
+        found.append(_Contender(ways, peer.version(), time.perf_counter() - begin))
+    return found, skipped
+
+
+def _compare(contender: _Contender, side: Side, mine: Times, times: Times) -> PeerTimes:
     ratios = stats.round_ratios(mine.rounds, times.rounds)
     return PeerTimes(
         median_us=times.median * 1e6,
@@ -114,4 +156,6 @@ def _compare(side: Side, mine: Times, times: Times) -> PeerTimes:
         ratio_low=stats.percentile(ratios, 25),
         ratio_high=stats.percentile(ratios, 75),
         variant=side.variant,
+        version=contender.version,
+        prepare_seconds=contender.seconds,
     )

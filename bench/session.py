@@ -28,10 +28,15 @@ class Session:
     def __init__(self, arguments: Namespace) -> None:
         self.arguments = arguments
         # A log has no width of its own: the table is then as wide as it needs to be.
-        self.console = Console(width=None if sys.stdout.isatty() else 150, markup=False)
+        self.console = Console(width=None if sys.stdout.isatty() else 230, markup=False)
         self.settings = Settings(
-            arguments.target, arguments.threads, arguments.dtype, arguments.index_dtype
+            arguments.target,
+            arguments.threads,
+            arguments.dtype,
+            arguments.index_dtype,
+            records=not arguments.untuned,
         )
+        self.plots = (arguments.plot, getattr(arguments, "roofline", None))
         seconds = arguments.seconds * (QUICK if arguments.quick else 1)
         self.plan = Plan(seconds, arguments.rounds, 3 if arguments.quick else 5)
         self.rows: list[Row] = []
@@ -41,17 +46,21 @@ class Session:
         """The exit status: 0, 1 where a result was wrong, 2 where a name is unknown."""
         try:
             rivals = peers.load(self.arguments.peers)
-            if self.arguments.plot is not None:
+            if any(self.plots):
                 plot.check()
-            for path in filter(None, (self.arguments.json, self.arguments.plot)):
+            if self.plots[1] and self.arguments.no_limits:
+                raise plot.NoPlotError("a roofline needs the limits: leave --no-limits out")
+            for path in filter(None, (self.arguments.json, *self.plots)):
                 path.touch()  # better refused now than after minutes of timing
-        except (peers.UnknownPeerError, plot.NoPlotError, OSError) as error:
+        except (peers.PeerError, plot.NoPlotError, OSError) as error:
             self.console.print(f"bench: {error}", style="red")
             return 2
+        rivals = [rival for rival in rivals if self.arguments.kind in rival.SIDES]
         for rival in rivals:
             rival.set_threads(self.settings.threads)
         versions = {rival.NAME: rival.version() for rival in rivals}
         found = conditions.read(self.settings.threads, self.settings.target, versions)
+        found["records"] = self.settings.records
         report.print_conditions(self.console, found)
         limits = None if self.arguments.no_limits else Limits(self.settings.threads)
         peaks = limits.summary(self.settings.dtype) if limits is not None else None
@@ -59,6 +68,8 @@ class Session:
             report.print_limits(self.console, peaks)
         try:
             self._time(cases, rivals, limits)
+            if limits is not None:  # once more: each of them is the best that was seen
+                peaks = limits.summary(self.settings.dtype)
         finally:
             self._tell(found, peaks)
         return 1 if self.errors else 0
@@ -95,5 +106,5 @@ class Session:
             report.print_summary(self.console, self.rows)
         if arguments.json is not None:
             report.write_json(arguments.json, found, peaks, self.rows, self.errors)
-        if arguments.plot is not None and self.rows:
-            plot.ratio_bars(arguments.plot, self.rows, found)
+        if any(self.plots) and self.rows:
+            plot.draw([plot.Run(found, peaks, self.rows)], *self.plots)

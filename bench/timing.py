@@ -1,8 +1,8 @@
 """Times several sides of one case against each other: interleaved, in many short rounds.
 
 A peer's thread pool goes on spinning after a call and slows whoever comes next, so each change of
-side pauses, then makes one untimed call or block. A call shorter than `BLOCK_SECONDS` is timed in
-blocks of calls. Machines drift within minutes: only the ratios within a round mean anything.
+side pauses until none spins, then makes untimed calls. A call shorter than `BLOCK_SECONDS` is timed
+in blocks of calls. Machines drift within minutes: only the ratios within a round mean anything.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from typing import Any
 
 from bench import stats
 
-PAUSE_SECONDS = 0.02
+# A pause is made of such slices. CPU time is counted in ticks of some ms: a slice spans a few.
+SLICE_OF_PAUSE = 0.01
+MIN_SLICES, MAX_SLICES = 2, 20
+# Of a CPU, that this process may use in a slice and still count as asleep.
+ASLEEP = 0.1
 BLOCK_SECONDS = 200e-6
+# Of untimed calls at a change of side: threads that slept may wake on one core and must spread.
+UNTIMED_SECONDS = 2e-3
 # What a side is timed for in one round; a long call is made MIN_BLOCKS times however long it takes.
 SLICE_SECONDS = 0.012
 MIN_BLOCKS = 3
@@ -80,7 +86,10 @@ class _Runner:
         self.calls = max(1, math.ceil(BLOCK_SECONDS / seconds))
         block = self.calls * seconds
         self.blocks = max(MIN_BLOCKS, int(SLICE_SECONDS / block))
-        self.round_seconds = PAUSE_SECONDS + (self.blocks + 1) * block
+        self.untimed = max(self.calls, math.ceil(UNTIMED_SECONDS / seconds))
+        self.round_seconds = (
+            MIN_SLICES * SLICE_OF_PAUSE + self.untimed * seconds + self.blocks * block
+        )
 
     def _warm(self) -> float:
         """Seconds of a call, the shortest of some, once warm."""
@@ -100,10 +109,20 @@ class _Runner:
 
     def round(self) -> list[float]:
         """Seconds of a call in each block of one round."""
-        time.sleep(PAUSE_SECONDS)
+        pause()
         with self.side.context():
-            self._time(self.calls)
+            self._time(self.untimed)
             return [self._time(self.calls) / self.calls for _ in range(self.blocks)]
+
+
+def pause() -> None:
+    """Sleeps until the thread pools of this process sleep too: some spin for 30 ms after a call."""
+    for turn in range(1, MAX_SLICES + 1):
+        begin, used = time.perf_counter(), time.process_time()
+        time.sleep(SLICE_OF_PAUSE)
+        used, seconds = time.process_time() - used, time.perf_counter() - begin
+        if turn >= MIN_SLICES and used < ASLEEP * seconds:
+            return
 
 
 def measure(sides: Sequence[Side], plan: Plan) -> list[Times]:

@@ -13,8 +13,13 @@ from typing import Any, Protocol, cast
 
 from bench.timing import Side
 
+# A peer's module, and the packages that pip installs for it.
 PEERS = {
-    "torch": "bench.peers.torch_eager",
+    "torch": ("bench.peers.torch_eager", "torch"),
+    "torch.compile": ("bench.peers.torch_compile", "torch"),
+    "onnxruntime": ("bench.peers.onnx_runtime", "onnx onnxruntime"),
+    "openvino": ("bench.peers.open_vino", "onnx openvino"),
+    "fbgemm": ("bench.peers.fbgemm", "fbgemm-gpu-cpu"),
 }
 
 
@@ -29,14 +34,37 @@ class Peer(Protocol):
         """Makes the peer run on this many threads; called before any of SIDES."""
 
 
-class UnknownPeerError(ValueError):
-    """A peer's name that is not in PEERS."""
+class PeerError(RuntimeError):
+    """A peer cannot be had: its name is not in PEERS, or its packages are not installed."""
+
+
+class Unsupported(ValueError):
+    """Raised by one of SIDES for a case that the peer does not do; the message says why."""
 
 
 def load(names: Sequence[str]) -> list[Peer]:
     """The peers of these names, imported; "all" stands for every one in the table."""
-    wanted = list(PEERS) if list(names) == ["all"] else list(names)
+    wanted = list(PEERS) if list(names) == ["all"] else list(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in PEERS]
     if unknown:
-        raise UnknownPeerError(f"no peer is called {unknown[0]!r}; known are {', '.join(PEERS)}")
-    return [cast(Peer, import_module(PEERS[name])) for name in wanted]
+        raise PeerError(f"no peer is called {unknown[0]!r}; known are {', '.join(PEERS)}")
+    return [_import(name) for name in wanted]
+
+
+def only_float32(array: Any) -> None:
+    """Unsupported unless the array is float32, which is all that most peers are fast at."""
+    if array.dtype != "float32":
+        raise Unsupported(f"float32 only, not {array.dtype}")
+
+
+def _import(name: str) -> Peer:
+    module, packages = PEERS[name]
+    try:
+        return cast(Peer, import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("bench"):
+            raise  # a mistake of ours, not a package that is missing
+        raise PeerError(
+            f"the peer {name!r} needs {error.name}, which is not installed; "
+            f"pip install {packages}, or leave it out of --peers"
+        ) from error

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.cases import DenseCase
+from bench.peers import Unsupported
 from bench.reference import activation
 from bench.timing import Side
 from bench.twins import TWINS, frozen_linear
@@ -82,6 +83,8 @@ def bag(work: BagWork) -> list[Side]:
             else partial(_gathered_min, ids, table)
             for ids in squares
         ]
+    if not ways:
+        raise Unsupported("embedding_bag knows no minimum")
     return [_side(variant, calls) for variant, calls in ways.items()]
 
 

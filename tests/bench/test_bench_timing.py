@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from bench import peers, reference, work  # noqa: E402
 from bench.specs import parse  # noqa: E402
-from bench.timing import Plan, Side, fastest, measure  # noqa: E402
+from bench.timing import Plan, Side, fastest, measure, pause  # noqa: E402
 from bench.timing import time as clock  # noqa: E402
 
 
@@ -33,6 +34,20 @@ def test_slower_side_has_the_longer_median() -> None:
     times = measure([quick, slow], Plan(rounds=3))
     assert times[0].median < times[1].median <= times[1].p99
     assert fastest([slow, quick]) is quick
+
+
+def test_pause_waits_for_threads_that_spin() -> None:
+    until = clock.perf_counter() + 0.08
+
+    def spin() -> None:
+        while clock.perf_counter() < until:
+            pass
+
+    thread = Thread(target=spin)
+    thread.start()
+    pause()
+    assert clock.perf_counter() >= until
+    thread.join()
 
 
 def test_wrong_result_is_refused_and_says_where() -> None:
@@ -73,5 +88,5 @@ def test_torch_agrees_with_its_float64_self(spec: tuple[str, str]) -> None:
 
 
 def test_unknown_peer_names_the_known() -> None:
-    with pytest.raises(peers.UnknownPeerError, match="torch"):
+    with pytest.raises(peers.PeerError, match="torch"):
         peers.load(["tourch"])

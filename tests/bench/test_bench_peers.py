@@ -1,0 +1,147 @@
+"""Every peer gives the right result in each of its ways, or says why it leaves a case out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bench import ours, peers, reference, work  # noqa: E402
+from bench.__main__ import chosen, parser  # noqa: E402
+from bench.session import Session  # noqa: E402
+from bench.specs import parse  # noqa: E402
+
+# FBGEMM calls what torch has deprecated, as it is imported.
+pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit:DeprecationWarning")
+
+CASES = [
+    *(("dense", f"3x17x31:{name}") for name in ("linear", *reference.ACTIVATIONS)),
+    ("dense", "31x333x1:relu"),
+    ("embedding", "31x17x333:zipf"),
+    ("bag", "333x17x31x3:sum"),
+    ("bag", "333x17x31x3:mean"),
+    ("model", "seed@3"),
+    ("model", "text@3"),
+]
+KINDS = {
+    "onnxruntime": ("dense", "embedding", "bag", "model"),
+    "openvino": ("dense", "embedding", "model"),
+    "fbgemm": ("embedding", "bag"),
+}
+RAGGED = ("bag", "333x17x31x0..9:sum")
+
+
+def load(name: str) -> Any:
+    for package in peers.PEERS[name][1].split():
+        pytest.importorskip({"fbgemm-gpu-cpu": "fbgemm_gpu"}.get(package, package))
+    (peer,) = peers.load([name])
+    peer.set_threads(1)
+    return peer
+
+
+def make(spec: tuple[str, str], layout: str = "rotated", dtype: str = "float32") -> work.Work:
+    return work.make(parse(*spec), layout, dtype, "int64", 1 << 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        *((name, spec) for name, kinds in KINDS.items() for spec in CASES if spec[0] in kinds),
+        ("fbgemm", RAGGED),
+    ],
+)
+def test_peer_agrees_with_float64(name: str, spec: tuple[str, str]) -> None:
+    peer, given = load(name), make(spec)
+    assert set(peer.SIDES) == set(KINDS[name])
+    sides = peer.SIDES[spec[0]](given)
+    assert len({side.variant for side in sides}) == len(sides)
+    reference.check(sides, given)
+
+
+def test_torch_compile_compiles_and_agrees() -> None:
+    counters = pytest.importorskip("torch._dynamo.utils").counters
+    peer, given = load("torch.compile"), make(("dense", "3x17x31:gelu"), "repeated")
+    counters.clear()
+    sides = peer.SIDES["dense"](given)
+    assert [side.variant for side in sides] == ["", "frozen"]
+    assert counters["stats"]["unique_graphs"] == 2
+    reference.check(sides, given)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_dlrm_and_two_tower_are_the_twins(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import models
+
+    monkeypatch.setattr(models, "TOWER_ROWS", 50)
+    monkeypatch.setattr(models, "DLRM_ROWS", 50)
+    peer = load(name)
+    for spec in ("two tower@3", "dlrm@3"):
+        work.release()
+        given = make(("model", spec))
+        reference.check(peer.SIDES["model"](given), given)
+    work.release()
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "dtype", "reason"),
+    [
+        ("onnxruntime", ("dense", "3x17x31:relu"), "float64", "float32 only"),
+        ("openvino", ("dense", "3x17x31:relu"), "float64", "float32 only"),
+        ("fbgemm", ("embedding", "31x17x333"), "float64", "float32 only"),
+        ("onnxruntime", RAGGED, "float32", "ragged"),
+        ("fbgemm", ("bag", "333x17x31x3:max"), "float32", "not of max"),
+        ("torch", ("bag", "333x17x31x0..9:min"), "float32", "minimum"),
+    ],
+)
+def test_peer_says_why_it_leaves_a_case_out(
+    name: str, spec: tuple[str, str], dtype: str, reason: str
+) -> None:
+    with pytest.raises(peers.Unsupported, match=reason):
+        load(name).SIDES[spec[0]](make(spec, dtype=dtype))
+
+
+def test_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peers.PEERS, "absent", ("no_such_package.peer", "no-such-package"))
+    with pytest.raises(peers.PeerError, match="pip install no-such-package"):
+        peers.load(["absent"])
+
+
+def test_all_stands_for_every_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_import", lambda name: SimpleNamespace(NAME=name))
+    assert [peer.NAME for peer in peers.load(["all"])] == list(peers.PEERS)
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_records_are_ignored_only_when_asked(
+    records: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def compiler(model: Any, **options: Any) -> Any:
+        asked.append(options)
+        return len
+
+    monkeypatch.setattr(ours, "_compiler", compiler)
+    settings = ours.Settings("native", 1, records=records)
+    ours.prepare(make(("embedding", "31x17x3"), "repeated"), settings)
+    assert asked[0].get("records", True) is records
+
+
+def test_row_compares_with_each_peer_and_the_best() -> None:
+    names = ["torch", "onnxruntime", "openvino"]
+    for name in names:
+        load(name)
+    options = ["--rounds", "1", "--no-limits", "--peers", ",".join(names)]
+    arguments = parser().parse_args(["dense", "--shapes", "3x17x31:tanh", *options])
+    arguments.threads = 1
+    session = Session(arguments)
+    assert session.run(chosen(arguments)) == 0
+    (row,) = session.rows
+    assert list(row.peers) == names
+    assert row.ratio == min(times.ratio for times in row.peers.values())
+    assert row.best_peer is not None
+    assert row.peers[row.best_peer].ratio == row.ratio
+    assert all(times.version and times.variant for times in row.peers.values())
