@@ -12,9 +12,10 @@ from tvmlayers.runtime import Compiled
 
 @pytest.fixture(scope="session", autouse=True)
 def no_records_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's own tuned records neither decide what is compiled here nor change."""
+    """The user's own tuned records and trials neither decide what happens here nor change."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TVMLAYERS_RECORDS", str(tmp_path_factory.mktemp("records")))
+        patch.setenv("TVMLAYERS_TUNING", str(tmp_path_factory.mktemp("tuning")))
         yield
 
 

@@ -20,6 +20,7 @@ from tvmlayers import errors
         ("MissingDependencyError", ImportError),
         ("ConfigError", ValueError),
         ("RecordError", ValueError),
+        ("TuneError", RuntimeError),
     ],
 )
 def test_every_error_is_ours_and_the_builtin(error: str, builtin: type[Exception]) -> None:

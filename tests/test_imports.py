@@ -31,6 +31,7 @@ LINES = (
     ("artifact", "diagnose", "fastcall", "tensors", "runtime"),
     ("build",),
     ("testing",),
+    ("tune",),
     ("tables",),
     ("demo",),
     ("cli",),

@@ -17,6 +17,7 @@ from tvmlayers.errors import (
     RecordWarning,
     ShapeError,
     TargetError,
+    TuneError,
     TvmLayersError,
     UnknownNameError,
     WeightsError,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tvmlayers.runtime import Compiled as Compiled
     from tvmlayers.runtime import load as load
     from tvmlayers.testing import verify as verify
+    from tvmlayers.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,7 @@ _LAZY = {
     "Compiled": "tvmlayers.runtime",
     "compile": "tvmlayers.build",
     "load": "tvmlayers.runtime",
+    "tune": "tvmlayers.tune",
     "verify": "tvmlayers.testing",
 }
 """Public names that live in heavy modules: imported when first asked for."""
@@ -85,6 +88,7 @@ __all__ = [
     "Sequential",
     "ShapeError",
     "TargetError",
+    "TuneError",
     "TvmLayersError",
     "UnknownNameError",
     "WeightsError",
@@ -92,6 +96,7 @@ __all__ = [
     "initializers",
     "load",
     "load_model",
+    "tune",
     "verify",
 ]
 

@@ -130,16 +130,16 @@ def test_an_ancestor_serves_a_target_without_records(folder):
 
 
 def test_decisions_of_narrower_vectors_serve_only_where_they_are_legal(folder):
-    keep(DENSE, target="x86-64-v3", tile_rows=6)
-    assert Selector(SPR).decide(DENSE).source == "record of x86-64-v3"
+    keep(DENSE, target="x86-64-v3", tile="12x1")
+    assert Selector(SPR).decide(DENSE).source == ANALYTIC
     assert Selector(targets.TARGETS["x86-64-v3"]).decide(DENSE).source == "record"
 
 
 def test_few_rows_take_a_tile_that_fits_them_whatever_the_neighbour_has(folder):
-    keep(DENSE.at(6), tile_rows=6)
+    keep(DENSE.at(6), tile="6x4")
     regime = Selector(SPR).decide(DENSE.at(5))
     assert regime.source == f"nearest {DENSE.at(6)}"
-    assert regime.decisions["tile_rows"] == 3
+    assert regime.decisions["tile"] == "3x4"
 
 
 def test_distance_counts_doublings_of_every_size():
@@ -165,9 +165,10 @@ def test_a_compiled_layer_says_where_its_decisions_come_from(folder):
 def test_every_choice_of_every_kernel_gives_the_same_result(folder):
     """Records on both sides of each bound, with unlike decisions, change no result."""
     keep(DENSE.at(1), streams=4, k_unroll=2, prefetch_steps=8, split="rows", grain_kmacs=24)
-    keep(DENSE.at(7), tile_rows=1, k_unroll=8, prefetch_steps=0, row_block=16, grain_kmacs=24)
-    keep(DENSE.at(60), tile_rows=4, k_unroll=1, row_block=16, split="panels", grain_kmacs=24)
-    keep(DENSE, tile_rows=3, row_block=32, grain_kmacs=24)
+    keep(DENSE.at(7), tile="1x4", k_unroll=8, prefetch_steps=0, row_block=16, grain_kmacs=24)
+    keep(DENSE.at(60), tile="12x2", k_unroll=1, row_block=16, split="panels", grain_kmacs=24)
+    keep(DENSE, tile="24x1", row_block=16, k_block=128, next_lines=2, grain_kmacs=24)
+    keep(DENSE.at(600), tile="6x4", row_block=256, k_block=32, next_lines=1, grain_kmacs=24)
     lookup = Workload.make("embedding", indices=40, rows=50, width=64, dtype="float32")
     keep(lookup, unrolled_vectors=1, prefetch_rows=0, grain_kib=12)
     keep(lookup.at(2000), unrolled_vectors=2, prefetch_rows=64, grain_kib=12)
@@ -178,7 +179,7 @@ def test_every_choice_of_every_kernel_gives_the_same_result(folder):
     dense = tl.Sequential([tl.Dense(128, activation="relu", input_dim=640)])
     looked_up = tl.Sequential([tl.Embedding(50, 64, input_length=10)])
     pooled = tl.Sequential([tl.EmbeddingBag(50, 64, mode="mean"), tl.Activation("softmax")])
-    sizes = (0, 1, 2, 5, 7, 9, 59, 60, 61, 127, 128, 129, 700)
+    sizes = (0, 1, 2, 5, 7, 9, 37, 59, 60, 61, 127, 128, 129, 599, 700)
     for model in (dense, looked_up, pooled):
         compiled = tl.compile(model)
         assert "record" in compiled.report()[0]["schedule"]

@@ -120,6 +120,11 @@ def bound(value: Expr) -> Expr:
     return T.Bind(value)
 
 
+def on_stack(elements: int, dtype: str) -> Expr:
+    """A pointer to memory that lives as long as the function being written."""
+    return T.sblock_alloc_buffer((elements,), dtype, scope="local").data
+
+
 def view(pointer: Var) -> Buffer:
     """What `pointer` points at, to be indexed from its first element."""
     dtype = str(pointer.ty.element_type.dtype)

@@ -7,19 +7,21 @@ no such assumption, and sizes. Two things that no tensor expression can say are 
 where a result of a tile is stored, and the check and prefetch of a lookup.
 """
 
+from itertools import product
+
 import tvm_ffi
 from tvm import te, tirx
-from tvm.ir import Expr, PointerType, PrimType
+from tvm.ir import Expr, PointerType, PrimType, TensorLoad
 from tvm.tirx import Buffer, PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
-from tvmlayers.expr.expression import CheckedRows, Expression
+from tvmlayers.expr.expression import CheckedRows, Expression, Place
 from tvmlayers.expr.take import is_outside, nearest_row
-from tvmlayers.spaces.choices import PREFETCH, STREAMS
+from tvmlayers.spaces.choices import BLOCK_LOOP, PANEL_READS, PREFETCH, TILE_LOOP
 
 PRIVATE = "tvmlayers.private"  # attribute of every private function
 CACHE_LINE = 64
-PANEL_LOOP = "p"  # the loop over panels in `expr.dense`
+PANEL_LOOP, STRIP_LOOP = "p", "c"  # the loops over panels and their strips in `expr.dense`
 MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen the stream
 
 
@@ -43,8 +45,9 @@ def private_function(
     """
     body = scheduled.body
     buffers = list(scheduled.params)[: len(expression.tensors)]
-    if expression.store_map is not None:
-        body, buffers[-1] = _store_elsewhere(expression, body, buffers[-1])
+    for i, buffer in enumerate(buffers):
+        if buffer.name in expression.places:
+            body, buffers[i] = _placed(expression.places[buffer.name], body, buffer)
     pointers = [Var(f"{buffer.name}_ptr", pointer_type(buffer.dtype)) for buffer in buffers]
     declared: list[Stmt] = [
         tirx.DeclBuffer(buffer, data=pointer)
@@ -62,18 +65,22 @@ def private_function(
     return function.with_attr({"tirx.noalias": not in_place, "s_tir": True, PRIVATE: True})
 
 
-def _store_elsewhere(expression: Expression, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:
-    """`body` with the stores into the computed result sent through the expression's store map."""
-    stored = tirx.decl_buffer(expression.store_shape, computed.dtype, name="result", layout=None)
-    store_map = expression.store_map
-    assert store_map is not None
+def _placed(place: Place, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:
+    """`body` with all that reads or writes `computed` sent to its place; and the buffer there."""
+    stored = tirx.decl_buffer(place.shape, computed.dtype, name=computed.name, layout=None)
 
-    def redirect(store: tirx.BufferStore) -> Stmt:
+    def read(load: TensorLoad) -> Expr:
+        if not load.source.same_as(computed):
+            return load
+        return tirx.BufferLoad(stored, place.at(list(load.indices)))
+
+    def write(store: tirx.BufferStore) -> Stmt:
         if not store.buffer.same_as(computed):
             return store
-        return tirx.BufferStore(stored, store.value, store_map(list(store.indices)))
+        return tirx.BufferStore(stored, store.value, place.at(list(store.indices)))
 
-    return structural_map(body, (tirx.BufferStore, redirect)), stored
+    body = structural_map(body, (TensorLoad, read))
+    return structural_map(body, (tirx.BufferStore, write)), stored
 
 
 def _guard_rows(
@@ -113,41 +120,58 @@ def _prefetch_panels(buffers: list[Buffer], body: Stmt) -> Stmt:
     The hardware's prefetcher stops at the end of each page; a panel goes on. What is asked for
     beyond the weight's end is never read.
     """
-    panels: list[Var] = []
+    around: dict[str, Var] = {}
 
     def ask(loop: tirx.For) -> Stmt:
-        if loop.loop_var.name == PANEL_LOOP:
-            panels.append(loop.loop_var)
-        if PREFETCH not in loop.annotations:
-            return loop
-        steps = int(loop.annotations[PREFETCH])
-        streams = int(loop.annotations[STREAMS])
-        ours = (PREFETCH, STREAMS)
-        rest = {key: value for key, value in loop.annotations.items() if key not in ours}
-        inner = loop.body
-        if steps:
-            inner = tirx.SeqStmt(
-                [*_panel_ahead(buffers[1], panels[-1], loop, streams, steps), inner]
-            )
+        around[loop.loop_var.name] = loop.loop_var
+        for role in (TILE_LOOP, BLOCK_LOOP):
+            if role in loop.annotations:
+                around[role] = loop.loop_var
+        rest = {key: loop.annotations[key] for key in loop.annotations if key not in PANEL_READS}
+        ahead: list[Stmt] = []
+        if PREFETCH in loop.annotations:
+            reads = [int(loop.annotations[key]) for key in PANEL_READS[2:]]
+            ahead = _panel_ahead(buffers[1], around, loop, *reads)
+        inner = tirx.SeqStmt([*ahead, loop.body]) if ahead else loop.body
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner, None, rest)
 
     return structural_map(body, (tirx.For, ask), order="pre")
 
 
 def _panel_ahead(
-    weight: Buffer, panel: Var, loop: tirx.For, streams: int, steps: int
+    weight: Buffer,
+    around: dict[str, Var],
+    loop: tirx.For,
+    steps: int,
+    next_lines: int,
+    k_block: int,
+    streams: int,
+    columns: int,
 ) -> list[Stmt]:
-    """Prefetches of the rows of `weight` that `loop` will read in its iteration `steps` ahead."""
+    """Prefetches for one iteration of `loop` over k, or over a block of it.
+
+    Of the rows that are read `steps` later; and of next_lines cache lines for each step that lie in
+    the block after this one, a stretch of it for each tile of rows.
+    """
     k, width = (int(extent) for extent in weight.shape[1:])
-    stretch = k // streams
+    stretch = (k_block or k) // streams
     unroll = stretch // int(loop.extent)
     line = CACHE_LINE // (tvm_ffi.dtype(str(weight.dtype)).bits // 8)
-    return [
-        _prefetch(weight[panel, begin + loop.loop_var * unroll + (step + steps), column])
-        for step in range(unroll)
-        for begin in range(0, streams * stretch, stretch)
-        for column in range(0, width, line)
-    ]
+    begins = range(0, streams * stretch, stretch)
+    panel, first = around[PANEL_LOOP], around[STRIP_LOOP] * columns
+    block = around[BLOCK_LOOP] * k_block if k_block else 0
+    made: list[Stmt] = []
+    if steps:
+        for step, begin, column in product(range(unroll), begins, range(0, columns, line)):
+            row = block + begin + loop.loop_var * unroll + (step + steps)
+            made.append(_prefetch(weight[panel, row, first + column]))
+    if k_block and next_lines:
+        # The lines of the next block, counted on from its first row.
+        tile = te.min(around[TILE_LOOP], width // line // next_lines - 1)
+        for ahead in range(unroll * next_lines):
+            at = (tile * k_block + loop.loop_var * unroll) * next_lines + ahead
+            made.append(_prefetch(weight[panel, block + k_block, at * line]))
+    return made
 
 
 def _prefetch_row(table: Buffer, row: Expr) -> list[Stmt]:
@@ -160,6 +184,7 @@ def _prefetch_row(table: Buffer, row: Expr) -> list[Stmt]:
 
 def _prefetch(element: Expr) -> Stmt:
     """Ask for the cache line of a buffer's element, to be read and kept in all caches."""
-    read, keep, data = (tirx.const(n, "int32") for n in (0, 3, 1))
-    address = tirx.address_of(element)
-    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, read, keep, data))
+    hints = [tirx.const(n, "int32") for n in (0, 3, 1)]  # read, keep, data
+    return tirx.Evaluate(
+        tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(element), *hints)
+    )

@@ -1,4 +1,4 @@
-"""The command line: `tvmlayers targets | compile | verify | inspect | records | demo`.
+"""The command line: `tvmlayers targets | compile | tune | verify | inspect | records | demo`.
 
 Exit status: 0 done, 1 a check failed, 2 a wrong call or input, told in one line on stderr.
 """
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import tvmlayers as tl
-from tvmlayers.cli import demo, hardware, models, records
+from tvmlayers.cli import demo, hardware, models, records, tune
 from tvmlayers.cli.console import fail, note
 from tvmlayers.errors import RecordWarning, TvmLayersError
 
@@ -67,6 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tvmlayers {tl.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (hardware, models, records, demo):
+    for group in (hardware, models, tune, records, demo):
         group.add_commands(commands)
     return parser

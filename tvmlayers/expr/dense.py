@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tvm import te
 from tvm.ir import Expr
 
-from tvmlayers.expr.expression import Expression, size
+from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import lane_sums, tree_sum
 
@@ -23,7 +23,9 @@ def dense(
     rows: int,
     width: int,
     valid: int,
-    streams: int,
+    strips: int = 1,
+    streams: int = 1,
+    k_block: int = 0,
     activation: Callable[[Expr], Expr],
     use_bias: bool,
     dtype: str,
@@ -31,47 +33,79 @@ def dense(
     """activation(x W + b) over row tiles and panels that store `valid` columns each.
 
     n is the row length of the stored result; `valid` is below `width` only for a last panel.
+    strips: into how many equal strips of columns a panel is cut; a tile is as wide as a strip.
     streams: into how many equal stretches k is cut, summed side by side: a panel is then read in
     as many places at once, which memory answers faster than one.
+    k_block: a divisor of k: all tiles go over so many steps of a panel before any goes on, their
+    sums kept meanwhile in a scratch (tiles, rows, columns of a strip); 0 for all of k at once.
     Sizes: m rows, tiles = ceil(m / rows), panels.
     """
     m, tiles, panels = size("m"), size("tiles"), size("panels")
     x = te.placeholder((m, k), dtype, name="x")
     w = te.placeholder((panels, k, width), dtype, name="w")
     b = te.placeholder((panels, width), dtype, name="b")
-    stretch = k // streams
+    stretch = (k_block or k) // streams
     axis = te.reduce_axis((0, stretch), "k")
 
     def row(t: Expr, r: Expr) -> Expr:
         return te.min(t * rows, m - rows) + r
 
-    def product(p: Expr, t: Expr, r: Expr, j: Expr, step: Expr | int) -> Expr:
-        return x[row(t, r), step] * w[p, step, j]
+    columns = width // strips
 
-    acc = te.compute(
-        (panels, tiles, streams, rows, width),
-        lambda p, t, s, r, j: te.sum(product(p, t, r, j, s * stretch + axis), axis=axis),
-        name="acc",
-    )
+    def product(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, step: Expr | int) -> Expr:
+        return x[row(t, r), step] * w[p, step, c * columns + j]
 
-    def epilogue(p: Expr, t: Expr, r: Expr, j: Expr) -> Expr:
-        terms = [acc[p, t, s, r, j] for s in range(streams)]
-        terms += [product(p, t, r, j, step) for step in range(streams * stretch, k)]
-        value = tree_sum(terms)
-        return bind(value + b[p, j] if use_bias else value, activation)
+    def stretch_sum(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, begin: Expr) -> Expr:
+        return te.sum(product(p, c, t, r, j, begin + axis), axis=axis)
+
+    scratch: list[te.Tensor] = []
+    if k_block:
+        assert streams == 1, "blocks of k are read in one place"
+        block = te.reduce_axis((0, k // k_block), "o")
+        acc = te.compute(
+            (panels, strips, k // k_block, tiles, rows, columns),
+            lambda p, c, o, t, r, j: stretch_sum(p, c, t, r, j, o * k_block),
+            name="acc",
+        )
+        sums = te.compute(
+            (panels, strips, tiles, rows, columns),
+            lambda p, c, t, r, j: te.sum(acc[p, c, block, t, r, j], axis=block),
+            name="sums",
+        )
+        scratch.append(sums)
+    else:
+        acc = te.compute(
+            (panels, strips, tiles, streams, rows, columns),
+            lambda p, c, t, s, r, j: stretch_sum(p, c, t, r, j, s * stretch),
+            name="acc",
+        )
+
+    def total(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr) -> Expr:
+        if k_block:
+            return sums[p, c, t, r, j]
+        terms = [acc[p, c, t, s, r, j] for s in range(streams)]
+        terms += [product(p, c, t, r, j, step) for step in range(streams * stretch, k)]
+        return tree_sum(terms)
+
+    def epilogue(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr) -> Expr:
+        value = total(p, c, t, r, j)
+        return bind(value + b[p, c * columns + j] if use_bias else value, activation)
 
     if valid == width:
-        out = te.compute((panels, tiles, rows, width), epilogue, name="out")
+        out = te.compute((panels, strips, tiles, rows, columns), epilogue, name="out")
     else:
-        whole = te.compute((panels, tiles, rows, width), epilogue, name="epilogue")
+        assert strips == 1, "a panel that is not full is one strip"
+        whole = te.compute((panels, strips, tiles, rows, columns), epilogue, name="epilogue")
         out = te.compute(
-            (panels, tiles, rows, valid), lambda p, t, r, j: whole[p, t, r, j], name="out"
+            (panels, strips, tiles, rows, valid),
+            lambda p, c, t, r, j: whole[p, c, t, r, j],
+            name="out",
         )
+    result = Place((m, n), lambda i: [row(i[2], i[3]), i[0] * width + i[1] * columns + i[4]])
     return Expression(
-        tensors=(x, w, b, out) if use_bias else (x, w, out),
+        tensors=(x, w, *([b] if use_bias else []), *scratch, out),
         sizes=(m, tiles, panels),
-        store_shape=(m, n),
-        store_map=lambda i: [row(i[1], i[2]), i[0] * width + i[3]],
+        places={"out": result, "sums": Place((tiles, rows, columns), lambda i: list(i[2:]))},
     )
 
 
@@ -102,6 +136,5 @@ def dot_rows(
     return Expression(
         tensors=(x, w, b, out) if use_bias else (x, w, out),
         sizes=(m, tiles),
-        store_shape=(m,),
-        store_map=lambda i: [row(i[0], i[1])],
+        places={"out": Place((m,), lambda i: [row(i[0], i[1])])},
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tvm import te
 from tvm.ir import Expr
 
-from tvmlayers.expr.expression import Expression, size
+from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.math import bind
 
 
@@ -25,6 +25,5 @@ def copy_columns(width: int, total: int, offset: int, dtype: str) -> Expression:
     return Expression(
         tensors=(x, out),
         sizes=(count,),
-        store_shape=(count, total),
-        store_map=lambda i: [i[0], i[1] + offset],
+        places={"out": Place((count, total), lambda i: [i[0], i[1] + offset])},
     )

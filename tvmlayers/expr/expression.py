@@ -1,7 +1,7 @@
 """What an expression hands to the next stage: its tensors, its free sizes, where its results go."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tvm import te
 from tvm.ir import Expr
@@ -11,19 +11,29 @@ StoreMap = Callable[[Sequence[Expr]], list[Expr]]
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor lies when it is computed in another index space than it is stored in.
+
+    shape: of the stored buffer; at: from computed to stored indices.
+    """
+
+    shape: tuple[Expr | int, ...]
+    at: StoreMap
+
+
+@dataclass(frozen=True)
 class Expression:
     """A kernel's mathematics, hardware unknown.
 
-    tensors: the placeholders and, last, the result; sizes: int64 variables that the caller gives;
-    store_shape, store_map: when the result is computed in another index space than the one that it
-    is stored in, the shape of the stored buffer and the map from computed to stored indices;
-    checked: name of the stage that holds checked row numbers, see `expr.take`.
+    tensors: the placeholders, a scratch that the caller lends if there is one and, last, the
+    result; sizes: int64 variables that the caller gives; places: where the scratch or the result
+    lie, by name, when that is not where they are computed; checked: name of the stage that holds
+    checked row numbers, see `expr.take`.
     """
 
     tensors: tuple[te.Tensor, ...]
     sizes: tuple[Var, ...]
-    store_shape: tuple[Expr | int, ...] | None = None
-    store_map: StoreMap | None = None
+    places: Mapping[str, Place] = field(default_factory=dict)
     checked: "CheckedRows | None" = None
 
 

@@ -11,7 +11,7 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from tvmlayers.expr import math as m
-from tvmlayers.expr.expression import CheckedRows, Expression, size
+from tvmlayers.expr.expression import CheckedRows, Expression, Place, size
 
 Reducer = Callable[..., Expr]
 
@@ -145,8 +145,7 @@ def bag(
     return Expression(
         tensors=(indices, weights, table, out) if weighted else (indices, table, out),
         sizes=(length, ahead),
-        store_shape=(width,),
-        store_map=lambda i: [column(i[0], i[1])],
+        places={"out": Place((width,), lambda i: [column(i[0], i[1])])},
         checked=CheckedRows("row", indices, ahead, table, rows, flag=oob == "raise"),
     )
 

@@ -20,6 +20,7 @@ FIELDS = (
     *("workload", "space", "decisions", "microseconds", "untuned_microseconds"),
     *("trials", "threads", "tvm", "date"),
 )
+OPTIONAL = ("data",)
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Record:
     """The decisions of `space` that were fastest for one workload, and how that was found out.
 
     microseconds, untuned_microseconds: one call, with these decisions and with the analytic ones,
-    on `threads` threads. tvm: the version of apache-tvm. date: ISO, such as "2026-11-22".
+    on `threads` threads. tvm: the version of apache-tvm. date: ISO, such as "2026-11-22". data:
+    what it was measured with, such as {"distribution": "zipf", "length": 20, "cold": False}.
     """
 
     workload: Workload
@@ -40,6 +42,7 @@ class Record:
     threads: int
     tvm: str
     date: str
+    data: Mapping[str, Decision] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not is_plain_name(self.target):
@@ -55,7 +58,8 @@ class Record:
             if type(value) is not int or value < least:
                 raise RecordError(f"{name} is a whole number of at least {least}, got {value!r}")
         check_date("date", self.date)
-        object.__setattr__(self, "decisions", _checked(self.decisions))
+        object.__setattr__(self, "decisions", _checked("decisions", "decision", self.decisions))
+        object.__setattr__(self, "data", _checked("data", "condition", self.data))
 
     @property
     def key(self) -> Key:
@@ -76,6 +80,8 @@ class Record:
         """JSON-able; the target and the workload's kind stand in the head of the file."""
         made: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
         made["workload"] = dict([*self.workload.sizes, *self.workload.traits])
+        if self.data:
+            made["data"] = self.data
         return made
 
     def to_line(self) -> str:
@@ -96,9 +102,9 @@ class Record:
         """The record that `to_dict` described; RecordError where it is not one."""
         if not isinstance(given, dict):
             raise RecordError(f"a record is a JSON object, got {_cut(json.dumps(given))}")
-        if set(given) != set(FIELDS):
-            lacks = [name for name in FIELDS if name not in given]
-            extra = [name for name in given if name not in FIELDS]
+        lacks = [name for name in FIELDS if name not in given]
+        extra = [name for name in given if name not in (*FIELDS, *OPTIONAL)]
+        if lacks or extra:
             raise RecordError(
                 f"a record has the fields {', '.join(FIELDS)}; "
                 f"lacking: {', '.join(lacks) or 'none'}, unknown: {_cut(repr(extra))}"
@@ -162,18 +168,17 @@ DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 """JSON without Python's NaN and Infinity."""
 
 
-def _checked(decisions: object) -> dict[str, Decision]:
-    if not isinstance(decisions, Mapping):
-        raise RecordError(f"decisions is a mapping of names to values, got {decisions!r}")
-    for name, value in decisions.items():
-        _check_name("a decision's name", name)
+def _checked(what: str, one: str, given: object) -> dict[str, Decision]:
+    """The names and values of `what`; `one` of them is called so."""
+    if not isinstance(given, Mapping):
+        raise RecordError(f"{what} is a mapping of names to values, got {given!r}")
+    for name, value in given.items():
+        _check_name(f"a {one}'s name", name)
         if isinstance(value, str):
-            _check_name(f"decision {name}", value)
+            _check_name(f"{one} {name}", value)
         elif type(value) not in (int, float, bool) or not _is_finite(value):
-            raise RecordError(
-                f"decision {name} is a finite number, a string or a bool, got {value!r}"
-            )
-    return dict(decisions)
+            raise RecordError(f"{one} {name} is a finite number, a string or a bool, got {value!r}")
+    return dict(given)
 
 
 def _positive(name: str, value: object) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tvmlayers.spaces import gemm, lookup
 from tvmlayers.spaces.choices import Decisions
+from tvmlayers.spaces.gemm import Tile
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
@@ -22,6 +23,11 @@ _K_UNROLL = 4
 _PREFETCH_STEPS = 16  # of k: 4 KiB of a panel, one page ahead
 _STREAM_PREFETCH_STEPS = 4
 _STREAMED_ROWS = 2
+_BLOCKED_ROWS = 192
+_FAR_BYTES = 64 << 20  # a weight that no cache holds
+_WIDE_ROWS = (1, 2, 3, 4, 6)
+# A tile of a single vector of columns needs more rows to have enough sums in flight.
+_NARROW_ROWS = (1, 2, 4, 8)
 # Up to this many rows the threads share the panels out, so that each reads its own part of W only.
 _ROWS_BY_PANELS = 24
 # What a tile costs beyond its rows, in rows: loading the panel's vectors and storing the result.
@@ -33,37 +39,56 @@ def analytic(workload: Workload, target: Target) -> Decisions:
     return _ANALYTIC[workload.kind](workload, target)
 
 
-def tile_rows(m: int, heights: Sequence[int]) -> int:
-    """The height that computes the fewest rows in all, counting the overlap of the last two tiles.
+def best_tile(m: int, tiles: Sequence[Tile]) -> Tile:
+    """The tile that computes the fewest rows in all, counting the overlap of the last two tiles.
 
     The tallest on a tie, and the tallest always from where the overlap no longer matters.
     """
-    tallest = max(heights)
-    if m >= 8 * tallest:
+    tallest = max(tiles, key=lambda tile: tile.rows)
+    if m >= 8 * tallest.rows:
         return tallest
-    fitting = [r for r in heights if r <= m]
-    return min(fitting, key=lambda r: (-(-m // r) * (r + _TILE_OVERHEAD), -r))
+    fitting = [tile for tile in tiles if tile.rows <= m]
+    return min(fitting, key=lambda t: (-(-m // t.rows) * (t.rows + _TILE_OVERHEAD), -t.rows))
+
+
+def usual_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+    """The tiles that the analytic choice makes use of: few, as each is compiled."""
+    there = gemm.tiles(n, dtype, target)
+    widest = max(tile.vectors for tile in there)
+    heights = _NARROW_ROWS if widest == 1 else _WIDE_ROWS
+    return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
 
 
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
-    rows = tile_rows(m, gemm.tile_rows(n, dtype, target))
-    itemsize = np.dtype(dtype).itemsize
+    tile = best_tile(m, usual_tiles(n, dtype, target))
+    choices = gemm.gemm_choices(workload, target)
+    weight_bytes = k * n * np.dtype(dtype).itemsize
+    is_far = weight_bytes > _FAR_BYTES
     # Few rows are bound by reading W: two places at a time, a short way ahead. What stays in the
     # second-level cache comes as fast without being asked for.
-    streamed = rows <= _STREAMED_ROWS and n > 1
-    choices = gemm.gemm_choices(workload, target)
-    streams = min(2, k) if streamed else 1
-    is_cached = streamed and k * n * itemsize <= target.l2 // 2
+    streamed = m <= _STREAMED_ROWS and n > 1
     ahead = _STREAM_PREFETCH_STEPS if streamed else _PREFETCH_STEPS
-    unroll = 1 if streamed else _K_UNROLL
-    blocked = max(64, 2 * target.l2 // (k * itemsize))
+    if n == 1 or (streamed and weight_bytes <= target.l2 // 2):
+        ahead = 0
+    # Several tiles go over blocks of a W that the second-level cache cannot hold, and while they
+    # compute the next block comes: worth its cost until there are so many that nobody waits.
+    k_block, next_lines = 0, 0
+    tiles = -(-m // tile.rows)
+    blocks = [size for size in choices["k_block"] if 0 < int(size) <= (64 if is_far else 128)]
+    if tiles > 1 and m <= _BLOCKED_ROWS and weight_bytes > target.l2 and blocks:
+        k_block, ahead = max(map(int, blocks)), 0
+        next_lines = 1 if is_far or tiles > 2 else 2
+    unroll = 1 if streamed or is_far else _K_UNROLL
+    blocked = max(64, 2 * target.l2 // (weight_bytes // n))
     by_panels = m <= _ROWS_BY_PANELS and gemm.panels(n, dtype, target) > 1
     return {
-        "tile_rows": rows,
-        "streams": streams,
+        "tile": tile.name,
+        "streams": min(2, k) if streamed else 1,
         "k_unroll": max(u for u in gemm.K_UNROLL if u <= unroll and u in choices["k_unroll"]),
-        "prefetch_steps": 0 if n == 1 or is_cached else ahead,
+        "prefetch_steps": ahead,
+        "next_lines": next_lines,
+        "k_block": k_block,
         "row_block": max(r for r in gemm.ROW_BLOCK if r <= blocked),
         "split": gemm.BY_PANELS if by_panels else gemm.BY_ROWS,
         "grain_kmacs": GRAIN_KMACS,

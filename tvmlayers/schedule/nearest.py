@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 
 from tvmlayers.records import Record
-from tvmlayers.schedule.analytic import tile_rows
-from tvmlayers.spaces import SPACES, choices_of, gemm
+from tvmlayers.schedule.analytic import best_tile, usual_tiles
+from tvmlayers.spaces import SPACES, choices_of
 from tvmlayers.spaces.choices import Decisions, is_legal
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
@@ -61,5 +61,5 @@ def _fitted(decisions: Decisions, workload: Workload, target: Target) -> Decisio
     """`decisions` with the height of a register tile that suits few rows."""
     if workload.kind != "dense" or workload.batch > _FEW_ROWS:
         return decisions
-    heights = gemm.tile_rows(workload["n"], workload["dtype"], target)
-    return {**decisions, "tile_rows": tile_rows(workload.batch, heights)}
+    tiles = usual_tiles(workload["n"], workload["dtype"], target)
+    return {**decisions, "tile": best_tile(workload.batch, tiles).name}

@@ -11,6 +11,7 @@ from tvmlayers.records import Record
 from tvmlayers.schedule.analytic import analytic
 from tvmlayers.schedule.nearest import exact, nearest
 from tvmlayers.spaces.choices import Decisions
+from tvmlayers.spaces.gemm import Tile
 from tvmlayers.targets import Target, ancestors
 from tvmlayers.workload import Workload
 
@@ -94,13 +95,13 @@ class Selector:
     def _decide_from(self, workload: Workload) -> Regime:
         """`decide`; below what fixed decisions can do, the analytic choice."""
         chosen = self.decide(workload)
-        if chosen.source == GIVEN and workload.batch < int(chosen.decisions.get("tile_rows", 1)):
+        if chosen.source == GIVEN and workload.batch < _least_batch(chosen.decisions):
             return Regime(None, analytic(workload, self.target), ANALYTIC)
         return chosen
 
     def _batches(self, workload: Workload) -> list[int]:
         if workload.kind in self.fixed:
-            return sorted({1, int(self.fixed[workload.kind].get("tile_rows", 1))})
+            return sorted({1, _least_batch(self.fixed[workload.kind])})
         own = {
             record.workload.batch
             for name in (self.target.name, *ancestors(self.target))
@@ -130,6 +131,11 @@ class Selector:
         if found is not None:
             return Regime(None, found[1], f"nearest {found[0].workload}{place}", found[0])
         return None
+
+
+def _least_batch(decisions: Decisions) -> int:
+    """The least batch that decisions can be taken for: a tile is never taller than that."""
+    return Tile.of(decisions).rows if "tile" in decisions else 1
 
 
 def _same(a: Regime, b: Regime) -> bool:

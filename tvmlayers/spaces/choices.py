@@ -5,9 +5,15 @@ from typing import Any
 
 from tvm import s_tir
 
-# Annotations of a loop over k: how many steps ahead of their use the panel's rows are asked for,
-# and in how many places along k the loop reads.
-PREFETCH, STREAMS = "tvmlayers.prefetch_steps", "tvmlayers.streams"
+# Annotations of the loops that read a panel: which goes over tiles of rows, which over blocks of k;
+# and of the one over k: how many steps ahead of their use the rows of the panel are asked for, how
+# many cache lines of the next block with each step, the steps of a block (0: there is none), in how
+# many places along k the loop reads, how many columns at each.
+PANEL_READS = tuple(
+    f"tvmlayers.{name}"
+    for name in ("tile", "block", "prefetch", "next_lines", "k_block", "streams", "columns")
+)
+TILE_LOOP, BLOCK_LOOP, PREFETCH, NEXT_LINES, K_BLOCK, STREAMS, COLUMNS = PANEL_READS
 
 Decision = int | float | str | bool
 Decisions = Mapping[str, Decision]

@@ -4,26 +4,40 @@ Serves every CPU family: the register tile's rows and the panel's width come wit
 the number of lanes from the target.
 """
 
+from __future__ import annotations
+
 import math
+from dataclasses import dataclass
 
 from tvm import s_tir
 
-from tvmlayers.spaces.choices import PREFETCH, STREAMS, Choices, Decisions, choose
+from tvmlayers.spaces.choices import (
+    BLOCK_LOOP,
+    COLUMNS,
+    K_BLOCK,
+    NEXT_LINES,
+    PREFETCH,
+    STREAMS,
+    TILE_LOOP,
+    Choices,
+    Decisions,
+    choose,
+)
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
 SPACE = "gemm"
 K_UNROLL = (1, 2, 4, 8)
 PREFETCH_STEPS = (0, 4, 8, 16, 32, 64)  # steps of k
+NEXT_LINE_COUNTS = (0, 1, 2, 4)
+_K_BLOCKS = (32, 64, 128, 256, 512)
 ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
 GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
 _PANEL_VECTORS = {16: 2, 32: 4}
-_WIDE_ROWS = (1, 2, 3, 4, 6)
-# A tile of a single vector of columns needs more rows to have enough sums in flight.
-_NARROW_ROWS = (1, 2, 4, 8)
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 _DOT_ROWS = (1, 4)
 
 
@@ -35,23 +49,27 @@ def panel_width(dtype: str, target: Target) -> int:
 def gemm_choices(workload: Workload, target: Target) -> Choices:
     """What a dense layer may decide for m rows of k by n columns.
 
-    tile_rows: rows of the register tile; streams: stretches of k summed side by side, for few rows;
-    k_unroll; prefetch_steps: how many steps of k ahead the
-    panel is asked for; row_block: rows that a thread goes over before it comes back to the first
-    panel (the M block and, with tile_rows, the loop order); split: whether threads share the rows
-    or the panels out; grain_kmacs: the least 1024 multiply-adds that are worth a thread.
+    tile: rows by vectors of columns of the register tile; streams: stretches of k summed side by
+    side, for few rows; k_unroll; prefetch_steps: how many steps of k ahead the panel is asked for;
+    k_block: steps of k for which a part of the panel serves all tiles, 0 for all of k; next_lines:
+    cache lines of the next block asked for with each step;
+    row_block: rows that a thread goes over before it comes back to the first panel (the M block
+    and, where it is no more than a tile, the loop order); split: whether threads share the rows or
+    the panels out; grain_kmacs: the least 1024 multiply-adds that are worth a thread.
     """
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     streams = stream_counts(m, k, n)
     # Every number of streams can be unrolled, as one decision does not know the other.
     steps = k // target.lanes(dtype) if n == 1 else math.gcd(*(k // s for s in streams))
-    tiles = [r for r in tile_rows(n, dtype, target) if r <= m]
+    blocks = [0] if m <= 2 or n < panel_width(dtype, target) else [0, *k_blocks(k)]
     split = [BY_ROWS] if panels(n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
     return {
-        "tile_rows": tiles,
+        "tile": [tile.name for tile in tiles(n, dtype, target) if tile.rows <= m],
         "streams": streams,
         "k_unroll": [u for u in K_UNROLL if steps % u == 0],
         "prefetch_steps": [0] if n == 1 else PREFETCH_STEPS,
+        "next_lines": NEXT_LINE_COUNTS if len(blocks) > 1 else [0],
+        "k_block": blocks,
         "row_block": ROW_BLOCK,
         "split": split,
         "grain_kmacs": GRAIN_KMACS,
@@ -60,8 +78,12 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
 
 def stream_counts(m: int, k: int, n: int) -> list[int]:
     """In how many stretches k may be read at a time: many only where few rows leave registers."""
-    most = 1 if n == 1 or m > 4 else 2 if m > 2 else 4
-    return [count for count in (1, 2, 4) if count <= min(most, k)]
+    return [count for count in (1, 2, 4) if count <= k] if m <= 2 and n > 1 else [1]
+
+
+def k_blocks(k: int) -> list[int]:
+    """Steps of k in a block: divisors of k that make at least two blocks and can be unrolled."""
+    return [size for size in _K_BLOCKS if k % size == 0 and k > size]
 
 
 def panels(n: int, dtype: str, target: Target) -> int:
@@ -69,21 +91,52 @@ def panels(n: int, dtype: str, target: Target) -> int:
     return -(-n // panel_width(dtype, target))
 
 
-def tile_rows(n: int, dtype: str, target: Target) -> tuple[int, ...]:
-    """The heights of register tile there are for n columns."""
-    if n == 1:
-        return _DOT_ROWS
-    if n < panel_width(dtype, target):
-        return tail_rows(n, dtype, target)
-    return _WIDE_ROWS
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: rows of x by vectors of columns."""
+
+    rows: int
+    vectors: int
+
+    @property
+    def name(self) -> str:
+        """As a decision says it, such as "6x4"."""
+        return f"{self.rows}x{self.vectors}"
+
+    @staticmethod
+    def of(decisions: Decisions) -> Tile:
+        """The tile that `decisions` name."""
+        rows, vectors = str(decisions["tile"]).split("x")
+        return Tile(int(rows), int(vectors))
 
 
-def tail_rows(n: int, dtype: str, target: Target) -> tuple[int, ...]:
-    """The heights of register tile there are for the columns that fill no panel."""
+def tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+    """The register tiles there are for n columns, the fewest rows first.
+
+    A full panel may be gone over in strips of fewer vectors, which leaves registers for more rows.
+    """
+    if n == 1 or n < panel_width(dtype, target):
+        return tail_tiles(n, dtype, target)
+    made: list[Tile] = []
+    vectors = _PANEL_VECTORS[target.vector_registers]
+    while vectors:
+        taller = [r for r in _fitting(vectors, target) if not made or r > made[-1].rows]
+        made += [Tile(rows, vectors) for rows in taller]
+        vectors //= 2
+    return made
+
+
+def tail_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+    """The register tiles there are for the columns that fill no panel."""
     if n == 1:
-        return _DOT_ROWS
-    left = n % panel_width(dtype, target)
-    return _NARROW_ROWS if left <= target.lanes(dtype) else _WIDE_ROWS
+        return [Tile(rows, 1) for rows in _DOT_ROWS]
+    vectors = -(-(n % panel_width(dtype, target)) // target.lanes(dtype))
+    return [Tile(rows, vectors) for rows in _fitting(vectors, target)]
+
+
+def _fitting(vectors: int, target: Target) -> list[int]:
+    """Rows of a tile whose sums, a row of W and a value of x fit the registers."""
+    return [r for r in _ROWS if r * vectors + vectors + 1 <= target.vector_registers]
 
 
 def gemm_tiles(
@@ -91,23 +144,24 @@ def gemm_tiles(
     *,
     lanes: int,
     k: int,
+    columns: int,
     streams: int,
     cheap_epilogue: bool,
     decisions: Decisions | None,
 ) -> None:
     """Schedule `expr.dense`: panels outside, row tiles inside, accumulators in registers.
 
+    columns: of a tile, which reads k in `streams` stretches.
     Choices: k_unroll; prefetch_steps, how far ahead the panel is asked for. The epilogue is
     unrolled into the registers when it is cheap; otherwise the tile is first copied out, so that a
     long activation is one small loop instead of 24 copies.
     """
-    out = sch.get_sblock("out")
-    acc = sch.get_sblock("acc")
+    out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
     padded = len(sch.get_producers(out)) > 0 and sch.get(sch.get_producers(out)[0]).name_hint == (
         "epilogue"
     )
     epilogue = sch.get_producers(out)[0] if padded else out
-    _, t, _, _ = sch.get_loops(epilogue)
+    *_, t, _, _ = sch.get_loops(epilogue)
     if padded:
         sch.reverse_compute_at(out, t, preserve_unit_loops=True)
         sch.set_scope(epilogue, 0, "local")
@@ -116,26 +170,67 @@ def gemm_tiles(
         sch.compute_at(copy, t, preserve_unit_loops=True)
         _unroll_vectors(sch, copy, lanes, unroll=True)
     sch.compute_at(acc, t, preserve_unit_loops=True)
-    sch.set_scope(acc, 0, "local")
-
     stream, row, column, step = sch.get_loops(acc)[-4:]
     sch.reorder(step, stream, row, column)
-    stretch = k // streams
-    unroll = choose(sch, "k_unroll", [u for u in K_UNROLL if stretch % u == 0], decisions)
-    vector, lane = sch.split(column, [None, lanes])
     sch.unroll(stream)
+    _sum_in_registers(sch, acc, lanes, k // streams, decisions, streams=streams, columns=columns)
+    _unroll_vectors(sch, epilogue, lanes, unroll=cheap_epilogue)
+    if padded:
+        for loop in sch.get_loops(out)[-2:]:
+            sch.unroll(loop)
+
+
+def gemm_blocks(
+    sch: s_tir.Schedule, *, lanes: int, k_block: int, columns: int, decisions: Decisions | None
+) -> None:
+    """Schedule `expr.dense` with blocks of k: panels, blocks of k, then row tiles.
+
+    A block of a panel stays in the nearest cache while all tiles go over it, and each tile asks for
+    its part of the next one. Choices: as `gemm_tiles`, and next_lines, how many cache lines of the
+    next block are asked for with each step.
+    """
+    out, sums, acc = (sch.get_sblock(name) for name in ("out", "sums", "acc"))
+    _, strip, t, row, column, block = sch.get_loops(sums)
+    sch.reorder(block, t, row, column)
+    sch.reverse_compute_at(out, strip, preserve_unit_loops=True)
+    sch.annotate(block, BLOCK_LOOP, 1)
+    sch.annotate(t, TILE_LOOP, 1)
+    sch.compute_at(acc, t, preserve_unit_loops=True)
+    row, column, step = sch.get_loops(acc)[-3:]
+    sch.reorder(step, row, column)
+    _sum_in_registers(sch, acc, lanes, k_block, decisions, k_block=k_block, columns=columns)
+    _unroll_vectors(sch, sums, lanes, unroll=True)
+    _unroll_vectors(sch, out, lanes, unroll=False)
+    sch.decompose_reduction(sums, block)
+
+
+def _sum_in_registers(
+    sch: s_tir.Schedule,
+    acc: s_tir.schedule.SBlockRV,
+    lanes: int,
+    steps: int,
+    decisions: Decisions | None,
+    *,
+    columns: int,
+    streams: int = 1,
+    k_block: int = 0,
+) -> None:
+    """Unroll the tile `acc`, whose last loops are `steps` of k, [streams], rows and columns."""
+    sch.set_scope(acc, 0, "local")
+    *rest, row, column = sch.get_loops(acc)
+    step = rest[-1] if k_block else rest[-2]
+    unroll = choose(sch, "k_unroll", [u for u in K_UNROLL if steps % u == 0], decisions)
+    vector, lane = sch.split(column, [None, lanes])
     sch.unroll(row)
     sch.unroll(vector)
     sch.vectorize(lane)
     outer, inner = sch.split(step, [None, unroll])
     sch.unroll(inner)
-    ahead = choose(sch, "prefetch_steps", PREFETCH_STEPS, decisions)
-    sch.annotate(outer, PREFETCH, ahead)
+    sch.annotate(outer, PREFETCH, choose(sch, "prefetch_steps", PREFETCH_STEPS, decisions))
+    sch.annotate(outer, NEXT_LINES, choose(sch, "next_lines", NEXT_LINE_COUNTS, decisions))
+    sch.annotate(outer, K_BLOCK, k_block)
     sch.annotate(outer, STREAMS, streams)
-    _unroll_vectors(sch, epilogue, lanes, unroll=cheap_epilogue)
-    if padded:
-        for loop in sch.get_loops(out)[-2:]:
-            sch.unroll(loop)
+    sch.annotate(outer, COLUMNS, columns)
     sch.decompose_reduction(acc, outer)
 
 

@@ -40,7 +40,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         GemmSpec(
             layout,
             lanes,
-            gemm.tail_rows(n, layer.dtype, target),
+            gemm.tail_tiles(n, layer.dtype, target) if layout.tail else (),
             regimes,
             elementwise_function("linear" if over_row else layer.activation),
             cheap=over_row or layer.activation in CHEAP,

@@ -6,8 +6,9 @@ among them, and how the work is shared out, from the number of rows that come.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from tvm import te
+from tvm import s_tir, te
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
@@ -15,25 +16,28 @@ from tvm.tirx.script.builder import ir as T
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, core
 from tvmlayers.expr.dense import dense, dot_rows
+from tvmlayers.expr.expression import Expression
 from tvmlayers.pack import PanelLayout
 from tvmlayers.schedule import Regime, by_choice
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.gemm import BY_PANELS, dot_tiles, gemm_tiles
+from tvmlayers.spaces.gemm import BY_PANELS, Tile, dot_tiles, gemm_blocks, gemm_tiles
 
 Activation = Callable[[Expr], Expr]
+
+_MOST_SCRATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class GemmSpec:
     """What is computed for one dense layer, and how its decisions differ by the number of rows.
 
-    lanes: of a vector; tail_heights: the register tiles of the panel that is not full; cheap:
-    whether the activation is short enough to be unrolled into the tile.
+    lanes: of a vector; tail_tiles: the register tiles of the panel that is not full; cheap: whether
+    the activation is short enough to be unrolled into the tile.
     """
 
     layout: PanelLayout
     lanes: int
-    tail_heights: Sequence[int]
+    tail_tiles: Sequence[Tile]
     regimes: Sequence[Regime]
     activation: Activation
     cheap: bool
@@ -53,7 +57,7 @@ class GemmSpec:
         return [(r.most, variants.index(_tile(r.decisions))) for r in self.regimes]
 
 
-_TILE = ("tile_rows", "streams", "k_unroll", "prefetch_steps")
+_TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block")
 
 
 def _tile(decisions: Decisions) -> Decisions:
@@ -75,81 +79,100 @@ def gemm_functions(
 
 
 @dataclass(frozen=True)
+class _Core:
+    """One function over row tiles and panels.
+
+    rows: the height of its tile; scratch: elements that it needs lent for each tile.
+    """
+
+    rows: int
+    function: GlobalVar
+    scratch: int = 0
+
+
+@dataclass(frozen=True)
 class _Part:
-    """The panels of one width; cores: by variant, the height of its tile and its function."""
+    """The panels of one width; cores: by variant."""
 
     first: int
     panels: int
     width: int
-    cores: list[tuple[int, GlobalVar]]
+    cores: list[_Core]
 
 
 def _parts(name: str, spec: GemmSpec, functions: Functions) -> list[_Part]:
     layout = spec.layout
-    made: dict[tuple[object, ...], tuple[int, GlobalVar]] = {}
+    made: dict[tuple[object, ...], _Core] = {}
 
-    def one(label: str, decisions: Decisions, rows: int, width: int, valid: int) -> GlobalVar:
-        if layout.is_vector:
-            expression = dot_rows(
-                layout.k,
-                lanes=spec.lanes,
-                rows=rows,
-                activation=spec.activation,
-                use_bias=spec.use_bias,
-                dtype=layout.dtype,
-            )
-        else:
-            expression = dense(
-                layout.k,
-                layout.n,
-                rows=rows,
-                width=width,
-                valid=valid,
-                streams=int(decisions["streams"]),
-                activation=spec.activation,
-                use_bias=spec.use_bias,
-                dtype=layout.dtype,
-            )
-
-        def schedule(sch: object) -> None:
-            if layout.is_vector:
-                dot_tiles(sch, k=layout.k, lanes=spec.lanes, decisions=decisions)
-            else:
-                gemm_tiles(
-                    sch,
-                    lanes=spec.lanes,
-                    k=layout.k,
-                    streams=int(decisions["streams"]),
-                    cheap_epilogue=spec.cheap,
-                    decisions=decisions,
-                )
-
-        core_name, function = core(f"{name}_{label}{rows}_{len(made)}", expression, schedule)
-        functions[core_name] = function
-        return core_name
-
-    def cores(
-        label: str, heights: Sequence[int] | None, width: int, valid: int
-    ) -> list[tuple[int, GlobalVar]]:
-        found = []
-        for decisions in spec.variants():
-            rows = int(decisions["tile_rows"])
-            if heights is not None:
-                rows = max(height for height in heights if height <= rows)
-            key = (label, rows, *(decisions[name] for name in _TILE[1:]))
-            if key not in made:
-                made[key] = rows, one(label, decisions, rows, width, valid)
-            found.append(made[key])
-        return found
+    def make(decisions: Decisions, tile: Tile, width: int, valid: int) -> _Core:
+        key = (valid, tile, *(decisions[name] for name in _TILE[1:]))
+        if key not in made:
+            label = "full" if valid == layout.width else "tail"
+            expression, schedule = _tiled(spec, decisions, tile, width, valid)
+            named, function = core(f"{name}_{label}{tile.name}_{len(made)}", expression, schedule)
+            functions[named] = function
+            has_scratch = len(expression.tensors) > 3 + spec.use_bias
+            elements = tile.rows * tile.vectors * spec.lanes if has_scratch else 0
+            made[key] = _Core(tile.rows, named, elements)
+        return made[key]
 
     parts = []
     if layout.full_panels:
-        full = cores("full", None, layout.width, layout.width)
+        full = [
+            make(decisions, Tile.of(decisions), layout.width, layout.width)
+            for decisions in spec.variants()
+        ]
         parts.append(_Part(0, layout.full_panels, layout.width, full))
     if layout.tail:
-        tail = cores("tail", spec.tail_heights, layout.tail_width, layout.tail)
+        tail = [
+            make({**decisions, "k_block": 0}, tile, layout.tail_width, layout.tail)
+            for decisions in spec.variants()
+            for tile in [_tallest(spec.tail_tiles, Tile.of(decisions).rows)]
+        ]
         parts.append(_Part(layout.full_panels, 1, layout.tail_width, tail))
     return parts
+
+
+def _tallest(tiles: Sequence[Tile], most: int) -> Tile:
+    """The tallest of the tiles with no more than `most` rows."""
+    return max((tile for tile in tiles if tile.rows <= most), key=lambda tile: tile.rows)
+
+
+def _tiled(
+    spec: GemmSpec, decisions: Decisions, tile: Tile, width: int, valid: int
+) -> tuple[Expression, Callable[[s_tir.Schedule], None]]:
+    """What one core computes, and its schedule."""
+    layout, lanes = spec.layout, spec.lanes
+    columns = tile.vectors * lanes
+    streams, k_block = int(decisions["streams"]), int(decisions["k_block"])
+    if layout.is_vector:
+        expression = dot_rows(
+            layout.k,
+            lanes=lanes,
+            rows=tile.rows,
+            activation=spec.activation,
+            use_bias=spec.use_bias,
+            dtype=layout.dtype,
+        )
+        return expression, partial(dot_tiles, k=layout.k, lanes=lanes, decisions=decisions)
+    expression = dense(
+        layout.k,
+        layout.n,
+        rows=tile.rows,
+        width=width,
+        valid=valid,
+        strips=width // columns,
+        streams=streams,
+        k_block=k_block,
+        activation=spec.activation,
+        use_bias=spec.use_bias,
+        dtype=layout.dtype,
+    )
+    if k_block:
+        blocks = partial(gemm_blocks, lanes=lanes, k_block=k_block, columns=columns)
+        return expression, partial(blocks, decisions=decisions)
+    tiles = partial(gemm_tiles, lanes=lanes, k=layout.k, columns=columns, streams=streams)
+    return expression, partial(tiles, cheap_epilogue=spec.cheap, decisions=decisions)
 
 
 def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
@@ -158,19 +181,28 @@ def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
     m is at least the height of the variant's tile.
     """
     layout = spec.layout
+    blocks = [(_row_block(regime.decisions), regime.decisions) for regime in spec.regimes]
+    scratch_size = max(
+        (max(rows, 2 * tile.rows) + tile.rows) * tile.vectors * spec.lanes
+        if decisions["k_block"]
+        else 0
+        for rows, decisions in blocks
+        for tile in [Tile.of(decisions)]
+    )
 
     def body() -> None:
         x, w, b, out = _tensors(layout.dtype, spec.use_bias)
         m = emit.argument("m", "int64")
+        scratch = emit.on_stack(scratch_size, layout.dtype) if scratch_size else None
         first = emit.argument("first", "int64")
         last = emit.argument("last", "int64")
         variant = emit.argument("variant", "int64")
 
         def run(part: _Part, place: int) -> Callable[[], None]:
-            rows, function = part.cores[place]
+            made = part.cores[place]
             start = te.max(first, emit.i64(part.first)) - emit.i64(part.first)
             count = te.min(last, emit.i64(part.first + part.panels)) - emit.i64(part.first) - start
-            tiles = emit.ceil_div(m, rows)
+            tiles = emit.ceil_div(m, made.rows)
             columns = emit.i64(part.first * layout.width) + start * part.width
 
             def write() -> None:
@@ -178,9 +210,11 @@ def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
                 pointers = [x, emit.offset(w, before + start * part.width * layout.k)]
                 if b is not None:
                     pointers.append(emit.offset(b, columns))
+                if made.scratch:
+                    pointers.append(scratch)
                 pointers.append(emit.offset(out, columns))
                 sizes = [m, tiles] if layout.is_vector else [m, tiles, count]
-                emit.call(function, *pointers, *sizes)
+                emit.call(made.function, *pointers, *sizes)
 
             def only_if_any() -> None:
                 emit.chain([(count > emit.i64(0), write), (None, lambda: None)])
@@ -202,7 +236,8 @@ def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
 def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> PrimFunc:
     """Shares m rows by all panels out, by rows or by panels, as the decisions for m say.
 
-    Each task goes over its rows in blocks that stay in the second-level cache.
+    Each task goes over its rows in blocks that stay in the second-level cache. Every task and every
+    block has a whole tile of rows at least.
     """
     layout = spec.layout
     panels = layout.full_panels + (1 if layout.tail else 0)
@@ -217,7 +252,10 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
             return emit.by_bound(m, by_choice(spec.regimes, name))
 
         variant = emit.by_bound(m, spec.variant_by_rows())
-        row_block = decided("row_block")
+        bounds = [(regime.most, _row_block(regime.decisions)) for regime in spec.regimes]
+        row_block = emit.by_bound(m, bounds)
+        heights = [(regime.most, Tile.of(regime.decisions).rows) for regime in spec.regimes]
+        height = emit.by_bound(m, heights)
 
         def block(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
             emit.call(
@@ -238,6 +276,7 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
 
         def blocks(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
             pieces = te.indexdiv(count + row_block - emit.i64(1), row_block)
+            pieces = te.max(te.min(pieces, te.indexdiv(count, height)), emit.i64(1))
             with T.serial(0, pieces) as i:
                 begin, end = emit.task_bounds(i, pieces, count)
                 block(row + begin, end - begin, first, last)
@@ -246,8 +285,7 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
         grain = decided("grain_kmacs") * emit.i64(1024)
         useful = te.indexdiv(m * emit.i64(layout.k * layout.n), grain)
         workers = te.min(emit.i64(threads), useful)
-        # Every task has a whole tile at least.
-        tasks_of_rows = te.min(workers, te.indexdiv(m, decided("tile_rows")))
+        tasks_of_rows = te.min(workers, te.indexdiv(m, height))
 
         def serial() -> None:
             blocks(zero, m, zero, every)
@@ -278,6 +316,12 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
         )
 
     return emit.private(body)
+
+
+def _row_block(decisions: Decisions) -> int:
+    """Rows that are gone over at a time; few enough for the sums of blocks of k on the stack."""
+    rows = int(decisions["row_block"])
+    return min(rows, _MOST_SCRATCH_ROWS) if decisions["k_block"] else rows
 
 
 def _flags(regimes: Sequence[Regime], name: str, value: object) -> list[tuple[int | None, int]]:
