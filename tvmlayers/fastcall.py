@@ -25,18 +25,18 @@ ShapeRule = Callable[[list[Shape]], Shape]
 
 
 def single_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries of one input and one output; none unless the batch is their only free axis."""
+    """The entries of one input and one output for each sample, where all agree on their shapes."""
     single = [entry for entry in entries if len(entry.inputs) == 1]
     forms = {(entry.inputs[0].shape, entry.outputs) for entry in single}
     return single if len(forms) == 1 and _is_batched(single[0]) else []
 
 
 def _is_batched(entry: Entry) -> bool:
-    if len(entry.outputs) != 1:
+    """Whether the batch, first axis of the first input, is the only free axis of the one output."""
+    if len(entry.outputs) != 1 or not entry.inputs[0].shape:
         return False
-    shapes = entry.inputs[0].shape, entry.outputs[0].shape
-    free = [dim for shape in shapes for dim in shape if isinstance(dim, str)]
-    return len(free) == 2 and all(shape[:1] == (free[0],) for shape in shapes)
+    batch, (first, *tail) = entry.inputs[0].shape[0], entry.outputs[0].shape
+    return isinstance(batch, str) and first == batch and all(isinstance(dim, int) for dim in tail)
 
 
 def numpy_call(entries: Sequence[Entry], arena: Any, threads: int) -> FastCall:
@@ -55,7 +55,7 @@ def numpy_call(entries: Sequence[Entry], arena: Any, threads: int) -> FastCall:
         except (KeyError, TypeError):  # another dtype, or no axis at all
             return model._call((array,), {}, None)
         # carray: packed, aligned and writable (NumPy does not lend a read-only array)
-        if not (rows and array.flags.carray):
+        if not (array.size and array.flags.carray):
             return model._call((array,), {}, None)
         shape = (rows, *tail)
         result = empty_small(shape, dtype) if rows < small else take(shape, dtype, rows * row_bytes)
@@ -85,7 +85,7 @@ def torch_call(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) -
         except (KeyError, IndexError):
             return model._call((tensor,), {}, None)
         # A tensor with a pending sign, or one that asks for gradients, is no plain memory.
-        if not rows or tensor.is_neg() or tensor.requires_grad:
+        if not tensor.numel() or tensor.is_neg() or tensor.requires_grad:
             return model._call((tensor,), {}, None)
         shape = (rows, *tail)
         memory = empty_small(shape, dtype) if rows < small else take(shape, dtype, rows * row_bytes)
@@ -95,6 +95,80 @@ def torch_call(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) -
         except Exception:
             return model._call((tensor,), {}, None)
         return model._fail(status, tensor.numpy()) if status else result
+
+    return call
+
+
+# fast(model, tensors) -> result, of several inputs in the order of the signature
+FastCalls = Callable[[Any, "tuple[Any, ...]"], Any]
+
+
+def batched_groups(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry]]:
+    """By names of their inputs, entries of several inputs that make one output for each sample."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        if len(entry.inputs) > 1 and _is_batched(entry):
+            groups.setdefault(entry.names, []).append(entry)
+    return {
+        names: alike
+        for names, alike in groups.items()
+        if len({(entry.inputs[0].shape, entry.outputs) for entry in alike}) == 1
+    }
+
+
+def numpy_calls(entries: Sequence[Entry], arena: Any, threads: int) -> FastCalls:
+    """The call for several NumPy arrays, for one of the groups that `batched_groups` gave."""
+    functions = {tuple([slot.dtype for slot in e.inputs]): e.function for e in entries}
+    find = functions.get
+    output = entries[0].outputs[0]
+    dtype, tail = output.dtype, tuple(int(dim) for dim in output.shape[1:])
+    ndarray = np.ndarray
+
+    def call(model: Any, arrays: tuple[Any, ...]) -> Any:
+        for array in arrays:
+            if type(array) is not ndarray or not (array.size and array.flags.carray):
+                return model._call(arrays, {}, None)
+        function = find(tuple([array.dtype for array in arrays]))
+        if function is None:
+            return model._call(arrays, {}, None)
+        result = empty((len(arrays[0]), *tail), dtype)
+        try:
+            status = function(*arrays, result, arena, threads)
+        except Exception:
+            return model._call(arrays, {}, None)
+        return model._call(arrays, {}, None) if status else result
+
+    return call
+
+
+def torch_calls(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) -> FastCalls:
+    """The call for several torch tensors, for one of the groups that `batched_groups` gave."""
+    functions = {
+        tuple([getattr(torch, slot.dtype.name) for slot in e.inputs]): e.function for e in entries
+    }
+    find = functions.get
+    output = entries[0].outputs[0]
+    dtype, tail = output.dtype, tuple(int(dim) for dim in output.shape[1:])
+    tensor_type, from_numpy = torch.Tensor, torch.from_numpy
+
+    def call(model: Any, given: tuple[Any, ...]) -> Any:
+        for tensor in given:
+            if (
+                type(tensor) is not tensor_type
+                or not tensor.numel()
+                or tensor.is_neg()
+                or tensor.requires_grad
+            ):
+                return model._call(given, {}, None)
+        function = find(tuple([tensor.dtype for tensor in given]))
+        if function is None:
+            return model._call(given, {}, None)
+        result = from_numpy(empty((given[0].shape[0], *tail), dtype))
+        try:
+            status = function(*given, result, arena, threads)
+        except Exception:
+            return model._call(given, {}, None)
+        return model._call(given, {}, None) if status else result
 
     return call
 

@@ -19,12 +19,16 @@ from tvmlayers.arena import view
 from tvmlayers.errors import ConfigError, ShapeError, TvmLayersError
 from tvmlayers.fastcall import (
     FastCall,
+    FastCalls,
     Plan,
+    batched_groups,
     foreign_call,
     make_plans,
     numpy_call,
+    numpy_calls,
     single_entries,
     torch_call,
+    torch_calls,
 )
 from tvmlayers.signature import Entry, Function, Slot, input_order, read_entries
 from tvmlayers.tensors import Array, Kind
@@ -58,18 +62,30 @@ class Compiled:
         self._arena_tensor = _ffi.from_array(arena)
         self._library = library
         self._single = single_entries(self._entries)
+        # Inputs in positional order: those that a call without names can mean.
+        self._groups = {
+            names: entries
+            for names, entries in batched_groups(self._entries).items()
+            if names == self._names[: len(names)]
+        }
         self._plans = make_plans(self._entries)
         self._forms: dict[tuple[Any, ...], tuple[Plan, list[int]]] = {}
         self._fast: dict[type, FastCall]
+        self._several: dict[tuple[type, int], FastCalls]
         self._lenders: dict[type, tuple[Callable[[Any], Array], Kind]]
         self._set_threads(threads)
 
     def __call__(self, value: Any = None, /, *more: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
-        if out is None and not more and not named:
-            fast = self._fast.get(type(value))
-            if fast is not None:
-                return fast(self, value)
+        if out is None and not named:
+            if not more:
+                fast = self._fast.get(type(value))
+                if fast is not None:
+                    return fast(self, value)
+            else:
+                several = self._several.get((type(value), len(more)))
+                if several is not None:
+                    return several(self, (value, *more))
         return self._call((value, *more), named, out)
 
     def _call(self, inputs: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
@@ -169,9 +185,14 @@ class Compiled:
         if lender is None or type(value) in self._lenders:
             return
         self._lenders[type(value)] = lender
+        torch = sys.modules.get("torch")
+        if torch is not None and type(value) is torch.Tensor:
+            for names, entries in self._groups.items():
+                self._several[torch.Tensor, len(names) - 1] = torch_calls(
+                    entries, self._arena_tensor, self._threads, torch
+                )
         if not self._single:
             return
-        torch = sys.modules.get("torch")
         if torch is not None and type(value) is torch.Tensor:
             fast = torch_call(self._single, self._arena_tensor, self._threads, torch)
         else:
@@ -201,9 +222,13 @@ class Compiled:
             raise ConfigError(f"threads is a whole number from 1 up, or None, got {threads!r}")
         self._threads = _ffi.reserve_threads(threads, targets.physical_cores)
         self._lenders = {np.ndarray: (tensors.identity, tensors.identity)}
-        self._fast = {}
+        self._fast, self._several = {}, {}
         if self._single:
             self._fast[np.ndarray] = numpy_call(self._single, self._arena_tensor, self._threads)
+        for names, entries in self._groups.items():
+            self._several[np.ndarray, len(names) - 1] = numpy_calls(
+                entries, self._arena_tensor, self._threads
+            )
 
     @property
     def inputs(self) -> tuple[Slot, ...]:
