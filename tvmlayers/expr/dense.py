@@ -13,7 +13,7 @@ from tvm.ir import Expr
 
 from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.math import bind
-from tvmlayers.expr.reduction import lane_sums, tree_sum
+from tvmlayers.expr.reduction import lane_sums, tree
 
 
 def dense(
@@ -85,7 +85,7 @@ def dense(
             return sums[p, c, t, r, j]
         terms = [acc[p, c, t, s, r, j] for s in range(streams)]
         terms += [product(p, c, t, r, j, step) for step in range(streams * stretch, k)]
-        return tree_sum(terms)
+        return tree(terms)
 
     def epilogue(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr) -> Expr:
         value = total(p, c, t, r, j)

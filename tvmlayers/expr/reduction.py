@@ -1,5 +1,6 @@
 """Sums along a contiguous axis, kept in the lanes of a vector until the end."""
 
+import operator
 from collections.abc import Callable
 
 from tvm import te
@@ -30,16 +31,16 @@ def lane_sums(
     def total(*index: Expr) -> Expr:
         terms = [term(*index, s) for s in range(steps * lanes, k)]
         if steps:
-            terms.append(tree_sum([acc[(*index, lane)] for lane in range(lanes)]))
-        return tree_sum(terms)
+            terms.append(tree([acc[(*index, lane)] for lane in range(lanes)]))
+        return tree(terms)
 
     return total
 
 
-def tree_sum(terms: list[Expr]) -> Expr:
-    """The sum of at least one term, added two by two."""
+def tree(terms: list[Expr], combine: Callable[[Expr, Expr], Expr] = operator.add) -> Expr:
+    """At least one term, combined two by two; their sum if nothing else is said."""
     while len(terms) > 1:
         half = (len(terms) + 1) // 2
         low, high = terms[:half], terms[half:]
-        terms = [low[i] + high[i] if i < len(high) else low[i] for i in range(half)]
+        terms = [combine(low[i], high[i]) if i < len(high) else low[i] for i in range(half)]
     return terms[0]

@@ -7,7 +7,8 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from tvmlayers.expr import math as m
-from tvmlayers.expr.expression import Expression, size
+from tvmlayers.expr.expression import Expression, Place, size
+from tvmlayers.expr.reduction import tree
 
 
 def softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
@@ -22,19 +23,20 @@ def softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
         lambda i, s, v: te.if_then_else(s * lanes + v < n, x[i, s * lanes + v], lowest),
         name="padded",
     )
-    step_max, lane_max = te.reduce_axis((0, steps)), te.reduce_axis((0, lanes))
+    step_max, step_sum = te.reduce_axis((0, steps)), te.reduce_axis((0, steps))
     high = te.compute(
         (count, lanes), lambda i, v: te.max(padded[i, step_max, v], axis=step_max), name="high"
     )
-    top = te.compute((count,), lambda i: te.max(high[i, lane_max], axis=lane_max), name="top")
+    top = te.compute(
+        (count,), lambda i: tree([high[i, v] for v in range(lanes)], te.max), name="top"
+    )
     power = te.compute(
         (count, steps, lanes), lambda i, s, v: m.exp(padded[i, s, v] - top[i]), name="power"
     )
-    step_sum, lane_sum = te.reduce_axis((0, steps)), te.reduce_axis((0, lanes))
     part = te.compute(
         (count, lanes), lambda i, v: te.sum(power[i, step_sum, v], axis=step_sum), name="part"
     )
-    total = te.compute((count,), lambda i: te.sum(part[i, lane_sum], axis=lane_sum), name="total")
+    total = te.compute((count,), lambda i: tree([part[i, v] for v in range(lanes)]), name="total")
 
     def value(i: Expr, j: Expr) -> Expr:
         s, v = te.indexdiv(j, lanes), te.indexmod(j, lanes)
@@ -50,3 +52,45 @@ def softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
     )
     out = te.compute((count, n), value, name="out")
     return Expression(tensors=(x, out), sizes=(count,))
+
+
+def narrow_softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
+    """As `softmax`, for rows of few columns: a vector holds one column of `lanes` rows.
+
+    The last rows are taken again and again where `lanes` does not divide their number. Sizes:
+    count rows, tiles = ceil(count / lanes).
+    """
+    count, tiles = size("count"), size("tiles")
+    x = te.placeholder((count, n), dtype, name="x")
+
+    def row(t: Expr, v: Expr) -> Expr:
+        return te.min(t * lanes + v, count - 1)
+
+    column = te.compute((tiles, n, lanes), lambda t, j, v: x[row(t, v), j], name="column")
+    column_max, column_sum = te.reduce_axis((0, n)), te.reduce_axis((0, n))
+    top = te.compute(
+        (tiles, lanes), lambda t, v: te.max(column[t, column_max, v], axis=column_max), name="top"
+    )
+    power = te.compute(
+        (tiles, n, lanes), lambda t, j, v: m.exp(column[t, j, v] - top[t, v]), name="power"
+    )
+    total = te.compute(
+        (tiles, lanes), lambda t, v: te.sum(power[t, column_sum, v], axis=column_sum), name="total"
+    )
+    one = tirx.const(1, dtype)
+    shift = te.compute(
+        (tiles, lanes),
+        lambda t, v: top[t, v] + m.log(total[t, v]) if log else one / total[t, v],
+        name="shift",
+    )
+    value = te.compute(
+        (tiles, n, lanes),
+        lambda t, j, v: column[t, j, v] - shift[t, v] if log else power[t, j, v] * shift[t, v],
+        name="value",
+    )
+    out = te.compute((tiles, lanes, n), lambda t, v, j: value[t, j, v], name="out")
+    return Expression(
+        tensors=(x, out),
+        sizes=(count, tiles),
+        places={"out": Place((count, n), lambda i: [row(i[0], i[1]), i[2]])},
+    )

@@ -47,6 +47,24 @@ def softmax_rows(sch: s_tir.Schedule, *, row_bytes: int) -> None:
         sch.decompose_reduction(block, step)
 
 
+def softmax_columns(sch: s_tir.Schedule) -> None:
+    """Schedule `expr.narrow_softmax`: a tile of rows at a time, their columns in vectors."""
+    out = sch.get_sblock("out")
+    t, *_ = sch.get_loops(out)
+    for name in ("value", "shift", "total", "power", "top", "column"):
+        block = sch.get_sblock(name)
+        sch.compute_at(block, t, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
+    for name in ("value", "shift", "power", "column"):
+        sch.vectorize(sch.get_loops(sch.get_sblock(name))[-1])
+    for name in ("total", "top"):
+        block = sch.get_sblock(name)
+        *_, lane, step = sch.get_loops(block)
+        sch.reorder(step, lane)
+        sch.vectorize(lane)
+        sch.decompose_reduction(block, step)
+
+
 def pooled_rows(sch: s_tir.Schedule, *, lanes: int, width: int) -> None:
     """Schedule `expr.mean_over_time`: a row of sums at a time, time steps streamed past it."""
     out, acc = sch.get_sblock("out"), sch.get_sblock("acc")

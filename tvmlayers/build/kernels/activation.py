@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 from tvm.ir import Expr, GlobalVar
+from tvm.tirx import PrimFunc
 
 from tvmlayers import layers
+from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, Lowered, Use, core, elements, report
 from tvmlayers.build.kernels.rows import UNTUNED_GRAIN, Pointer, call_core, fixed, row_kernel
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.expr.elementwise import elementwise
-from tvmlayers.expr.softmax import softmax
+from tvmlayers.expr.softmax import narrow_softmax, softmax
 from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces import rows as row_spaces
 from tvmlayers.workload import Workload
@@ -51,17 +53,35 @@ def softmax_core(
     """softmax or log_softmax of rows of n, in place, added to `functions`; and its decisions."""
     target = selector.target
     regime = selector.decide(Workload.make("softmax", m=_TYPICAL_ROWS, n=n, dtype=dtype))
-    lanes = target.lanes(dtype) * int(regime.decisions["vectors"])
-    expression = softmax(n, lanes=lanes, log=kind == "log_softmax", dtype=dtype)
+    lanes, log = target.lanes(dtype), kind == "log_softmax"
+    if n <= lanes:
+        tiled = narrow_softmax(n, lanes=lanes, log=log, dtype=dtype)
+        made, function = core(f"{name}_tiles", tiled, row_spaces.softmax_columns, in_place=True)
+        functions[made] = function
+        driver = GlobalVar(name)
+        functions[driver] = _by_tiles(made, lanes, dtype)
+        return driver, regime
+    lanes *= int(regime.decisions["vectors"])
     row_bytes = 2 * (n + lanes) * np.dtype(dtype).itemsize
     made, function = core(
         name,
-        expression,
+        softmax(n, lanes=lanes, log=log, dtype=dtype),
         lambda sch: row_spaces.softmax_rows(sch, row_bytes=row_bytes),
         in_place=True,
     )
     functions[made] = function
     return made, regime
+
+
+def _by_tiles(tiles: GlobalVar, lanes: int, dtype: str) -> PrimFunc:
+    """`f(x, out, count)`: the tiles of so many rows."""
+
+    def body() -> None:
+        x, out = emit.argument("x", f"*{dtype}"), emit.argument("out", f"*{dtype}")
+        count = emit.argument("count", "int64")
+        emit.call(tiles, x, out, count, emit.ceil_div(count, lanes))
+
+    return emit.private(body)
 
 
 def lower_activation(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:

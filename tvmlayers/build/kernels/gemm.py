@@ -283,7 +283,7 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
 
         zero, every = emit.i64(0), emit.i64(panels)
         grain = decided("grain_kmacs") * emit.i64(1024)
-        useful = te.indexdiv(m * emit.i64(layout.k * layout.n), grain)
+        useful = te.indexdiv(m * emit.i64(layout.k * layout.columns), grain)
         workers = te.min(emit.i64(threads), useful)
         tasks_of_rows = te.min(workers, te.indexdiv(m, height))
 
