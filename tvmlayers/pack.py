@@ -55,11 +55,17 @@ def panel_layout(k: int, n: int, *, width: int, lanes: int, dtype: str) -> Panel
     return PanelLayout(k, n, width, tail_width, dtype)
 
 
-def pack_kernel(kernel: np.ndarray, layout: PanelLayout) -> np.ndarray:
-    """`kernel` (k, n) in the order of `layout`, one flat array with k * layout.columns elements."""
+def pack_kernel(
+    kernel: np.ndarray, layout: PanelLayout, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`kernel` (k, n) in the order of `layout`, one flat array with k * layout.columns elements.
+
+    out: where to put it, zeroed; without, it is made.
+    """
+    packed = np.zeros(layout.k * layout.columns, layout.dtype) if out is None else out
     if layout.is_vector:
-        return np.ascontiguousarray(kernel[:, 0], dtype=layout.dtype)
-    packed = np.zeros(layout.k * layout.columns, layout.dtype)
+        packed[:] = kernel[:, 0]
+        return packed
     split = layout.full_panels * layout.width
     full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
     panels = kernel[:, :split].reshape(layout.k, layout.full_panels, layout.width)
@@ -81,8 +87,8 @@ def unpack_kernel(packed: np.ndarray, layout: PanelLayout) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def pack_bias(bias: np.ndarray, layout: PanelLayout) -> np.ndarray:
-    """`bias` (n,) padded with zeros to layout.columns."""
-    packed = np.zeros(layout.columns, layout.dtype)
+def pack_bias(bias: np.ndarray, layout: PanelLayout, out: np.ndarray | None = None) -> np.ndarray:
+    """`bias` (n,) padded with zeros to layout.columns. out: where to put it, zeroed."""
+    packed = np.zeros(layout.columns, layout.dtype) if out is None else out
     packed[: layout.n] = bias
     return packed

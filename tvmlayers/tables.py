@@ -83,14 +83,53 @@ def weights_table(manifest: Mapping[str, Any]) -> Table:
 
 
 def kernels_table(manifest: Mapping[str, Any]) -> Table:
-    """One row a kernel: where its schedule came from, and what was decided."""
-    made = table("Kernels", ("layer", "kernel", "schedule", "details"))
+    """What each kernel is and costs, and by size of its batch where its decisions came from."""
+    columns = ("layer", "kernel", "each of the batch", "batch", "schedule", "decisions")
+    made = table("Kernels", columns, ("of the limit",))
     for kernel in manifest["kernels"]:
         row = dict(kernel)
-        first = [str(row.pop(key, "")) for key in ("layer", "kind", "schedule")]
-        decisions = row.pop("decisions", {})
-        details = {**row, **decisions}
-        made.add_row(*first, ", ".join(f"{key}={value}" for key, value in details.items()))
+        regimes = row.pop("regimes", [])
+        layer, kind, schedule = (str(row.pop(key, "")) for key in ("layer", "kind", "schedule"))
+        cost = _cost(row)
+        traits = ", ".join(f"{key}={value}" for key, value in row.items())
+        said = [layer, f"{kind} {traits}".strip(), cost]
+        if not regimes:
+            made.add_row(*said, "", schedule, "", "")
+        for first, group in _grouped(regimes):
+            decided = ", ".join(f"{key}={value}" for key, value in group["decisions"].items())
+            reached = (group.get("record") or {}).get("of_limit")
+            until = "" if group["up_to"] is None else str(group["up_to"])
+            batch = f"{first}" if until == str(first) else f"{first}..{until}"
+            limit = "" if reached is None else f"{reached:.0%}"
+            made.add_row(*said, batch, group["source"], decided, limit)
+            said = ["", "", ""]
+    return made
+
+
+def _cost(row: dict[str, Any]) -> str:
+    """What one item of the batch costs, and the weights that a call reads; taken out of `row`."""
+    row.pop("batch", None)
+    flops, moved, weights = (
+        row.pop(key, 0) for key in ("flops_per_item", "bytes_per_item", "weight_bytes")
+    )
+    parts = [f"{flops} FLOP" if flops else "", kib(moved) if moved else ""]
+    parts.append(f"weights {kib(weights)}" if weights else "")
+    return ", ".join(part for part in parts if part)
+
+
+def _grouped(regimes: Iterable[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
+    """(first size of batch, regime), neighbours from the same source as one, decided as the last.
+
+    The analytic choice differs by a few rows here and there; the ends of its ranges tell nothing.
+    """
+    made: list[tuple[int, Mapping[str, Any]]] = []
+    first = 1
+    for regime in regimes:
+        if made and made[-1][1]["source"] == regime["source"] == "analytic":
+            made[-1] = (made[-1][0], regime)
+        else:
+            made.append((first, regime))
+        first = (regime["up_to"] or 0) + 1
     return made
 
 

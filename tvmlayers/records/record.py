@@ -20,7 +20,7 @@ FIELDS = (
     *("workload", "space", "decisions", "microseconds", "untuned_microseconds"),
     *("trials", "threads", "tvm", "date"),
 )
-OPTIONAL = ("data",)
+OPTIONAL = ("data", "of_limit")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Record:
     microseconds, untuned_microseconds: one call, with these decisions and with the analytic ones,
     on `threads` threads. tvm: the version of apache-tvm. date: ISO, such as "2026-11-22". data:
     what it was measured with, such as {"distribution": "zipf", "length": 20, "cold": False}.
+    of_limit: the fraction of the machine's limit (multiply-adds or bytes a second, whichever binds)
+    that was reached, where the limit was measured in the same run.
     """
 
     workload: Workload
@@ -43,6 +45,7 @@ class Record:
     tvm: str
     date: str
     data: Mapping[str, Decision] = field(default_factory=dict, hash=False)
+    of_limit: float | None = None
 
     def __post_init__(self) -> None:
         if not is_plain_name(self.target):
@@ -53,6 +56,8 @@ class Record:
             _check_name(name, value)
         for name in ("microseconds", "untuned_microseconds"):
             object.__setattr__(self, name, _positive(name, getattr(self, name)))
+        if self.of_limit is not None:
+            object.__setattr__(self, "of_limit", _positive("of_limit", self.of_limit))
         for name, least in (("trials", 0), ("threads", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -82,6 +87,8 @@ class Record:
         made["workload"] = dict([*self.workload.sizes, *self.workload.traits])
         if self.data:
             made["data"] = self.data
+        if self.of_limit is not None:
+            made["of_limit"] = self.of_limit
         return made
 
     def to_line(self) -> str:

@@ -17,12 +17,15 @@ from tvmlayers.workload import Workload
 
 # Least work that is worth a thread: 1024 multiply-adds of a GEMM, KiB that a row kernel moves.
 GRAIN_KMACS = 192
+_READ_GRAIN_KMACS = 48  # where every multiply-add reads a weight of its own
 GRAIN_KIB = 96
 PREFETCH_ROWS = 16
 _K_UNROLL = 4
 _PREFETCH_STEPS = 16  # of k: 4 KiB of a panel, one page ahead
 _STREAM_PREFETCH_STEPS = 4
 _STREAMED_ROWS = 2
+_STREAMED_STEPS = 64  # of k, for two streams to be worth their start
+_SHORT_STEPS = 64
 _BLOCKED_ROWS = 192
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
@@ -63,7 +66,8 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     tile = best_tile(m, usual_tiles(n, dtype, target))
     choices = gemm.gemm_choices(workload, target)
-    weight_bytes = k * n * np.dtype(dtype).itemsize
+    itemsize = np.dtype(dtype).itemsize
+    weight_bytes = k * n * itemsize
     is_far = weight_bytes > _FAR_BYTES
     # Few rows are bound by reading W: two places at a time, a short way ahead. What stays in the
     # second-level cache comes as fast without being asked for.
@@ -80,25 +84,30 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         k_block, ahead = max(map(int, blocks)), 0
         next_lines = 1 if is_far or tiles > 2 else 2
     unroll = 1 if streamed or is_far else _K_UNROLL
-    blocked = max(64, 2 * target.l2 // (weight_bytes // n))
+    if k <= _SHORT_STEPS:  # storing the result is most of the work: it should stay near
+        blocked = max(16, target.l2 // 16 // (n * itemsize))
+    else:
+        blocked = max(64, 2 * target.l2 // (k * itemsize))
     by_panels = m <= _ROWS_BY_PANELS and gemm.panels(n, dtype, target) > 1
     return {
         "tile": tile.name,
-        "streams": min(2, k) if streamed else 1,
+        "streams": 2 if streamed and k >= _STREAMED_STEPS else 1,
         "k_unroll": max(u for u in gemm.K_UNROLL if u <= unroll and u in choices["k_unroll"]),
         "prefetch_steps": ahead,
         "next_lines": next_lines,
         "k_block": k_block,
         "row_block": max(r for r in gemm.ROW_BLOCK if r <= blocked),
         "split": gemm.BY_PANELS if by_panels else gemm.BY_ROWS,
-        "grain_kmacs": GRAIN_KMACS,
+        "grain_kmacs": _READ_GRAIN_KMACS if streamed else GRAIN_KMACS,
     }
 
 
 def _lookup(workload: Workload, target: Target) -> Decisions:
+    # Rows of a table that stays in the second-level cache come as fast without being asked for.
+    table_bytes = workload["rows"] * workload["width"] * np.dtype(workload["dtype"]).itemsize
     return {
         "unrolled_vectors": max(lookup.run_lengths(lookup.row_vectors(workload, target))),
-        "prefetch_rows": PREFETCH_ROWS,
+        "prefetch_rows": 0 if table_bytes <= target.l2 else PREFETCH_ROWS,
         "grain_kib": GRAIN_KIB,
     }
 

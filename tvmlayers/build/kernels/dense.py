@@ -4,7 +4,7 @@ from tvmlayers import layers
 from tvmlayers.build.kernels.activation import elementwise_function, softmax_core
 from tvmlayers.build.kernels.gemm import GemmSpec, gemm_functions
 from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, elements, report
-from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.build.weights import ArenaPlan, Packed
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
 from tvmlayers.pack import pack_bias, pack_kernel, panel_layout
 from tvmlayers.schedule import Selector
@@ -19,11 +19,18 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
     k, n = weights["kernel"].shape
     lanes, width = target.lanes(layer.dtype), gemm.panel_width(layer.dtype, target)
     layout = panel_layout(k, n, width=width, lanes=lanes, dtype=layer.dtype)
-    names = [
-        arena.add(f"{layer.name}/kernel", pack_kernel(weights["kernel"], layout), layout.describe())
-    ]
+    packed = Packed(
+        (k * layout.columns,),
+        layer.dtype,
+        lambda out: pack_kernel(weights["kernel"], layout, out),
+        layout.describe(),
+    )
+    names = [arena.add(f"{layer.name}/kernel", packed)]
     if layer.use_bias:
-        names.append(arena.add(f"{layer.name}/bias", pack_bias(weights["bias"], layout)))
+        bias = Packed(
+            (layout.columns,), layer.dtype, lambda out: pack_bias(weights["bias"], layout, out)
+        )
+        names.append(arena.add(f"{layer.name}/bias", bias))
     over_row = layer.activation in ROW_ACTIVATIONS
     functions: Functions = {}
     row_softmax = None

@@ -34,7 +34,7 @@ from tvmlayers.workload import Workload
 def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     layer = use.layer
     assert isinstance(layer, layers.Embedding)
-    table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
     kernel = _take_kernel(name, layer, use.index_dtype, selector)
     return Lowered(kernel, (table,))
 
@@ -42,7 +42,7 @@ def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -
 def lower_embedding_bag(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     layer = use.layer
     assert isinstance(layer, layers.EmbeddingBag)
-    table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
     spec = _Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
     return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 
@@ -50,7 +50,7 @@ def lower_embedding_bag(use: Use, name: str, selector: Selector, arena: ArenaPla
 def lower_pooled_lookup(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     assert isinstance(use.layer, PooledLookup)
     layer = use.layer.embedding
-    table = arena.add(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
     spec = _Bag(layer, "mean", 0 if use.layer.masked else None, empty_is_zero=False)
     return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 

@@ -1,0 +1,61 @@
+"""Plain functions, as MetaSchedule schedules them, on the inputs of an open workload."""
+
+from __future__ import annotations
+
+import numpy as np
+import tvm
+from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
+
+from tvmlayers import _ffi, targets
+from tvmlayers.arena import allocate_arena
+from tvmlayers.targets import Target
+from tvmlayers.tune import inputs, timing
+from tvmlayers.tune.data import Data
+from tvmlayers.tune.expected import Array
+from tvmlayers.tune.stand import Stand, WrongResult
+
+
+class PlainStand:
+    """The arguments of plain functions; results are held against the same expectation."""
+
+    def __init__(self, stand: Stand, target: Target, data: Data, seed: int) -> None:
+        self._stand, self._target = stand, targets.to_tvm(target)
+        workload = stand.workload
+        drawn = inputs.draw(workload, data, seed)
+        if workload.kind == "bag":
+            bags = len(drawn[0][1])
+            drawn = [(indices.reshape(bags, -1),) for indices, _ in drawn]
+        elif workload.kind == "embedding":
+            drawn = [(indices.reshape(-1),) for (indices,) in drawn]
+        weights = [_ffi.from_array(_aligned(each)) for each in stand.weights().values()]
+        rows, width = stand.result_shape
+        self._result = _aligned(np.zeros((rows, width), workload["dtype"]))
+        out = _ffi.from_array(self._result)
+        self._turns = [
+            (*(_ffi.from_array(_aligned(each)) for each in arrays), *weights, out)
+            for arrays in drawn
+        ]
+
+    def ratio(self, module: str) -> float:
+        """Time of the function in a module's JSON, in times of the workload's reference."""
+        scheduled = RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(
+            tvm.ir.load_json(module)
+        )
+        function = tvm.compile(scheduled, target=self._target)["main"]
+        self._result.fill(np.nan)
+        function(*self._turns[0])
+        wrong = self._stand.expected.difference(self._result)
+        if wrong is not None:
+            raise WrongResult(wrong)
+        candidate = timing.Call(function, self._turns)
+        return timing.ratio(self._stand.reference, candidate, self._stand.calls)
+
+
+def _aligned(array: Array) -> Array:
+    """The array at a multiple of 64 bytes, as these functions take it to be."""
+    if array.ctypes.data % 64 == 0 and array.flags.writeable:
+        return array
+    place = allocate_arena(max(array.nbytes, 64))[: array.nbytes]
+    copy = place.view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

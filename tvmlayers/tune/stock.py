@@ -1,0 +1,159 @@
+"""MetaSchedule's own rules on the plain computation: for comparison, never as a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm.s_tir import meta_schedule as ms
+from tvm.s_tir.meta_schedule.utils import shash2hex
+
+from tvmlayers import records, targets
+from tvmlayers.schedule import analytic
+from tvmlayers.spaces.choices import Decisions
+from tvmlayers.targets import Target
+from tvmlayers.tune.cases import Case
+from tvmlayers.tune.engine import BATCH, Context, RandomState, cost_model, result_of
+from tvmlayers.tune.journal import Conditions, Journal
+from tvmlayers.tune.local import LocalMeasurer
+from tvmlayers.tune.outcome import Outcome
+from tvmlayers.tune.plain import plain_function
+from tvmlayers.tune.progress import Progress, State
+from tvmlayers.tune.result import WorkloadResult, curve_of, failures_of
+from tvmlayers.tune.search import explore
+from tvmlayers.tune.session import Plan, Stopped
+
+SPACE = "stock"
+POPULATION = 128
+GENERATIONS = 3
+MODULE = "module"
+"""The name under which a candidate's hash stands in a journal, in place of decisions."""
+
+
+class StockSearch:
+    """Proposes schedules of MetaSchedule's default rules for LLVM; see `search.Search`."""
+
+    def __init__(self, case: Case, target: Target, seed: int, trials: int) -> None:
+        self.modules: dict[str, Any] = {}
+        self._candidates: list[Any] = []
+        self._random = RandomState(seed)
+        strategy = ms.search_strategy.EvolutionarySearch(
+            population_size=POPULATION,
+            init_min_unmeasured=POPULATION // 2,
+            genetic_num_iters=GENERATIONS,
+        )
+        # The rules that the target would choose differ in intrinsics for 8-bit integers alone.
+        generator = ms.space_generator.PostOrderApply(
+            sch_rules="llvm", postprocs="llvm", mutator_probs="llvm"
+        )
+        module = tvm.IRModule({"main": plain_function(case)})
+        self._context = Context(module, targets.to_tvm(target), generator, strategy, seed)
+        self._database = ms.database.MemoryDatabase()
+        self._workload = self._database.commit_workload(self._context.mod)
+        self._model = cost_model()
+        with self._random:
+            spaces = self._context.generate_design_space()
+            # Those that a resumed run knows are proposed again on the way.
+            self._context.pre_tuning(2 * trials, BATCH, spaces, self._database, self._model)
+
+    def propose(self) -> list[Decisions]:
+        """The next candidates; none when the search finds no more."""
+        with self._random:
+            self._candidates = list(self._context.generate_measure_candidates() or [])
+        made: list[Decisions] = []
+        for candidate in self._candidates:
+            digest = shash2hex(candidate.sch.mod)
+            self.modules[digest] = candidate.sch.mod
+            made.append({MODULE: digest})
+        return made
+
+    def learn(self, decisions: Sequence[Decisions], outcomes: Sequence[Outcome]) -> None:
+        """Take in what came of the candidates proposed last."""
+        told = {each[MODULE]: out for each, out in zip(decisions, outcomes, strict=True)}
+        results = [
+            result_of(told.get(shash2hex(each.sch.mod), Outcome(None, "left out")))
+            for each in self._candidates
+        ]
+        for candidate, result in zip(self._candidates, results, strict=True):
+            if result.run_secs:
+                self._database.commit_tuning_record(
+                    ms.database.TuningRecord(
+                        candidate.sch.trace,
+                        self._workload,
+                        result.run_secs,
+                        self._context.target,
+                        candidate.args_info,
+                    )
+                )
+        with self._random:
+            self._model.update(self._context, self._candidates, results)
+        self._context.notify_runner_results(self._candidates, results)
+
+
+class StockMeasurer(LocalMeasurer):
+    """Tries modules where `LocalMeasurer` tries decisions."""
+
+    def __init__(self, target: Target, threads: int) -> None:
+        super().__init__(target, threads)
+        self.search: StockSearch | None = None
+
+    def request(self, decisions: Decisions) -> dict[str, Any]:
+        assert self.search is not None
+        module = self.search.modules[str(decisions[MODULE])]
+        return {"op": "plain", "module": tvm.ir.save_json(module)}
+
+
+def tune_stock(
+    case: Case, plan: Plan, measurer: StockMeasurer, progress: Progress, place: str
+) -> WorkloadResult:
+    """The best time that the stock rules found, against our own untuned kernel."""
+    workload = case.workload
+    conditions = Conditions(
+        SPACE, records.installed_tvm(), plan.threads, case.data.describe(workload.kind)
+    )
+    journal = Journal(plan.work_dir, plan.target, workload, conditions)
+    state = State(case, place, plan.trials)
+    state.take(journal.known.values())
+    resumed = len(journal.known)
+
+    def tell(decisions: Decisions, outcome: Outcome) -> None:
+        journal.add(decisions, outcome)
+        state.add(outcome)
+        progress.trial(state)
+
+    def result() -> WorkloadResult:
+        known = list(journal.known.items())
+        key, best = min(known, key=lambda item: item[1].time)
+        return WorkloadResult(
+            case=case,
+            space=SPACE,
+            decisions=journal.decisions[key],
+            microseconds=best.time,
+            untuned_microseconds=state.untuned,
+            trials=len(known),
+            measured=len(known) - resumed,
+            failures=failures_of([o.cause for _, o in known if o.cause is not None]),
+            curve=curve_of([outcome for _, outcome in known]),
+            journal=journal.path,
+        )
+
+    try:
+        measurer.search = StockSearch(case, plan.target, plan.seed, plan.trials)
+        state.untuned = measurer.open(case, plan.seed, analytic(workload, plan.target))
+        if journal.reference is None:
+            journal.reference = state.untuned
+        else:
+            state.untuned = journal.reference
+            measurer.relate(state.untuned)
+        state.limits = measurer.limits(case)
+        progress.begin(state)
+        known = dict(journal.known)
+        explore(measurer.search, measurer, trials=plan.trials, known=known, tell=tell)
+    except KeyboardInterrupt:
+        raise Stopped(result() if journal.known else None) from None
+    finally:
+        journal.close()
+    found = result()
+    progress.end(state, found)
+    return found
