@@ -1,6 +1,6 @@
 """Our side of a case: the layers, compiled for the target, given the work's weights.
 
-Layers take and give torch tensors, as their peers do; models take and give NumPy arrays.
+They take and give NumPy arrays, as each peer takes and gives what it likes best.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import tvmlayers as tl
 from bench.models import DLRM_BAGS, DLRM_BOTTOM, DLRM_NUMBERS, DLRM_TOP, TOWERS
@@ -47,9 +45,9 @@ def prepare(work: Work, settings: Settings) -> tuple[Side, Any]:
     sets = work.indices
     if isinstance(work, BagWork) and work.case.ragged:
         pairs = zip(sets, work.offsets, strict=True)
-        calls = [partial(compiled, _tensor(ids), _tensor(starts)) for ids, starts in pairs]
+        calls = [partial(compiled, ids, starts) for ids, starts in pairs]
     else:
-        calls = [partial(compiled, _tensor(ids)) for ids in sets]
+        calls = [partial(compiled, ids) for ids in sets]
     return Side(NAME, calls), compiled
 
 
@@ -63,10 +61,6 @@ def _compile(model: Any, settings: Settings) -> Any:
     return _compiler(model, target=settings.target, threads=settings.threads, **tuned)
 
 
-def _tensor(array: Any) -> torch.Tensor:
-    return torch.from_numpy(array)
-
-
 def _dense(work: DenseWork, settings: Settings) -> tuple[Side, Any]:
     case = work.case
     layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k, dtype=settings.dtype)
@@ -74,7 +68,7 @@ def _dense(work: DenseWork, settings: Settings) -> tuple[Side, Any]:
     layer.set_weights([work.kernels[0], work.bias])
     compiled = _compile(model, settings)
     copies = [compiled, *_copies(compiled, len(work.kernels) - 1, settings.threads)]
-    x = _tensor(work.x)
+    x = work.x
     return Side(NAME, [partial(copy, x) for copy in copies]), compiled
 
 

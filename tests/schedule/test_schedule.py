@@ -135,11 +135,20 @@ def test_decisions_of_narrower_vectors_serve_only_where_they_are_legal(folder):
     assert Selector(targets.TARGETS["x86-64-v3"]).decide(DENSE).source == "record"
 
 
-def test_few_rows_take_a_tile_that_fits_them_whatever_the_neighbour_has(folder):
-    keep(DENSE.at(6), tile="6x4")
-    regime = Selector(SPR).decide(DENSE.at(5))
-    assert regime.source == f"nearest {DENSE.at(6)}"
-    assert regime.decisions["tile"] == "3x4"
+def test_few_rows_listen_only_to_neighbours_with_as_many(folder):
+    keep(DENSE.at(6), prefetch_steps=64)
+    assert Selector(SPR).decide(DENSE.at(5)).source == ANALYTIC
+    wider = Workload.from_dict({**DENSE.at(6).to_dict(), "n": 256})
+    assert Selector(SPR).decide(wider).source == f"nearest {DENSE.at(6)}"
+
+
+def test_a_tile_that_only_suits_its_own_number_of_rows_is_not_handed_on(folder):
+    suited = analytic(DENSE.at(44), SPR)["tile"]
+    keep(DENSE.at(44))
+    regime = Selector(SPR).decide(DENSE.at(60))
+    assert regime.source == f"nearest {DENSE.at(44)}"
+    assert suited == "4x4"
+    assert regime.decisions["tile"] == "6x4"
 
 
 def test_distance_counts_doublings_of_every_size():

@@ -36,13 +36,13 @@ def nearest(
     """The nearest record whose decisions, fitted to `workload`, are legal there."""
     choices = choices_of(workload, target)
     ranked = sorted(
-        ((distance(workload, record.workload), record) for record in records),
+        ((distance(workload, each.workload), each) for each in records if _tells(each, workload)),
         key=lambda pair: pair[0],
     )
     for doublings, record in ranked:
         if doublings > MOST_DOUBLINGS:
             return None
-        fitted = _fitted(record.decisions, workload, target)
+        fitted = _fitted(record, workload, target)
         if record.space == SPACES[workload.kind] and is_legal(fitted, choices):
             return record, fitted
     return None
@@ -57,9 +57,20 @@ def distance(a: Workload, b: Workload) -> float:
     return sizes + _OTHER_TRAIT * traits
 
 
-def _fitted(decisions: Decisions, workload: Workload, target: Target) -> Decisions:
-    """`decisions` with the height of a register tile that suits few rows."""
-    if workload.kind != "dense" or workload.batch > _FEW_ROWS:
-        return decisions
-    tiles = usual_tiles(workload["n"], workload["dtype"], target)
-    return {**decisions, "tile": best_tile(workload.batch, tiles).name}
+def _tells(record: Record, workload: Workload) -> bool:
+    """Whether a neighbour's number of rows is near enough: of few rows, every one counts."""
+    same = record.workload.batch == workload.batch
+    return same or workload.kind != "dense" or workload.batch > _FEW_ROWS
+
+
+def _fitted(record: Record, workload: Workload, target: Target) -> Decisions:
+    """The decisions of `record`, with another tile where its own only suited its number of rows."""
+    own = record.workload
+    if own.kind != "dense" or own.batch == workload.batch:
+        return record.decisions
+    dtype = own["dtype"]
+    suited = best_tile(own.batch, usual_tiles(own["n"], dtype, target))
+    if record.decisions.get("tile") != suited.name:
+        return record.decisions
+    fitting = best_tile(workload.batch, usual_tiles(workload["n"], dtype, target))
+    return {**record.decisions, "tile": fitting.name}
