@@ -79,9 +79,14 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     # compute the next block comes: worth its cost until there are so many that nobody waits.
     k_block, next_lines = 0, 0
     tiles = -(-m // tile.rows)
-    blocks = [size for size in choices["k_block"] if 0 < int(size) <= (64 if is_far else 128)]
+    usual = 64 if is_far else 128
+    blocks = [
+        size
+        for size in gemm.k_blocks(k)
+        if size <= usual * 5 // 4 and gemm.panels(n, dtype, target) > 1
+    ]
     if tiles > 1 and m <= _BLOCKED_ROWS and weight_bytes > target.l2 and blocks:
-        k_block, ahead = max(map(int, blocks)), 0
+        k_block, ahead = max(blocks), 0
         next_lines = 1 if is_far or tiles > 2 else 2
     unroll = 1 if streamed or is_far else _K_UNROLL
     if k <= _SHORT_STEPS:  # storing the result is most of the work: it should stay near

@@ -82,8 +82,12 @@ def stream_counts(m: int, k: int, n: int) -> list[int]:
 
 
 def k_blocks(k: int) -> list[int]:
-    """Steps of k in a block: divisors of k that make at least two blocks and can be unrolled."""
-    return [size for size in _K_BLOCKS if k % size == 0 and k > size]
+    """Steps of k in a block: the divisor of k nearest to each usual size, two blocks at least."""
+    made: set[int] = set()
+    for size in _K_BLOCKS:
+        near = range(size * 3 // 4, min(size * 3 // 2, k // 2) + 1)
+        made.update(sorted((d for d in near if k % d == 0), key=lambda d: abs(d - size))[:1])
+    return sorted(made)
 
 
 def panels(n: int, dtype: str, target: Target) -> int:

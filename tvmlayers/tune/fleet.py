@@ -137,7 +137,9 @@ class Fleet:
 
     def close(self) -> None:
         self._closing = True
-        wait([lane.pool.submit(lane.leave) for lane in self._lanes], GOODBYE_SECONDS)
+        # A lane without a device has nothing to give back, and may be waiting for another.
+        held = [lane for lane in self._lanes if lane.is_open]
+        wait([lane.pool.submit(lane.leave) for lane in held], GOODBYE_SECONDS)
         for lane in self._lanes:
             lane.close()
 

@@ -7,6 +7,7 @@ among them, and how the work is shared out, from the number of rows that come.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import gcd
 
 from tvm import s_tir, te
 from tvm.ir import Expr, GlobalVar
@@ -155,6 +156,9 @@ def _tiled(
             dtype=layout.dtype,
         )
         return expression, partial(dot_tiles, k=layout.k, lanes=lanes, decisions=decisions)
+    # One choice does not know of the other: what does not divide the steps is unrolled less.
+    steps = (k_block or layout.k) // streams
+    decisions = {**decisions, "k_unroll": gcd(int(decisions["k_unroll"]), steps)}
     expression = dense(
         layout.k,
         layout.n,
