@@ -66,8 +66,9 @@ class Lane:
 
     def close(self) -> None:
         """End the worker and the thread."""
+        self.worker.kill()
+        self.pool.shutdown(cancel_futures=True)
         self.worker.close()
-        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Fleet:

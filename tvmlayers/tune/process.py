@@ -40,6 +40,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: Any = None
         self._buffer = b""
+        self._is_over = False
 
     @property
     def is_alive(self) -> bool:
@@ -63,6 +64,13 @@ class Worker:
             self.close()  # an answer that comes later would be taken for that to the next question
             raise
 
+    def kill(self) -> None:
+        """End the process for good, from any thread: a question that waits there fails."""
+        self._is_over = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the process; harmless when there is none."""
         process, self._process = self._process, None
@@ -80,6 +88,8 @@ class Worker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
+        if self._is_over:
+            raise WorkerFailed("stopped")
         self._buffer = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
@@ -90,6 +100,8 @@ class Worker:
             env=self._environment,
             start_new_session=True,  # Ctrl-C is for the parent alone
         )
+        if self._is_over:  # since the look above
+            self._process.kill()
         try:
             self._answer(START_SECONDS)
         except (EOFError, WorkerFailed):
