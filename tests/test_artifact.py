@@ -181,7 +181,7 @@ def test_code_for_missing_cpu_features_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = handmade.save(tmp_path / "model.tvml")
-    monkeypatch.setattr(targets, "read_cpu_flags", lambda: frozenset({"fma"}))
+    monkeypatch.setattr(targets.host, "read_cpu_flags", lambda: frozenset({"fma"}))
     monkeypatch.setattr("tvmlayers._ffi.load_library", lambda _: pytest.fail("was loaded"))
     with pytest.raises(tl.TargetError, match="lacks: avx2"):
         tl.load(path)

@@ -12,10 +12,11 @@ import pytest
 
 from tvmlayers import targets
 from tvmlayers.errors import TargetError, UnknownNameError
+from tvmlayers.targets import x86
 
 
 def pretend_flags(monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]) -> None:
-    monkeypatch.setattr(targets, "read_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(targets.host, "read_cpu_flags", lambda: frozenset(flags))
 
 
 @pytest.mark.parametrize("row", targets.ROWS, ids=lambda row: row.name)
@@ -29,14 +30,14 @@ def test_native_is_the_best_row_whose_flags_are_there(
 def test_native_on_a_cpu_without_avx2_names_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pretend_flags(monkeypatch, tuple(set(targets.V3_FLAGS) - {"avx2", "fma"}))
+    pretend_flags(monkeypatch, tuple(set(x86.V3_FLAGS) - {"avx2", "fma"}))
     with pytest.raises(TargetError, match="avx2, fma"):
         targets.native()
 
 
 def test_native_takes_caches_and_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "read_caches", lambda: {"l1d": 1, "l2": 2})
-    monkeypatch.setattr(targets, "physical_cores", lambda: 7)
+    monkeypatch.setattr(targets.host, "read_caches", lambda: {"l1d": 1, "l2": 2})
+    monkeypatch.setattr(targets.host, "physical_cores", lambda: 7)
     found = targets.native()
     assert (found.l1d, found.l2, found.cores) == (1, 2, 7)
     assert found.l3 == targets.TARGETS[found.name].l3
@@ -69,15 +70,15 @@ def test_caches_are_read_by_level_without_the_instruction_cache(tmp_path: Path) 
 
 def test_cores_count_each_pair_of_hyper_threads_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr(targets, "_core_of", lambda cpu: ("0", str(cpu % 2)))
-    monkeypatch.setattr(targets, "_cgroup_quota", lambda: None)
+    monkeypatch.setattr(targets.host, "_core_of", lambda cpu: ("0", str(cpu % 2)))
+    monkeypatch.setattr(targets.host, "_cgroup_quota", lambda: None)
     assert targets.physical_cores.__wrapped__() == 2
 
 
 def test_cores_respect_the_cgroup_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr(targets, "_core_of", lambda cpu: ("0", str(cpu)))
-    monkeypatch.setattr(targets, "_cgroup_quota", lambda: 3)
+    monkeypatch.setattr(targets.host, "_core_of", lambda cpu: ("0", str(cpu)))
+    monkeypatch.setattr(targets.host, "_cgroup_quota", lambda: 3)
     assert targets.physical_cores.__wrapped__() == 3
 
 

@@ -44,7 +44,7 @@ def test_bad_input_is_refused_at_once(
 def test_a_target_that_this_machine_cannot_run_needs_a_tracker(
     monkeypatch: pytest.MonkeyPatch, folders: Folders
 ) -> None:
-    monkeypatch.setattr(targets, "read_cpu_flags", lambda: frozenset(targets.V3_FLAGS))
+    monkeypatch.setattr(targets.host, "read_cpu_flags", lambda: frozenset(targets.x86.V3_FLAGS))
     with pytest.raises(TargetError, match=r"lacks: avx512f.*--tracker"):
         tl.tune(CASE, "x86-64-v4", trials=4, **folders.named)
 

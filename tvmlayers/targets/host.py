@@ -1,0 +1,89 @@
+"""What this machine is: CPU flags, caches and cores, as Linux tells them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from pathlib import Path
+
+from tvmlayers.targets.target import KiB, MiB
+
+
+def missing_features(flags: tuple[str, ...] | list[str]) -> list[str]:
+    """Those of `flags` that this CPU lacks, in the order given."""
+    present = read_cpu_flags()
+    return [flag for flag in flags if flag not in present]
+
+
+@functools.cache
+def read_cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
+    """What the kernel says every CPU of this machine can do (never guessed from its name)."""
+    try:
+        text = Path(path).read_text()
+    except OSError:
+        return frozenset()
+    rows = (line.partition(":") for line in text.splitlines())
+    found = [set(value.split()) for key, _, value in rows if key.strip() in ("flags", "Features")]
+    return frozenset(set.intersection(*found)) if found else frozenset()
+
+
+def machine() -> str:
+    """The instruction set of this machine in a triple's words, such as "x86_64"."""
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+@functools.cache
+def physical_cores() -> int:
+    """Cores this process may use: affinity and cgroup quota counted, hyper-threads not."""
+    cpus = os.sched_getaffinity(0)
+    cores = {_core_of(cpu) for cpu in cpus}
+    quota = _cgroup_quota()
+    return max(1, min(len(cores), quota) if quota else len(cores))
+
+
+def _core_of(cpu: int) -> tuple[str, str]:
+    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+    try:
+        package = (topology / "physical_package_id").read_text().strip()
+        return package, (topology / "core_id").read_text().strip()
+    except OSError:
+        return "", str(cpu)
+
+
+def _cgroup_quota() -> int | None:
+    """CPUs that the cgroup grants, rounded up; None without a limit."""
+    for quota_path, period_path in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        try:
+            words = Path(quota_path).read_text().split()
+            if period_path is not None:
+                words += Path(period_path).read_text().split()
+            quota, period = words
+        except (OSError, ValueError):
+            continue
+        if quota in ("max", "-1"):
+            return None
+        return max(1, -(-int(quota) // int(period)))
+    return None
+
+
+@functools.cache
+def read_caches(root: str = "/sys/devices/system/cpu/cpu0/cache") -> dict[str, int]:
+    """Sizes of the data caches as {"l1d", "l2", "l3"}; a level not reported is left out."""
+    found: dict[str, int] = {}
+    for index in sorted(Path(root).glob("index*")):
+        try:
+            level, kind, size = (
+                (index / name).read_text().strip() for name in ("level", "type", "size")
+            )
+        except OSError:
+            continue
+        name = {"1": "l1d", "2": "l2", "3": "l3"}.get(level)
+        if name and kind in ("Data", "Unified"):
+            unit = {"K": KiB, "M": MiB}.get(size[-1])
+            found[name] = int(size[:-1]) * unit if unit else int(size)
+    return found

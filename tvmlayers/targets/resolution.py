@@ -1,0 +1,126 @@
+"""From a name, a dict, JSON or TVM's own description to a Target, and back to TVM's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tvmlayers.errors import TargetError, unknown_name
+from tvmlayers.targets import host
+from tvmlayers.targets.table import NAMES, ROWS, TARGETS
+from tvmlayers.targets.target import Target
+from tvmlayers.targets.x86 import LLVM_NAMES, V3_FLAGS
+
+
+def resolve(target: object = "native") -> Target:
+    """The Target that `target` names or describes.
+
+    target: a name of `NAMES`, a Target, a dict or JSON string of TVM's form (`kind`, `mcpu`,
+    `mattr`, `num-cores`, ...) or of `Target.describe`, or a `tvm.target.Target`.
+    """
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, str):
+        return _from_json(target) if target.lstrip().startswith("{") else _from_name(target)
+    if isinstance(target, Mapping):
+        return _from_mapping(target)
+    if hasattr(target, "export"):  # tvm.target.Target, looked at without importing tvm
+        return _from_mapping(target.export())
+    raise TargetError(
+        f"a target is a name, a dict, a JSON string or a tvm.target.Target, got {target!r}; "
+        f"names are {', '.join(NAMES)}"
+    )
+
+
+def native() -> Target:
+    """This machine: the best row whose flags it has, with the caches and cores found here."""
+    flags = host.read_cpu_flags()
+    for row in ROWS:
+        if flags.issuperset(row.cpu_flags):
+            found: dict[str, Any] = {"cores": host.physical_cores(), **host.read_caches()}
+            return replace(row, **found)
+    raise TargetError(
+        "this machine needs at least the CPU features of x86-64-v3 and lacks "
+        f"{', '.join(host.missing_features(V3_FLAGS))}"
+    )
+
+
+def to_tvm(target: Target) -> Any:
+    """The `tvm.target.Target` that the compiler takes."""
+    import tvm
+
+    return tvm.target.Target(to_dict(target))
+
+
+def to_dict(target: Target) -> dict[str, Any]:
+    """TVM's description of `target`; `num-cores` is always there, tuning needs it."""
+    made: dict[str, Any] = {
+        "kind": target.kind,
+        "mtriple": target.triple,
+        "mcpu": target.mcpu,
+        "num-cores": target.cores,
+    }
+    if target.features:
+        made["mattr"] = list(target.features)
+    return made
+
+
+def _from_name(name: str) -> Target:
+    if name == "native":
+        return native()
+    if name not in TARGETS:
+        raise unknown_name("target", name, NAMES)
+    return TARGETS[name]
+
+
+def _from_json(text: str) -> Target:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise TargetError(f"the target {text!r} is not valid JSON: {error}") from error
+    return _from_mapping(found)
+
+
+def _from_mapping(target: Mapping[str, Any]) -> Target:
+    kind = target.get("kind")
+    kind = kind.get("kind") if isinstance(kind, Mapping) else kind
+    if str(kind) != "llvm":
+        raise TargetError(f"only targets of kind 'llvm' are supported so far, got {kind!r}")
+    mcpu = str(target.get("mcpu", ""))
+    if not mcpu:
+        raise TargetError(
+            f"the target {dict(target)!r} names no mcpu, so nothing is known of its vectors; "
+            f"add one of {', '.join(TARGETS)}"
+        )
+    row = TARGETS.get(mcpu) or _from_llvm(mcpu)
+    changes: dict[str, Any] = {
+        key: int(target[key]) for key in ("l1d", "l2", "l3", "cores") if key in target
+    }
+    if target.get("num-cores"):
+        changes["cores"] = int(target["num-cores"])
+    if target.get("mtriple") or target.get("triple"):
+        changes["triple"] = str(target.get("mtriple") or target["triple"])
+    attributes = [str(each) for each in target.get("mattr") or target.get("features") or ()]
+    added = [flag for flag, name in LLVM_NAMES.items() if f"+{name}" in attributes]
+    changes["features"] = tuple(dict.fromkeys((*row.features, *attributes)))
+    changes["cpu_flags"] = tuple(dict.fromkeys((*row.cpu_flags, *added)))
+    return replace(row, **changes)
+
+
+def _from_llvm(mcpu: str) -> Target:
+    """A core that the table lacks: LLVM says what it can do, a row lends its cache sizes."""
+    from tvm.target import Target as TvmTarget
+    from tvm.target import codegen
+
+    known = set(map(str, codegen.llvm_get_cpu_archlist(TvmTarget("llvm"))))
+    if mcpu not in known:
+        raise unknown_name("mcpu", mcpu, known)
+    described = TvmTarget({"kind": "llvm", "mcpu": mcpu})
+    features = set(map(str, codegen.llvm_get_cpu_features(described)))
+    flags = tuple(flag for flag, name in LLVM_NAMES.items() if name in features)
+    for row in ROWS:
+        if set(row.cpu_flags) <= set(flags):
+            return replace(row, name=mcpu, mcpu=mcpu, cpu_flags=flags)
+    raise TargetError(f"{mcpu} is older than x86-64-v3, the oldest level supported")

@@ -1,0 +1,20 @@
+"""All named hardware, and how one row serves another."""
+
+from __future__ import annotations
+
+from tvmlayers.targets import x86
+from tvmlayers.targets.target import Target
+
+ROWS = (*x86.ROWS,)
+TARGETS = {row.name: row for row in ROWS}
+NAMES = ("native", *(row.name for row in reversed(ROWS)))
+
+
+def ancestors(target: Target) -> list[str]:
+    """Names of the rows whose code runs on `target` too, the most capable first."""
+    flags = set(target.cpu_flags)
+    return [
+        row.name
+        for row in ROWS
+        if row.name != target.name and row.family == target.family and flags >= set(row.cpu_flags)
+    ]

@@ -1,0 +1,40 @@
+"""What is known of one kind of hardware."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+KiB, MiB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of hardware. Sizes are bytes; caches are those that one core sees."""
+
+    name: str
+    mcpu: str  # LLVM's name of the core or psABI level
+    cpu_flags: tuple[str, ...]  # as /proc/cpuinfo spells them; the code may use all of these
+    vector_bytes: int
+    vector_registers: int
+    l1d: int
+    l2: int
+    l3: int
+    cores: int  # physical
+    features: tuple[str, ...] = ()  # LLVM attributes on top of mcpu, such as "+avx512fp16"
+    triple: str = "x86_64-unknown-linux-gnu"
+    kind: str = "llvm"
+    family: str = "x86"
+
+    def lanes(self, dtype: str) -> int:
+        """How many elements of `dtype` one vector register holds."""
+        return self.vector_bytes // np.dtype(dtype).itemsize
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able record, the one a manifest keeps; `resolve` takes it back."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }

@@ -1,0 +1,64 @@
+"""x86-64: psABI levels and cores, and the flags that their code may use."""
+
+from tvmlayers.targets.target import KiB, MiB, Target
+
+# Flags that the compiler may use by itself at that level (psABI of x86-64; LLVM's core tables).
+V3_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
+V4_FLAGS = (*V3_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+SAPPHIRERAPIDS_FLAGS = (
+    *V4_FLAGS,
+    *("avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg"),
+    *("avx512_vpopcntdq", "avx512_bf16", "avx512_fp16", "avx_vnni", "gfni", "vaes"),
+    *("vpclmulqdq", "sha_ni", "adx", "amx_tile", "amx_int8", "amx_bf16"),
+)
+
+# Flags of cores that have no row here.
+OTHER_FLAGS = ("avx512_vp2intersect", "avx_ifma", "avx_vnni_int8", "sse4a", "xop", "fma4", "tbm")
+LLVM_NAMES = {flag: flag.replace("_", "") for flag in (*SAPPHIRERAPIDS_FLAGS, *OTHER_FLAGS)} | {
+    "bmi1": "bmi",
+    "abm": "lzcnt",
+    "sha_ni": "sha",
+    "amx_tile": "amx-tile",
+    "amx_int8": "amx-int8",
+    "amx_bf16": "amx-bf16",
+}
+
+# LLVM keeps to 256 bits in the loops it vectorises itself, as older cores slowed down at 512.
+# Best first: `native` is the first row whose flags this CPU has.
+ROWS = (
+    Target(
+        name="sapphirerapids",
+        mcpu="sapphirerapids",
+        cpu_flags=SAPPHIRERAPIDS_FLAGS,
+        vector_bytes=64,
+        vector_registers=32,
+        l1d=48 * KiB,
+        l2=2 * MiB,
+        l3=60 * MiB,
+        cores=16,
+        features=("-prefer-256-bit",),
+    ),
+    Target(
+        name="x86-64-v4",
+        mcpu="x86-64-v4",
+        cpu_flags=V4_FLAGS,
+        vector_bytes=64,
+        vector_registers=32,
+        l1d=32 * KiB,
+        l2=1 * MiB,
+        l3=16 * MiB,
+        cores=8,
+        features=("-prefer-256-bit",),
+    ),
+    Target(
+        name="x86-64-v3",
+        mcpu="x86-64-v3",
+        cpu_flags=V3_FLAGS,
+        vector_bytes=32,
+        vector_registers=16,
+        l1d=32 * KiB,
+        l2=512 * KiB,
+        l3=8 * MiB,
+        cores=4,
+    ),
+)
