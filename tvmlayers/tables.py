@@ -41,7 +41,8 @@ def targets_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             if contained < set(row["features"]):
                 features = [f"{name} +", *(f for f in row["features"] if f not in contained)]
         listed_before[row["name"]] = set(row["features"])
-        runs = "[green]yes[/]" if row["runs_here"] else f"[red]lacks {', '.join(row['lacks'])}[/]"
+        lacks = f"lacks {', '.join(row['lacks'])}" if row["lacks"] else f"no, {row['architecture']}"
+        runs = "[green]yes[/]" if row["runs_here"] else f"[red]{lacks}[/]"
         made.add_row(
             f"[bold]{row['name']}[/] (native)" if row["native"] else str(row["name"]),
             str(row["family"]),

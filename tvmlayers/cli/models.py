@@ -76,18 +76,19 @@ def run_inspect(args: argparse.Namespace) -> int:
     manifest = artifact.read_manifest(args.artefact)
     if args.json:
         return print_json(manifest)
-    lacks = targets.missing_features(manifest["cpu_features"])
+    target = manifest["target"]
+    why_not = targets.obstacle(target.get("triple", ""), manifest["cpu_features"])
     OUT.print(
         f"[bold]{args.artefact}[/]: {manifest['model'].get('name', 'model')}, "
         f"{tables.kib(args.artefact.stat().st_size)}, "
         f"arena {tables.kib(manifest['arena_bytes'])}\n"
         f"made {manifest['created']} by tvmlayers {manifest['tvmlayers_version']} "
         f"with TVM {manifest['tvm_version']}\n"
-        f"target {manifest['target']['name']}: needs {' '.join(manifest['cpu_features'])}",
+        f"target {target['name']}: needs {' '.join(manifest['cpu_features'])}",
         highlight=False,
     )
     OUT.print(
-        f"[red]this machine lacks {', '.join(lacks)}[/]" if lacks else "[green]runs here[/]",
+        f"[red]it {why_not}[/]" if why_not else "[green]runs here[/]",
         highlight=False,
     )
     OUT.print(tables.layers_table(manifest))

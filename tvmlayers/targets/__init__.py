@@ -7,6 +7,7 @@ One family of hardware a file; `table` gathers their rows, `resolution` finds th
 from tvmlayers.targets.host import (
     machine,
     missing_features,
+    obstacle,
     physical_cores,
     read_caches,
     read_cpu_flags,
@@ -26,6 +27,7 @@ __all__ = [
     "machine",
     "missing_features",
     "native",
+    "obstacle",
     "physical_cores",
     "read_caches",
     "read_cpu_flags",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tvmlayers.targets import x86
+from tvmlayers.targets import arm, x86
 from tvmlayers.targets.target import Target
 
-ROWS = (*x86.ROWS,)
+FAMILIES = (x86.ROWS, arm.ROWS)
+ROWS = tuple(row for rows in FAMILIES for row in rows)
 TARGETS = {row.name: row for row in ROWS}
-NAMES = ("native", *(row.name for row in reversed(ROWS)))
+NAMES = ("native", *(row.name for rows in FAMILIES for row in reversed(rows)))
 
 
 def ancestors(target: Target) -> list[str]:

@@ -170,9 +170,9 @@ def _measurer(plan: Plan, tracker: str | None, key: str | None, space: str) -> M
 
 
 def _check_runs_here(target: Target) -> None:
-    missing = targets.missing_features(target.cpu_flags)
-    if missing:
+    why = targets.obstacle(target.triple, target.cpu_flags)
+    if why:
         raise TargetError(
-            f"{target.name} needs CPU features that this machine lacks: {', '.join(missing)}; "
+            f"what is compiled for {target.name} {why}; "
             "tune on such a machine, or on one behind an RPC tracker with --tracker and --key"
         )
