@@ -40,9 +40,7 @@ def load(loaded: dict[int, tl.Compiled], number: int, path: str, threads: int | 
     loaded[number] = tl.load(path, threads=threads)
 
 
-def call(
-    loaded: dict[int, tl.Compiled], number: int, threads: int, inputs: Any, named: Any
-) -> Any:
+def call(loaded: dict[int, tl.Compiled], number: int, threads: int, inputs: Any, named: Any) -> Any:
     compiled = loaded[number]
     if compiled.threads != threads:
         compiled.threads = threads

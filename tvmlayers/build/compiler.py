@@ -48,7 +48,7 @@ def compile_selected(model: Model, selector: Selector, threads: int | None = Non
     """A built model compiled with the decisions of `selector`."""
     resolved = selector.target
     module, manifest, arena = _lower(model, selector)
-    library = _machine_code(module, resolved)
+    library = machine_code(module, resolved)
     why_not = targets.obstacle(resolved.triple, resolved.cpu_flags)
 
     def get_function(symbol: str) -> Any:
@@ -71,10 +71,11 @@ def compile_selected(model: Model, selector: Selector, threads: int | None = Non
 def assembly(model: Model, selector: Selector) -> str:
     """The machine code of a built model, as an assembler takes it."""
     module, _, _ = _lower(model, selector)
-    return str(_machine_code(module, selector.target).mod.inspect_source("asm"))
+    return str(machine_code(module, selector.target).mod.inspect_source("asm"))
 
 
-def _machine_code(module: IRModule, target: targets.Target) -> Any:
+def machine_code(module: IRModule, target: targets.Target) -> Any:
+    """The lowered module as TVM's executable for `target`."""
     return tvm.compile(module, target=targets.to_tvm(target), tir_pipeline=pipeline.NAME)
 
 
