@@ -151,13 +151,18 @@ def order(record: Record) -> tuple[Any, ...]:
     )
 
 
+def replaced(old: Record, new: Record) -> Record:
+    """`new` in the place of `old`, unless it is only modelled and the old one was measured."""
+    return old if new.modelled and not old.modelled else new
+
+
 def newest(first: Record, second: Record) -> Record:
     """The one of the later date; of the same day, the faster one; of two equals, the first.
 
     One that was measured before one that was modelled, whenever that was.
     """
     if bool(first.modelled) != bool(second.modelled):
-        return second if first.modelled else first
+        return replaced(first, second)
     if (second.date, -second.microseconds) > (first.date, -first.microseconds):
         return second
     return first

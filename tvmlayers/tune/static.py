@@ -29,8 +29,9 @@ from tvmlayers.tune.loops import Loop, inner_loops
 from tvmlayers.tune.outcome import Outcome
 from tvmlayers.workload import Workload
 
-# The choices that the model can tell apart; the others stay with the analytic choice.
-FREE = ("tile", "streams", "k_unroll")
+# The choices that the model can tell apart. Those that are there for what it knows nothing of
+# (streams and prefetch for memory, blocks for the caches) stay with the analytic choice.
+FREE = ("tile", "k_unroll")
 # What turns cycles into microseconds: the clock of a common part with that core.
 GIGAHERTZ = {"cortex-a72": 1.5, "neoverse-n1": 2.5, "neoverse-v1": 2.6}
 USUAL_GIGAHERTZ = 1.5
