@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import requires
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("TVMLAYERS_ARM", REPOSITORY / ".arm"))
+PYPROJECT = REPOSITORY / "pyproject.toml"
 STAMP = "ready"
 # Debian's packages; apt-get adds what they depend on.
 DEBIAN = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
@@ -129,8 +130,10 @@ def _wheels(version: str) -> None:
 
 
 def _requirements() -> list[str]:
-    ours = [each for each in requires("tvmlayers") or [] if "extra ==" not in each]
-    return [*ours, *SERVER]
+    # The installed package's own list would be that of the day when it was installed.
+    listed = re.search(r"^dependencies = \[\n(.*?)^\]", PYPROJECT.read_text(), re.M | re.S)
+    assert listed is not None
+    return [*re.findall(r'"(.*?)"', listed[1]), *SERVER]
 
 
 def _told() -> str:
