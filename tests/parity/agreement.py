@@ -35,8 +35,11 @@ class Twin:
         self.model = as_model(model, example)
         if seed is not None:
             fill(self.model, seed)
-        self.compiled = tl.compile(self.model, target=target, threads=threads)
+        self.compiled = self._compile(target, threads)
         self.reference = Reference(self.model)
+
+    def _compile(self, target: str, threads: int) -> Any:
+        return tl.compile(self.model, target=target, threads=threads)
 
     def agrees(self, *inputs: Any, **more: Any) -> None:
         """AssertionError unless a call gives what PyTorch gives, but for rounding.

@@ -37,7 +37,7 @@ def forward_function(
     all others. A negative status is minus the bytes of scratch that the call needs, which were not
     there; nothing was computed then.
     """
-    writer = _Writer(planned, entry, kernels, copies, arena)
+    writer = ForwardWriter(planned, entry, kernels, copies, arena)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(entry.spec.symbol)
         T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
@@ -46,7 +46,11 @@ def forward_function(
     return builder.get(), writer.checks, writer.needs_scratch
 
 
-class _Writer:
+class ForwardWriter:
+    """Writes one entry point; `build.cuda.forward` has the same line for a GPU."""
+
+    copies_take_threads = False
+
     def __init__(
         self,
         planned: relax.Function,
@@ -114,10 +118,13 @@ class _Writer:
         """Give every storage its place in the scratch, or answer how large it has to be."""
         used: Expr = tirx.const(0, "int64")
         for var, nbytes in self._storages():
-            self.pointers[var] = tirx.address_of(scratch[used])
+            self.pointers[var] = self._in_scratch(scratch, used)
             lines = emit.ceil_div(self._known(nbytes), ALIGNMENT)
             used = used + lines * tirx.const(ALIGNMENT, "int64")
         emit.when(room < used, lambda: T.Return(tirx.const(0, "int64") - used))
+
+    def _in_scratch(self, scratch: Any, offset: Expr) -> Expr:
+        return tirx.address_of(scratch[offset])
 
     def _arguments(self) -> list[Any]:
         return [
@@ -154,17 +161,20 @@ class _Writer:
         result = self.planned.body.body
         return list(result.fields) if isinstance(result, relax.Tuple) else [result]
 
-    def _flags(self) -> Any:
+    def _find_checks(self) -> None:
         for binding in self._bindings():
             name = _kernel_name(binding.value)
             if name in self.kernels:
                 self.checks += self._checks_of(binding.value, self.kernels[name])
+        self.next_flag = 0
+
+    def _flags(self) -> Any:
+        self._find_checks()
         if not self.checks:
             return None
         flags = T.alloc_buffer((len(self.checks),), "int32")
         for i in range(len(self.checks)):
             T.buffer_store(flags, tirx.const(0, "int32"), [i])
-        self.next_flag = 0
         return flags
 
     def _checks_of(self, call: relax.Call, lowered: Lowered) -> list[dict[str, Any]]:
@@ -194,13 +204,17 @@ class _Writer:
         shapes = [self._shape(argument) for argument in call.args]
         if name == COPY:
             dtype = str(call.args[0].ty.dtype)
-            emit.call(self.copies[dtype], *pointers, elements(shapes[0]))
+            more = [self.threads] if self.copies_take_threads else []
+            emit.call(self.copies[dtype], *pointers, elements(shapes[0]), *more)
             return
         kernel = self.kernels[str(name)].kernel
         for _ in kernel.checks:
-            pointers.append(tirx.address_of(flags[self.next_flag]))
+            pointers.append(self._flag_pointer(flags, self.next_flag))
             self.next_flag += 1
         emit.call(kernel.entry, *pointers, *kernel.scalars(shapes), self.threads)
+
+    def _flag_pointer(self, flags: Any, i: int) -> Expr:
+        return tirx.address_of(flags[i])
 
     def _shape(self, var: Any) -> list[Expr]:
         return [self._known(size) for size in var.ty.shape.values]

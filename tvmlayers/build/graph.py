@@ -4,7 +4,7 @@ Relax infers the shapes and plans the memory; what comes out is a straight line 
 destination-passing style, which `forward` turns into one host function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,18 @@ from tvmlayers.build.fuse import Step, fused_steps
 from tvmlayers.build.kernels import Lowered, Use, is_view, lower
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
-from tvmlayers.schedule import Selector
+
+
+Lower = Callable[[Use, str, Any, ArenaPlan], Lowered]
 
 
 class Kernels:
     """The kernels of a model, each made once and shared by the entry points that can."""
 
-    def __init__(self, selector: Selector) -> None:
+    def __init__(self, selector: Any, lower: Lower = lower) -> None:
+        """lower: makes the kernel of a use of a layer; `build.cuda.kernels` has one for GPUs."""
         self.selector = selector
+        self.lower = lower
         self.arena = ArenaPlan()
         self.made: dict[tuple[object, ...], Lowered] = {}
 
@@ -39,7 +43,7 @@ class Kernels:
         index_dtype = use.index_dtype if reads_indices else None
         key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype)
         if key not in self.made:
-            self.made[key] = lower(
+            self.made[key] = self.lower(
                 use, f"k{len(self.made)}_{use.layer.name}", self.selector, self.arena
             )
         return self.made[key]

@@ -1,13 +1,14 @@
-"""All named hardware, and how one row serves another."""
+"""All named hardware, and how one row serves another. ROWS and TARGETS are CPUs, GPUS the rest."""
 
 from __future__ import annotations
 
-from tvmlayers.targets import x86
+from tvmlayers.targets import cuda, x86
 from tvmlayers.targets.target import Target
 
 ROWS = (*x86.ROWS,)
 TARGETS = {row.name: row for row in ROWS}
-NAMES = ("native", *(row.name for row in reversed(ROWS)))
+GPUS = {row.name: row for row in cuda.ROWS}
+NAMES = ("native", "cuda", *(row.name for row in (*reversed(ROWS), *reversed(cuda.ROWS))))
 
 
 def ancestors(target: Target) -> list[str]:

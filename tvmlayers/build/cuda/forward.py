@@ -1,0 +1,95 @@
+"""One host function for each entry point of a model on a GPU: the planned Relax function written
+out as on the CPU, on addresses of the device's memory.
+
+`f(sizes, inputs, outputs, arena, flags, [scratch, room], device) -> status`, all int64: sizes are
+the free axes in the order in which they occur in the inputs, flags an int32 for each check, room
+the bytes of scratch. A negative status is minus the bytes of scratch that the call needs; nothing
+was launched then.
+"""
+
+from typing import Any
+
+from tvm import relax, tirx
+from tvm.ir import Call, Expr, Op
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import PrimFunc, Var
+from tvm.tirx.script.builder import ir as T
+
+from tvmlayers.build import emit
+from tvmlayers.build.cuda.launch import DEVICE
+from tvmlayers.build.forward import ForwardWriter
+from tvmlayers.build.graph import EntryFunction, extent
+from tvmlayers.build.kernels import Lowered
+from tvmlayers.build.private import pointer_type
+from tvmlayers.build.weights import ArenaPlan
+
+
+def forward_function(
+    planned: relax.Function,
+    entry: EntryFunction,
+    kernels: dict[str, Lowered],
+    copies: dict[str, Any],
+    arena: ArenaPlan,
+) -> tuple[PrimFunc, list[dict[str, Any]], bool, list[str]]:
+    """(function, checks, whether it takes scratch, names of the sizes) of one entry point."""
+    writer = _CudaWriter(planned, entry, kernels, copies, arena)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(entry.spec.symbol)
+        T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
+        T.func_ret(emit.INT64)
+        writer.write()
+    return builder.get(), writer.checks, writer.needs_scratch, writer.sizes
+
+
+class _CudaWriter(ForwardWriter):
+    copies_take_threads = True
+
+    def write(self) -> None:
+        """The body: arguments, then every binding of the Relax function in turn."""
+        spec = self.entry.spec
+        self.sizes = free_sizes(self.entry)
+        for name in self.sizes:
+            self.symbols[name] = emit.argument(name, "int64")
+        inputs = [at(emit.argument(given.name, "int64"), given.dtype) for given in spec.inputs]
+        outputs = [
+            at(emit.argument(f"out{i}", "int64"), described["dtype"])
+            for i, described in enumerate(self.entry.outputs)
+        ]
+        arena, flags = emit.argument("arena", "int64"), emit.argument("flags", "int64")
+        if self.needs_scratch:
+            scratch, room = emit.argument("scratch", "int64"), emit.argument("room", "int64")
+        self.threads = emit.argument(DEVICE, "int64")
+        if self.needs_scratch:
+            self._plan_scratch(scratch, room)
+        for position, (param, given) in enumerate(zip(self.planned.params, inputs, strict=False)):
+            self.pointers[param] = given
+            self.inputs[param] = position
+        for param, name in zip(self.planned.params[len(inputs) :], self.entry.weights, strict=True):
+            start = arena + tirx.const(self.arena.offsets[name], "int64")
+            self.pointers[param] = at(start, self.arena.dtype(name))
+        for var, given in zip(self._results(), outputs, strict=True):
+            self.pointers[self._root(var)] = given
+        self._find_checks()
+        for binding in self._bindings():
+            self._write_binding(binding, flags)
+        T.Return(tirx.const(0, "int64"))
+
+    def _in_scratch(self, scratch: Any, offset: Expr) -> Expr:
+        return at(scratch + offset, "uint8")
+
+    def _flag_pointer(self, flags: Any, i: int) -> Expr:
+        return at(flags + tirx.const(4 * i, "int64"), "int32")
+
+
+def at(address: Expr, dtype: str) -> Expr:
+    """The pointer to elements of `dtype` at an int64 address."""
+    return Call(Op.get("tirx.reinterpret"), [address], ret_ty=pointer_type(dtype))
+
+
+def free_sizes(entry: EntryFunction) -> list[str]:
+    """The symbols of an entry's inputs, in the order in which they occur."""
+    symbols: dict[str, Var] = {}
+    for given in entry.spec.inputs:
+        for dim in given.dims:
+            extent(dim, symbols)
+    return list(symbols)
