@@ -71,7 +71,10 @@ def write(
             hashes = {
                 "library": hashlib.sha256(library).hexdigest(),
                 "weights": digest.hexdigest(),
-                **{kind: hashlib.sha256(image).hexdigest() for kind, image in (images or {}).items()},
+                **{
+                    kind: hashlib.sha256(image).hexdigest()
+                    for kind, image in (images or {}).items()
+                },
             }
             head = {"format": FORMAT, "format_version": FORMAT_VERSION}
             archive.writestr(MANIFEST, json.dumps({**head, **manifest, "hashes": hashes}, indent=1))

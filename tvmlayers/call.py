@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,23 @@ class ModelCall:
         self._entries = entries
         self._names = input_order(entries)
         self._signatures = {entry.names for entry in entries}
+
+    def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
+        """The outputs for the inputs, in `out` where given."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.tvml` artefact that `tvmlayers.load` takes."""
+        raise NotImplementedError
+
+    def packed_weights(self) -> dict[str, Array]:
+        """Views of the packed weights by name, in the layouts that the manifest gives."""
+        raise NotImplementedError
+
+    @property
+    def threads(self) -> int:
+        """Threads of the CPU that one call may use."""
+        raise NotImplementedError
 
     def _bind(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs by name, in the order of the signature; None counts as not given."""

@@ -73,6 +73,20 @@ def entries_table(manifest: Mapping[str, Any]) -> Table:
     return made
 
 
+def resources_table(manifest: Mapping[str, Any]) -> Table:
+    """What each kernel of an artefact for a GPU takes, as the compiler reported it."""
+    made = table(
+        "what the GPU's kernels take",
+        ("kernel",),
+        ("registers a thread", "shared bytes", "stack bytes", "spilled bytes"),
+    )
+    for name, row in manifest["cuda"]["resources"].items():
+        spilled = row["spill_stores"] + row["spill_loads"]
+        numbers = row["registers"], row["shared"], row["stack"], spilled
+        made.add_row(name, *(f"{number:,}" for number in numbers))
+    return made
+
+
 def weights_table(manifest: Mapping[str, Any]) -> Table:
     """The packed weights as they lie in the arena."""
     made = table("Packed weights", ("weight", "dtype"), ("packed shape", "offset"))

@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agreement import Twin
-
 from tvmlayers.build.cuda.compiler import compile_cuda
 from tvmlayers.build.cuda.lower import DeviceKernel
 from tvmlayers.build.cuda.toolchain import Images, with_preamble
@@ -63,9 +61,7 @@ def device() -> Any:
     return ctypes.CDLL(library())
 
 
-def emulated_images(
-    source: str, kernels: Sequence[DeviceKernel], target: CudaTarget
-) -> Images:
+def emulated_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarget) -> Images:
     """A toolchain whose images the emulated driver runs."""
     code = "\n".join(
         [
@@ -98,18 +94,13 @@ def _wrapper(kernel: DeviceKernel) -> str:
         f"Pointer{{a[{i}]}}" if kind == "void*" else f"*({kind}*)a[{i}]"
         for i, kind in enumerate(kernel.parameters)
     )
-    return (
-        f'extern "C" void emulated_{kernel.name}(void** a) {{\n'
-        f"  {kernel.name}({given});\n}}"
-    )
+    return f'extern "C" void emulated_{kernel.name}(void** a) {{\n  {kernel.name}({given});\n}}'
 
 
 def _run(options: list[str], made: Path) -> None:
     assert COMPILER is not None
     part = made.with_suffix(".part")
-    done = subprocess.run(
-        [COMPILER, *options, "-o", str(part)], capture_output=True, text=True
-    )
+    done = subprocess.run([COMPILER, *options, "-o", str(part)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     part.rename(made)
 
@@ -120,10 +111,3 @@ def emulated(model: Model | Layer, target: str = "cuda-sm80", **fixed: Any) -> C
     assert isinstance(resolved, CudaTarget)
     selector = CudaSelector(resolved, use_records=False, fixed=fixed)
     return compile_cuda(as_model(model), selector, emulated_images, driver())
-
-
-class EmulatedTwin(Twin):
-    """As `Twin`, with the compiled model on the emulated GPU."""
-
-    def _compile(self, target: str, threads: int) -> Any:
-        return emulated(self.model, "cuda-sm80" if target == "native" else target)

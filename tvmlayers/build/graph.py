@@ -19,7 +19,6 @@ from tvmlayers.build.kernels import Lowered, Use, is_view, lower
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
 
-
 Lower = Callable[[Use, str, Any, ArenaPlan], Lowered]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
+import weakref
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -35,7 +35,7 @@ class View:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+        return int(prod(self.shape) * self.dtype.itemsize)
 
 
 class DeviceArray:
@@ -51,9 +51,10 @@ class DeviceArray:
         """Uninitialised memory on GPU number `ordinal`."""
         self.shape, self.dtype, self.ordinal = tuple(shape), np.dtype(dtype), ordinal
         self.driver = driver or default_driver()
-        self.address = 0
         with self.driver.context(ordinal):
             self.address = self.driver.allocate(self.nbytes)
+        freed = weakref.finalize(self, _free, self.driver, ordinal, self.address)
+        freed.atexit = False  # the driver is gone by then, and the memory with it
 
     @property
     def nbytes(self) -> int:
@@ -85,10 +86,10 @@ class DeviceArray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return CUDA, self.ordinal
 
-    def __del__(self) -> None:
-        if getattr(self, "address", 0) and not sys.is_finalizing():
-            with self.driver.context(self.ordinal):
-                self.driver.library.cuMemFree_v2(ctypes.c_uint64(self.address))
+
+def _free(driver: Driver, ordinal: int, place: int) -> None:
+    with driver.context(ordinal):
+        driver.free(place)
 
 
 def to_device(
@@ -110,7 +111,7 @@ def is_on_gpu(value: Any) -> bool:
         return bool(value.is_cuda)
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
         return False
-    return int(value.__dlpack_device__()[0]) == CUDA
+    return bool(int(value.__dlpack_device__()[0]) == CUDA)
 
 
 def view_of(value: Any, name: str) -> View:

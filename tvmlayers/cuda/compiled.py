@@ -224,8 +224,7 @@ class CudaCompiled(ModelCall):
         self.driver.zero(flags.address, flags.nbytes, stream)
         status = sum(1 << min(i, 62) for i in np.flatnonzero(found).tolist())
         hosts = [
-            each if isinstance(each, np.ndarray) else self._on_host(each, stream)
-            for each in arrays
+            each if isinstance(each, np.ndarray) else self._on_host(each, stream) for each in arrays
         ]
         diagnose.raise_for_status(status, self.manifest["checks"], entry, hosts)
 
@@ -301,7 +300,7 @@ def _given_outputs(
                 f"on GPU {each.ordinal}"
             )
         if each.address % ALIGNMENT:
-            raise ConfigError(f"out must start at a multiple of {ALIGNMENT} bytes; pass a fresh one")
+            raise ConfigError(f"out must start at a multiple of {ALIGNMENT} bytes; pass a new one")
     return views
 
 

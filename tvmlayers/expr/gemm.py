@@ -93,9 +93,7 @@ def tiled_gemm(
     shape = (tiles, blocks, along_rows, along_columns, tile.thread_rows, groups, tile.lanes)
     acc = te.compute(
         shape,
-        lambda t, p, ty, tx, i, g, v: te.sum(
-            xr[t, ty, i, axis] * wr[p, tx, axis, g, v], axis=axis
-        ),
+        lambda t, p, ty, tx, i, g, v: te.sum(xr[t, ty, i, axis] * wr[p, tx, axis, g, v], axis=axis),
         name="acc",
     )
 
@@ -104,9 +102,7 @@ def tiled_gemm(
         return bind(value + b[column(p, tx, g, v)] if use_bias else value, activation)
 
     out = te.compute(shape, result, name="out")
-    place = Place(
-        (m, n), lambda at: [row(at[0], at[2], at[4]), column(at[1], at[3], at[5], at[6])]
-    )
+    place = Place((m, n), lambda at: [row(at[0], at[2], at[4]), column(at[1], at[3], at[5], at[6])])
     return Expression(
         tensors=(x, w, b, out) if use_bias else (x, w, out),
         sizes=(m, tiles),

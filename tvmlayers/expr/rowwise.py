@@ -112,6 +112,4 @@ def all_pairs(features: int, k: int, *, dtype: str) -> Expression:
         # Past the end for the other triangle: such a store is left out.
         return [sample, te.if_then_else(other < j, place, pairs)]
 
-    return Expression(
-        tensors=(x, out), sizes=(count,), places={"out": Place((count, pairs), at)}
-    )
+    return Expression(tensors=(x, out), sizes=(count,), places={"out": Place((count, pairs), at)})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tvmlayers import records as stored
 from tvmlayers.schedule.nearest import exact
 from tvmlayers.schedule.select import ANALYTIC, GIVEN, Regime
-from tvmlayers.spaces import cuda_gemm, cuda_lookup, cuda_rows
+from tvmlayers.spaces import cuda_gemm, cuda_rows
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
@@ -74,13 +74,11 @@ def _dense(workload: Workload, target: CudaTarget) -> Decisions:
         tile = f"{cuda_gemm.SPLIT}:{rows}x{wanted}"
     else:
         columns = cuda_gemm.padded_columns(n)
-        made = cuda_gemm.tiles(n, dtype, target)
-
-        def blocks(rows: int, width: int) -> int:
-            return -(-m // rows) * (columns // width)
-
-        full = [t for t in made if blocks(t.rows, t.columns) >= target.multiprocessors]
-        best = full[0] if full else max(made, key=lambda t: blocks(t.rows, t.columns))
+        made = sorted(cuda_gemm.tiles(n, dtype, target), key=lambda t: -t.rows * t.columns)
+        full = [
+            t for t in made if -(-m // t.rows) * (columns // t.columns) >= target.multiprocessors
+        ]
+        best = full[0] if full else made[-1]
         tile = cuda_gemm.tile_name(best)
     return {"tile": tile, "k_steps": 16 if k >= 16 else 8}
 

@@ -35,9 +35,7 @@ def row_threads(width: int, lanes: int, threads: int) -> int:
     return found
 
 
-def take_rows(
-    sch: s_tir.Schedule, *, width: int, lanes: int, decisions: Decisions | None
-) -> None:
+def take_rows(sch: s_tir.Schedule, *, width: int, lanes: int, decisions: Decisions | None) -> None:
     """Schedule `expr.take.take`. Choices: threads; rows_in_flight."""
     out, row = sch.get_sblock("out"), sch.get_sblock("row")
     i, j = sch.get_loops(out)
@@ -59,19 +57,26 @@ def take_rows(
 
 
 def bag_columns(sch: s_tir.Schedule, *, threads: int) -> None:
-    """Schedule `expr.bag_row`: one bag, its columns shared out among `threads`."""
-    out, acc, row = (sch.get_sblock(name) for name in ("out", "acc", "row"))
-    turn, tx = sch.split(sch.get_loops(out)[0], [None, threads])
-    lane = sch.get_loops(out)[-1]
+    """Schedule `expr.take.bag`, staged: one bag, its columns shared out among `threads`."""
+    out, acc, row, fetched = (sch.get_sblock(name) for name in ("out", "acc", "row", "fetched"))
+    sums = sch.get_producers(out)
+    copy = sch.cache_write(out, 0, "local")
+    vector, lane = sch.get_loops(copy)
+    _, tx = sch.split(vector, [None, threads])
     sch.bind(tx, "threadIdx.x")
     sch.vectorize(lane)
-    for block in sch.get_producers(out):
+    sch.compute_at(out, tx, preserve_unit_loops=True)
+    sch.unroll(sch.get_loops(out)[-1])
+    for block in sums:
         sch.set_scope(block, 0, "local")
         sch.compute_at(block, tx, preserve_unit_loops=True)
-    vector, lane, entry = sch.get_loops(acc)[-3:]
+    *_, vector, lane, entry = sch.get_loops(acc)
     sch.reorder(entry, vector, lane)
-    sch.set_scope(row, 0, "local")
-    sch.compute_at(row, entry, preserve_unit_loops=True)
-    sch.vectorize(lane)
-    sch.decompose_reduction(acc, entry)
-    del turn
+    sch.unroll(lane)
+    for block in (fetched, row):
+        sch.set_scope(block, 0, "local")
+        sch.compute_at(block, entry, preserve_unit_loops=True)
+    sch.vectorize(sch.get_loops(fetched)[-1])
+    for block in sums:  # a bag of nothing has sums too
+        loops = sch.get_loops(block)
+        sch.decompose_reduction(block, entry if sch.get(block).name_hint == "acc" else loops[-1])

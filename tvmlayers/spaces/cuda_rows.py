@@ -72,12 +72,43 @@ def own_sums(sch: s_tir.Schedule, sums: Sequence[str]) -> None:
         sch.compute_at(stage, thread, preserve_unit_loops=True)
 
 
-def warp_sums(sch: s_tir.Schedule, sums: Sequence[str]) -> None:
-    """Schedule an expression whose warps have an element of `out` each: lanes share its sums."""
-    out = sch.get_sblock("out")
-    both = sch.fuse(*sch.get_loops(out))
-    block, warp, lane = sch.split(both, [None, WARPS, 1])
+def column_sums(sch: s_tir.Schedule, sums: Sequence[str], *, width: int) -> None:
+    """Schedule an expression over rows of `width` columns whose threads have a column each.
+
+    Its sums may have no terms at all, and are 0 then.
+    """
+    along = 1
+    while along < width and along < THREADS:
+        along *= 2
+    i, j = sch.get_loops(sch.get_sblock("out"))
+    block, ty = sch.split(i, [None, THREADS // along])
+    turn, tx = sch.split(j, [None, along])
+    sch.reorder(block, turn, ty, tx)
     sch.bind(block, "blockIdx.x")
+    sch.bind(turn, "blockIdx.y")
+    sch.bind(ty, "threadIdx.y")
+    sch.bind(tx, "threadIdx.x")
+    for name in sums:
+        stage = sch.get_sblock(name)
+        sch.set_scope(stage, 0, "local")
+        sch.compute_at(stage, tx, preserve_unit_loops=True)
+        sch.decompose_reduction(stage, sch.get_loops(stage)[-1])
+
+
+def warp_sums(sch: s_tir.Schedule, sums: Sequence[str], *, alone: bool) -> None:
+    """Schedule an expression whose warps have an element of `out` each: lanes share its sums.
+
+    alone: a sample has one element, and warps of a block have samples side by side.
+    """
+    i, j, other = sch.get_loops(sch.get_sblock("out"))
+    if alone:
+        block, warp = sch.split(i, [None, WARPS])
+        sch.bind(block, "blockIdx.x")
+        sch.reorder(block, j, other, warp)
+    else:
+        sch.bind(i, "blockIdx.x")
+        sch.bind(j, "blockIdx.y")
+        _, warp = sch.split(other, [None, WARPS])
     sch.bind(warp, "threadIdx.y")
     for name in sums:
         stage = sch.get_sblock(name)
@@ -86,4 +117,3 @@ def warp_sums(sch: s_tir.Schedule, sums: Sequence[str]) -> None:
         *_, step = sch.get_loops(stage)
         _, step = sch.split(step, [None, 32])
         sch.bind(step, "threadIdx.x")
-    del lane

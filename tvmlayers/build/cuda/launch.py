@@ -34,10 +34,12 @@ def put(
     pointers: Sequence[Expr],
     sizes: Sequence[Expr],
     flag: Expr | None = None,
+    *,
+    guarded: bool = True,
 ) -> None:
     """Write the body of a scheduled expression here, on these pointers and sizes.
 
-    A store whose place lies outside of its tensor is left out. flag: where an index outside the
+    guarded: a store whose place lies outside of its tensor is left out. flag: where an index outside the
     table of a lookup is reported.
     """
     count = len(expression.tensors)
@@ -45,13 +47,13 @@ def put(
     body = function.body
     for i, buffer in enumerate(buffers):
         if buffer.name in expression.places:
-            body, buffers[i] = _placed(expression.places[buffer.name], body, buffer)
+            body, buffers[i] = _placed(
+                expression.places[buffer.name], body, buffer, guarded
+            )
     if expression.checked is not None and flag is not None:
         indices = next(b for b in buffers if b.name == expression.checked.indices.op.name)
         body = _reported(body, expression, indices, flag)
-    known: Mapping[str, Expr] = {
-        var.name: value for var, value in zip(given, sizes, strict=True)
-    }
+    known: Mapping[str, Expr] = {var.name: value for var, value in zip(given, sizes, strict=True)}
     pointers = [p if isinstance(p, Var) else emit.bound(p) for p in pointers]
     declared = [
         tirx.DeclBuffer(buffer, data=pointer)
@@ -63,7 +65,9 @@ def put(
     )
 
 
-def _placed(place: Place, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:
+def _placed(
+    place: Place, body: Stmt, computed: Buffer, guarded: bool
+) -> tuple[Stmt, Buffer]:
     """`body` with all stores to `computed` sent to their place, those outside of it left out."""
     stored = tirx.decl_buffer(place.shape, computed.dtype, name=computed.name, layout=None)
 
@@ -71,6 +75,8 @@ def _placed(place: Place, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:
         if not store.buffer.same_as(computed):
             return store
         at = place.at(list(store.indices))
+        if not guarded:
+            return tirx.BufferStore(stored, store.value, at)
         inside = tirx.all(*(i < extent for i, extent in zip(at, place.shape, strict=True)))
         return tirx.IfThenElse(inside, tirx.BufferStore(stored, store.value, at), None)
 
@@ -99,4 +105,3 @@ def _reported(body: Stmt, expression: Expression, indices: Buffer, flag: Expr) -
         return tirx.SeqStmt([tirx.IfThenElse(outside, mark, None), store])
 
     return structural_map(body, (tirx.BufferStore, guard))
-

@@ -68,16 +68,13 @@ def lower(module: IRModule, target: CudaTarget, host: dict[str, Any]) -> Lowered
     names = {function.name_hint: function for function in hosted}
     host_target = tvm.target.Target(host, host=host)
     module = IRModule(
-        {
-            name: _hosted(function, names, kernels, host_target)
-            for name, function in hosted.items()
-        }
+        {name: _hosted(function, names, kernels, host_target) for name, function in hosted.items()}
     )
     module = tirx.transform.MakePackedAPI()(module)
     _, finalize_host, finalize_device = s_tir.pipeline.default_s_tir_pipeline()
     built = tvm_ffi.get_global_func(f"target.build.{host['kind']}")(
-            finalize_host()(module), host_target
-        )
+        finalize_host()(module), host_target
+    )
     source = _source(finalize_device()(IRModule(device)), described)
     return LoweredModule(built, source, tuple(kernels.values()))
 

@@ -116,9 +116,7 @@ def _by_nvrtc(code: str, target: CudaTarget) -> Images:
 
 
 _FUNCTION = re.compile(r"Function properties for (\w+)")
-_STACK = re.compile(
-    r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
-)
+_STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
 

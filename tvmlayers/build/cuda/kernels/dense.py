@@ -1,4 +1,4 @@
-"""Dense on a GPU: W padded to whole tiles, a kernel for each tile that some number of rows takes."""
+"""Dense on a GPU: W padded to whole tiles, a kernel for each tile that some batch takes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,9 +39,7 @@ def lower_dense(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -
         names.append(arena.add(f"{layer.name}/bias", _padded(weights["bias"], padded[1:])))
     over_row = layer.activation in ROW_ACTIVATIONS
     activation = elementwise_function("linear" if over_row else layer.activation)
-    workload = Workload.make(
-        "dense", m=1, k=k, n=n, dtype=dtype, activation=activation_name(layer)
-    )
+    workload = Workload.make("dense", m=1, k=k, n=n, dtype=dtype, activation=activation_name(layer))
     regimes = selector.regimes(workload)
     made: list[tuple[int | None, _Gemm]] = []
     for regime in regimes:

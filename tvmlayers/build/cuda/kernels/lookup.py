@@ -31,7 +31,14 @@ def lower_embedding(use: Use, name: str, selector: CudaSelector, arena: ArenaPla
     lanes = selector.target.lanes(dtype)
     workload = Workload.make("embedding", indices=1, rows=rows, width=width, dtype=dtype)
     regimes = selector.regimes(workload)
-    expression = take(rows, width, oob=layer.oob, index_dtype=use.index_dtype, dtype=dtype)
+    expression = take(
+        rows,
+        width,
+        oob=layer.oob,
+        index_dtype=use.index_dtype,
+        dtype=dtype,
+        select=te.if_then_else,
+    )
     entry = GlobalVar(name)
     function = _take_function(expression, regimes, use.index_dtype, width, lanes, dtype)
     row_bytes = width * layer.weights["embeddings"].itemsize
@@ -126,6 +133,7 @@ def _bag_kernel(
         weighted=weighted,
         index_dtype=index_dtype,
         dtype=dtype,
+        staged=True,
     )
     threads = int(regime.decisions["threads"])
     along = cuda_lookup.row_threads(width, lanes, threads)
@@ -163,7 +171,8 @@ def _bag_kernel(
         if weighted:
             moved.append(emit.offset(given["weights"], start))
         moved += [given["table"], emit.offset(given["out"], b * emit.i64(width))]
-        launch.put(expression, scheduled, moved, [length, length], given.get("flag"))
+        flag = given.get("flag")
+        launch.put(expression, scheduled, moved, [length, length], flag, guarded=False)
 
     def sizes(shapes: Any) -> list[Expr]:
         made = axis(shapes[1][0] if ragged else shapes[0][0])

@@ -24,6 +24,7 @@ from tvmlayers.expr.rowwise import all_pairs, dots, joined, softmax
 from tvmlayers.schedule import ANALYTIC
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces import cuda_rows
+from tvmlayers.targets.cuda import WARP
 from tvmlayers.workload import Workload
 
 Schedule = Callable[[s_tir.Schedule], None]
@@ -122,7 +123,9 @@ def lower_pooling(use: Use, name: str, selector: CudaSelector, _arena: ArenaPlan
     masks = [("ids", use.index_dtype)] if mask else []
     function = launching(
         expression,
-        lambda sch: cuda_rows.own_sums(sch, ["acc", *(["present"] if mask else [])]),
+        lambda sch: cuda_rows.column_sums(
+            sch, ["acc", *(["present"] if mask else [])], width=width
+        ),
         [("x", dtype), *masks, ("out", dtype)],
         ["count", "time"],
     )
@@ -153,7 +156,7 @@ def lower_dot(use: Use, name: str, selector: CudaSelector, _arena: ArenaPlan) ->
     )
     function = launching(
         expression,
-        _sums_of(shapes[0][1], sums),
+        _sums_of(shapes[0][1], sums, alone=shapes[0][0] == shapes[1][0] == 1),
         [("a", dtype), ("b", dtype), ("out", dtype)],
         in_place=True,  # a tensor with itself
     )
@@ -167,14 +170,15 @@ def lower_dot_interaction(
     dtype, features, k = use.dtype(0), use.fixed(1), use.fixed(2)
     function = launching(
         all_pairs(features, k, dtype=dtype),
-        _sums_of(k, ["dots"]),
+        _sums_of(k, ["dots"], alone=False),
         [("x", dtype), ("out", dtype)],
     )
     described = {"kind": "dot_interaction", "layer": use.layer.name, "dtype": dtype}
     return _kernel(name, function, lambda shapes: [axis(shapes[0][0])], described)
 
 
-def _sums_of(k: int, sums: list[str]) -> Schedule:
+def _sums_of(k: int, sums: list[str], *, alone: bool) -> Schedule:
     """A thread for each sum of few terms, a warp for each sum of many."""
-    schedule = cuda_rows.warp_sums if k >= 32 else cuda_rows.own_sums
-    return lambda sch: schedule(sch, sums)
+    if k < WARP:
+        return lambda sch: cuda_rows.own_sums(sch, sums)
+    return lambda sch: cuda_rows.warp_sums(sch, sums, alone=alone)
