@@ -42,6 +42,8 @@ def compile(code: str, arch: str) -> Made:
     path = find()
     if path is None:
         raise MissingDependencyError("NVRTC is not installed: pip install 'tvmlayers[cuda]'")
+    for builtins in sorted(Path(path).parent.glob("libnvrtc-builtins.so.*")):
+        ctypes.CDLL(str(builtins))  # NVRTC asks for it by name, and then finds it loaded
     library = ctypes.CDLL(path)
     major, minor = c_int(), c_int()
     library.nvrtcVersion(byref(major), byref(minor))
