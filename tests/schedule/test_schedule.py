@@ -142,13 +142,9 @@ def test_few_rows_listen_only_to_neighbours_with_as_many(folder):
     assert Selector(SPR).decide(wider).source == f"nearest {DENSE.at(6)}"
 
 
-def test_a_tile_that_only_suits_its_own_number_of_rows_is_not_handed_on(folder):
-    suited = analytic(DENSE.at(44), SPR)["tile"]
-    keep(DENSE.at(44))
-    regime = Selector(SPR).decide(DENSE.at(60))
-    assert regime.source == f"nearest {DENSE.at(44)}"
-    assert suited == "4x4"
-    assert regime.decisions["tile"] == "6x4"
+def test_what_suits_few_rows_is_not_handed_on_to_more(folder):
+    keep(DENSE.at(44), prefetch_steps=64)
+    assert Selector(SPR).decide(DENSE.at(60)).source == ANALYTIC
 
 
 def test_distance_counts_doublings_of_every_size():

@@ -14,16 +14,12 @@ from tvmlayers.build import pipeline
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
-from tvmlayers.build.kernels import core
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.errors import MissingDependencyError, TargetError
-from tvmlayers.expr.activations import linear
-from tvmlayers.expr.elementwise import elementwise
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
 from tvmlayers.schedule.cuda import CudaSelector
-from tvmlayers.spaces.rows import plain
 
 
 def compile(
@@ -95,22 +91,23 @@ def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], 
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
     module = IRModule({})
-    copies = _copies(graph.outputs, module)
     described: list[dict[str, Any]] = []
     checks: list[list[dict[str, Any]]] = []
     for entry in entries:
         function = relaxed[entry.spec.symbol]
-        forward, its_checks, scratch = forward_function(
-            function, entry, kernels.by_name(), copies, kernels.arena
+        forward = forward_function(
+            function, entry, kernels.by_name(), kernels.arena, selector.target
         )
-        module[GlobalVar(entry.spec.symbol)] = forward
-        checks.append(its_checks)
+        module[GlobalVar(entry.spec.symbol)] = forward.function
+        for name, private in forward.private.items():
+            module[name] = private
+        checks.append(forward.checks)
         described.append(
             {
                 "symbol": entry.spec.symbol,
                 "inputs": [given.manifest() for given in entry.spec.inputs],
                 "outputs": entry.outputs,
-                "scratch": scratch,
+                "scratch": forward.needs_scratch,
             }
         )
     for lowered in kernels.made.values():
@@ -141,19 +138,10 @@ def make_manifest(
         "checks": _merged(checks),
         "weights": kernels.arena.manifest(),
         "arena_bytes": max(kernels.arena.nbytes, 64),
-        "kernels": [lowered.kernel.report for lowered in kernels.made.values()],
+        "kernels": [made.kernel.report for made in kernels.made.values() if made.kernel.report],
     }
 
 
 def _merged(checks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The checks of all entries. Entries that differ put theirs at the same bits: longest wins."""
     return max(checks, key=len, default=[])
-
-
-def _copies(outputs: list[Any], module: IRModule) -> dict[str, GlobalVar]:
-    """A plain copy for each output dtype, used where an output is an input or stands twice."""
-    copies: dict[str, GlobalVar] = {}
-    for dtype in {tensor.dtype for tensor in outputs}:
-        copies[dtype], function = core(f"copy_{dtype}", elementwise(linear, dtype), plain)
-        module[copies[dtype]] = function
-    return copies

@@ -6,6 +6,7 @@ bare pointers, and what passes between them lies in one scratch buffer that the 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,60 +18,73 @@ from tvm.tirx.script.builder import ir as T
 from tvm_ffi import structural_map
 
 from tvmlayers.build import emit
-from tvmlayers.build.graph import COPY, EntryFunction, extent
+from tvmlayers.build.chain import Call, Chain, find_chain
+from tvmlayers.build.graph import EntryFunction, extent
 from tvmlayers.build.kernels import Lowered, elements
+from tvmlayers.build.kernels.kernel import Functions
 from tvmlayers.build.weights import ALIGNMENT, ArenaPlan
+from tvmlayers.schedule import CHAIN_ROWS
 from tvmlayers.signature import LAST_STATUS_BIT
+from tvmlayers.targets import CudaTarget, Target
+
+
+@dataclass(frozen=True)
+class Forward:
+    """An entry point: its host function, private ones of its own, what the bits of its status mean,
+    and whether it takes scratch."""
+
+    function: PrimFunc
+    private: Functions
+    checks: list[dict[str, Any]]
+    needs_scratch: bool
 
 
 def forward_function(
     planned: relax.Function,
     entry: EntryFunction,
     kernels: dict[str, Lowered],
-    copies: dict[str, Any],
     arena: ArenaPlan,
-) -> tuple[PrimFunc, list[dict[str, Any]], bool]:
-    """(function, checks, whether it takes scratch) of one entry point.
+    target: Target,
+) -> Forward:
+    """One entry point, compiled for `target`.
 
     The function is `f(*inputs, *outputs, arena, threads, [scratch]) -> status`, with scratch where
     there are intermediates. Bit i of the status is set when check i failed; the last bit stands for
     all others. A negative status is minus the bytes of scratch that the call needs, which were not
     there; nothing was computed then.
     """
-    writer = ForwardWriter(planned, entry, kernels, copies, arena)
+    writer = ForwardWriter(planned, entry, kernels, arena, target)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(entry.spec.symbol)
         T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
         T.func_ret(emit.INT64)
         writer.write()
-    return builder.get(), writer.checks, writer.needs_scratch
+    return Forward(builder.get(), writer.private, writer.checks, writer.needs_scratch)
 
 
 class ForwardWriter:
-    """Writes one entry point; `build.cuda.forward` has the same line for a GPU."""
-
-    copies_take_threads = False
+    """Writes one entry point; `build.cuda.forward` writes the same line for a GPU."""
 
     def __init__(
         self,
         planned: relax.Function,
         entry: EntryFunction,
         kernels: dict[str, Lowered],
-        copies: dict[str, Any],
         arena: ArenaPlan,
+        target: Target | CudaTarget,
     ) -> None:
         self.planned, self.entry, self.kernels = planned, entry, kernels
-        self.copies, self.arena = copies, arena
+        self.arena, self.target = arena, target
         self.symbols: dict[str, Var] = {}
         self.pointers: dict[Any, Expr] = {}
         self.alias: dict[Any, Any] = {}
-        self.inputs: dict[Any, int] = {}
         self.checks: list[dict[str, Any]] = []
+        self.private: Functions = {}
         self._find_aliases()
         self.needs_scratch = bool(self._storages())
 
     def write(self) -> None:
-        """The body: arguments, then every binding of the Relax function in turn."""
+        """The body: arguments, then every call of the Relax function in turn."""
         inputs = self._arguments()
         outputs = [
             self._tensor(f"out{i}", o["shape"], o["dtype"])
@@ -78,53 +92,116 @@ class ForwardWriter:
         ]
         arena = T.arg("arena", T.buffer((max(self.arena.nbytes, 64),), "uint8", align=64))
         self.threads = T.arg("threads", Var("threads", "int32"))
+        calls, flags = self._calls(inputs)
+        weights = self.planned.params[len(inputs) :]
+        results = [self._root(var) for var in self._results()]
+        assert isinstance(self.target, Target)
+        chain = find_chain(calls, frozenset(weights), results, self.target)
         if self.needs_scratch:
-            room = Var("room", "int64")
-            scratch = T.arg("scratch", T.buffer((room,), "uint8", align=64))
-            self._plan_scratch(scratch, room)
-        for position, (param, buffer) in enumerate(zip(self.planned.params, inputs, strict=False)):
+            self._plan_scratch(calls, chain)
+        for param, buffer in zip(self.planned.params, inputs, strict=False):
             self.pointers[param] = buffer.data
-            self.inputs[param] = position
-        for param, name in zip(self.planned.params[len(inputs) :], self.entry.weights, strict=True):
+        for param, name in zip(weights, self.entry.weights, strict=True):
             start = tirx.const(self.arena.offsets[name], "int64")
             self.pointers[param] = tirx.address_of(arena[start])
-        self._bind_outputs(outputs)
-        flags = self._flags()
-        for binding in self._bindings():
-            self._write_binding(binding, flags)
+        # The kernels that make the results write into the caller's buffers.
+        for root, buffer in zip(results, outputs, strict=True):
+            self.pointers[root] = buffer.data
+        self._write_calls(calls, chain)
         status: Expr = tirx.const(0, "int64")
-        if flags is not None:
-            for i in range(len(self.checks)):
-                bit = tirx.const(min(i, LAST_STATUS_BIT), "int64")
-                status = tirx.bitwise_or(status, tirx.Cast("int64", flags[i]) << bit)
+        for i in range(len(self.checks)):
+            bit = tirx.const(min(i, LAST_STATUS_BIT), "int64")
+            status = tirx.bitwise_or(status, tirx.Cast("int64", flags[i]) << bit)
         T.Return(status)
 
-    def _storages(self) -> list[tuple[Any, Expr]]:
-        """(variable, bytes) of all that has to be stored between the kernels."""
+    def _write_calls(self, calls: Sequence[Call], chain: Chain | None) -> None:
+        """Layer by layer, but for the chain where enough rows come."""
+        alone = calls[: -len(chain.calls)] if chain is not None else calls
+        for call in alone:
+            self._write_call(call)
+        if chain is None:
+            return
+        name, functions = chain.functions(f"{self.entry.spec.symbol}_chain")
+        self.private |= functions
+
+        def chained() -> None:
+            emit.call(
+                name,
+                *(self.pointers[value] for value in chain.outside()),
+                *chain.flags(),
+                *chain.sizes(),
+                self.chain_scratch,
+                self.threads,
+            )
+
+        def one_by_one() -> None:
+            for call in chain.calls:
+                self._write_call(call)
+
+        emit.chain([(self._is_chained(chain), chained), (None, one_by_one)])
+
+    def _is_chained(self, chain: Chain) -> Expr:
+        return chain.rows >= emit.i64(CHAIN_ROWS)
+
+    def _write_call(self, call: Call) -> None:
+        pointers = [self.pointers[value] for value in call.values]
+        scalars = call.kernel.scalars(call.shapes)
+        emit.call(call.kernel.entry, *pointers, *call.flags, *scalars, self.threads)
+
+    def _storages(self) -> dict[Any, Expr]:
+        """The bytes of all that has to be stored between the kernels."""
         results = {self._root(var) for var in self._results()}
-        storages: list[tuple[Any, Expr]] = []
+        storages: dict[Any, Expr] = {}
         for binding in self._bindings():
             var, value = binding.var, binding.value
             op = _op_name(value) if isinstance(value, relax.Call) else None
             if op == "relax.memory.alloc_storage":
-                (nbytes,) = value.args[0].values
-                storages.append((var, nbytes))
+                (storages[var],) = value.args[0].values
             elif op == "relax.builtin.alloc_tensor" and var not in results:
                 itemsize = tirx.const(np.dtype(str(var.ty.dtype)).itemsize, "int64")
-                storages.append((var, elements(list(value.args[0].values)) * itemsize))
+                storages[var] = elements(list(value.args[0].values)) * itemsize
         return storages
 
-    def _plan_scratch(self, scratch: Any, room: Var) -> None:
-        """Give every storage its place in the scratch, or answer how large it has to be."""
+    def _plan_scratch(self, calls: Sequence[Call], chain: Chain | None) -> None:
+        """Give every storage its place in the scratch, or answer how large it has to be.
+
+        First comes what calls outside the chain touch, then what the chain needs: for each thread
+        where it is gone over by rows, or the storages of its layers.
+        """
+        room = Var("room", "int64")
+        scratch = T.arg("scratch", T.buffer((room,), "uint8", align=ALIGNMENT))
+        storages = self._storages()
+        tensors: dict[Any, Any] = {}  # to the storages that they lie in
+        for binding in self._bindings():
+            storage = storage_of(binding)
+            if storage is not None:
+                tensors[binding.var] = storage
+        inner = {tensors.get(value, value) for value in (chain.inner if chain is not None else ())}
+        for call in calls[: -len(chain.calls)] if chain is not None else calls:
+            inner -= {tensors.get(value, value) for value in call.values}
         used: Expr = tirx.const(0, "int64")
-        for var, nbytes in self._storages():
-            self.pointers[var] = self._in_scratch(scratch, used)
+
+        def place(var: Any, nbytes: Expr) -> None:
+            nonlocal used
+            self.pointers[var] = tirx.address_of(scratch[used])
             lines = emit.ceil_div(self._known(nbytes), ALIGNMENT)
             used = used + lines * tirx.const(ALIGNMENT, "int64")
-        emit.when(room < used, lambda: T.Return(tirx.const(0, "int64") - used))
 
-    def _in_scratch(self, scratch: Any, offset: Expr) -> Expr:
-        return tirx.address_of(scratch[offset])
+        for var, nbytes in storages.items():
+            if var not in inner:
+                place(var, nbytes)
+        before = used
+        for var, nbytes in storages.items():
+            if var in inner:
+                place(var, nbytes)
+        if chain is not None:
+            self.chain_scratch = tirx.address_of(scratch[before])
+            own = before + emit.i64(self.threads) * emit.i64(chain.scratch_bytes())
+            used = emit.bound(tirx.Select(self._is_chained(chain), own, used))
+        for var, storage in tensors.items():
+            if storage in self.pointers:
+                self.pointers[var] = self.pointers[storage]
+        emit.when(room < used, lambda: T.Return(tirx.const(0, "int64") - used))
 
     def _arguments(self) -> list[Any]:
         return [
@@ -152,68 +229,41 @@ class ForwardWriter:
             elif isinstance(value, relax.Call) and _op_name(value) == "relax.reshape":
                 self.alias[binding.var] = value.args[0]
 
-    def _bind_outputs(self, outputs: list[Any]) -> None:
-        """Let the kernels that make the results write into the caller's buffers."""
-        for var, buffer in zip(self._results(), outputs, strict=True):
-            self.pointers[self._root(var)] = buffer.data
-
     def _results(self) -> list[Any]:
         result = self.planned.body.body
         return list(result.fields) if isinstance(result, relax.Tuple) else [result]
 
-    def _find_checks(self) -> None:
-        for binding in self._bindings():
-            name = _kernel_name(binding.value)
-            if name in self.kernels:
-                self.checks += self._checks_of(binding.value, self.kernels[name])
-        self.next_flag = 0
+    def _calls(self, inputs: Sequence[Any]) -> tuple[list[Call], Any]:
+        """The straight line, and the buffer of flags that its kernels report through."""
+        positions = {self.planned.params[i]: i for i in range(len(inputs))}
+        found = [
+            (self.kernels[name].kernel, binding.value)
+            for binding in self._bindings()
+            for name in [_kernel_name(binding.value)]
+            if name is not None
+        ]
+        count = sum(len(kernel.checks) for kernel, _ in found)
+        flags = self._flags(count)
+        calls = []
+        for kernel, value in found:
+            values = [self._root(argument) for argument in value.args]
+            own = [self._flag(flags, len(self.checks) + i) for i in range(len(kernel.checks))]
+            for check in kernel.checks:
+                self.checks.append(_check_on(check, values, positions))
+            dtypes = [str(argument.ty.dtype) for argument in value.args]
+            shapes = [self._shape(argument) for argument in value.args]
+            calls.append(Call(kernel, values, shapes, dtypes, own))
+        return calls, flags
 
-    def _flags(self) -> Any:
-        self._find_checks()
-        if not self.checks:
+    def _flags(self, count: int) -> Any:
+        if not count:
             return None
-        flags = T.alloc_buffer((len(self.checks),), "int32")
-        for i in range(len(self.checks)):
+        flags = T.alloc_buffer((count,), "int32")
+        for i in range(count):
             T.buffer_store(flags, tirx.const(0, "int32"), [i])
         return flags
 
-    def _checks_of(self, call: relax.Call, lowered: Lowered) -> list[dict[str, Any]]:
-        checks = []
-        for check in lowered.kernel.checks:
-            argument = 1 if check["kind"] == "offsets" else 0
-            position = self.inputs[self._root(call.args[argument])]
-            extra = {"input": position}
-            if check["kind"] == "offsets":
-                extra["indices_input"] = self.inputs[self._root(call.args[0])]
-            checks.append({**check, **extra})
-        return checks
-
-    def _write_binding(self, binding: Any, flags: Any) -> None:
-        var, value = binding.var, binding.value
-        if not isinstance(value, relax.Call):
-            return
-        op = _op_name(value)
-        if op == "relax.memory.alloc_tensor" and var not in self.pointers:
-            self.pointers[var] = self.pointers[value.args[0]]
-        elif op is None and _kernel_name(value) is not None:
-            self._call_kernel(value, flags)
-
-    def _call_kernel(self, call: relax.Call, flags: Any) -> None:
-        name = _kernel_name(call)
-        pointers = [self.pointers[self._root(argument)] for argument in call.args]
-        shapes = [self._shape(argument) for argument in call.args]
-        if name == COPY:
-            dtype = str(call.args[0].ty.dtype)
-            more = [self.threads] if self.copies_take_threads else []
-            emit.call(self.copies[dtype], *pointers, elements(shapes[0]), *more)
-            return
-        kernel = self.kernels[str(name)].kernel
-        for _ in kernel.checks:
-            pointers.append(self._flag_pointer(flags, self.next_flag))
-            self.next_flag += 1
-        emit.call(kernel.entry, *pointers, *kernel.scalars(shapes), self.threads)
-
-    def _flag_pointer(self, flags: Any, i: int) -> Expr:
+    def _flag(self, flags: Any, i: int) -> Expr:
         return tirx.address_of(flags[i])
 
     def _shape(self, var: Any) -> list[Expr]:
@@ -224,8 +274,24 @@ class ForwardWriter:
         return structural_map(size, (Var, lambda var: self.symbols.get(var.name, var)))
 
 
-def _op_name(call: relax.Call) -> str | None:
-    op = call.op
+def _check_on(
+    check: dict[str, Any], values: Sequence[Any], positions: dict[Any, int]
+) -> dict[str, Any]:
+    """A kernel's check with the places of the model's inputs that it is about."""
+    if check["kind"] == "offsets":
+        indices, offsets = (positions[value] for value in values[:2])
+        return {**check, "input": offsets, "indices_input": indices}
+    return {**check, "input": positions[values[0]]}
+
+
+def storage_of(binding: Any) -> Any:
+    """The storage that a bound tensor lies in; None where the binding is no tensor of one."""
+    is_tensor = _op_name(binding.value) == "relax.memory.alloc_tensor"
+    return binding.value.args[0] if is_tensor else None
+
+
+def _op_name(call: Any) -> str | None:
+    op: Any = getattr(call, "op", None)
     return str(op.name) if hasattr(op, "name") and not isinstance(op, relax.ExternFunc) else None
 
 

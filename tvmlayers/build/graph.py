@@ -15,7 +15,7 @@ from tvm.relax import transform
 
 from tvmlayers.build.entries import EntrySpec, uses
 from tvmlayers.build.fuse import Step, fused_steps
-from tvmlayers.build.kernels import Lowered, Use, is_view, lower
+from tvmlayers.build.kernels import Lowered, Use, is_view, lower, lower_copy
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
 
@@ -25,10 +25,15 @@ Lower = Callable[[Use, str, Any, ArenaPlan], Lowered]
 class Kernels:
     """The kernels of a model, each made once and shared by the entry points that can."""
 
-    def __init__(self, selector: Any, lower: Lower = lower) -> None:
-        """lower: makes the kernel of a use of a layer; `build.cuda.kernels` has one for GPUs."""
+    def __init__(
+        self,
+        selector: Any,
+        lower: Lower = lower,
+        lower_copy: Callable[[str, str], Lowered] = lower_copy,
+    ) -> None:
+        """lower, lower_copy: make kernels; `build.cuda.kernels` has those for GPUs."""
         self.selector = selector
-        self.lower = lower
+        self.lower, self.lower_copy = lower, lower_copy
         self.arena = ArenaPlan()
         self.made: dict[tuple[object, ...], Lowered] = {}
 
@@ -47,12 +52,15 @@ class Kernels:
             )
         return self.made[key]
 
+    def copy(self, dtype: str) -> Lowered:
+        """A plain copy, for an output that is an input or stands twice."""
+        if ("copy", dtype) not in self.made:
+            self.made["copy", dtype] = self.lower_copy(f"copy_{dtype}", dtype)
+        return self.made["copy", dtype]
+
     def by_name(self) -> dict[str, Lowered]:
         """The kernels by the names under which Relax calls them."""
         return {lowered.kernel.name: lowered for lowered in self.made.values()}
-
-
-COPY = "copy"
 
 
 @dataclass
@@ -133,10 +141,11 @@ def _emit_entry(
         for tensor in graph.outputs:
             dims = spec.dims(tensor)
             shape = _type(dims, tensor.dtype, symbols)
-            copied = relax.op.call_dps_packed(COPY, relax.Tuple([values[id(tensor)]]), shape)
-            results.append(
-                builder.emit(copied) if _needs_copy(tensor, graph) else values[id(tensor)]
-            )
+            result = values[id(tensor)]
+            if _needs_copy(tensor, graph):
+                copy = kernels.copy(tensor.dtype).kernel.name
+                result = builder.emit(relax.op.call_dps_packed(copy, relax.Tuple([result]), shape))
+            results.append(result)
             function.outputs.append(
                 {"name": tensor.name, "shape": list(dims), "dtype": tensor.dtype}
             )

@@ -59,7 +59,7 @@ class DeviceArray:
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
-        return prod(self.shape) * self.dtype.itemsize
+        return int(prod(self.shape) * self.dtype.itemsize)
 
     def numpy(self, stream: int = 0) -> NDArray[Any]:
         """A copy on the host, after all that is on the stream."""

@@ -19,6 +19,7 @@ from tvmlayers.workload import Workload
 GRAIN_KMACS = 192
 _READ_GRAIN_KMACS = 48  # where every multiply-add reads a weight of its own
 GRAIN_KIB = 96
+CHAIN_GRAIN_KMACS = GRAIN_KMACS
 PREFETCH_ROWS = 16
 _K_UNROLL = 4
 _PREFETCH_STEPS = 16  # of k: 4 KiB of a panel, one page ahead
@@ -33,6 +34,10 @@ _WIDE_ROWS = (1, 2, 3, 4, 6)
 _NARROW_ROWS = (1, 2, 4, 8)
 # Up to this many rows the threads share the panels out, so that each reads its own part of W only.
 _ROWS_BY_PANELS = 24
+# From this many rows on the threads share out the rows of a chain, below the work of each layer.
+CHAIN_ROWS = 4
+# Rows that a chain may take through its layers at a time: whole tiles of most heights.
+_CHAIN_BLOCKS = (48, 96, 192, 384)
 # What a tile costs beyond its rows, in rows: loading the panel's vectors and storing the result.
 _TILE_OVERHEAD = 1.0
 
@@ -60,6 +65,18 @@ def usual_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
     widest = max(tile.vectors for tile in there)
     heights = _NARROW_ROWS if widest == 1 else _WIDE_ROWS
     return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
+
+
+def chain_block(weight_bytes: int, row_bytes: int, target: Target) -> int | None:
+    """How many rows go through a chain of layers at a time; None where layer by layer is better.
+
+    The weights, of so many bytes in all, are read for each block and must stay in the second-level
+    cache; what passes between the layers, row_bytes for each row, may fill half of it.
+    """
+    if weight_bytes > target.l2:
+        return None
+    rows = target.l2 // 2 // max(row_bytes, 1)
+    return max((block for block in _CHAIN_BLOCKS if block <= rows), default=None)
 
 
 def _dense(workload: Workload, target: Target) -> Decisions:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 
 from tvmlayers.records import Record
-from tvmlayers.schedule.analytic import best_tile, usual_tiles
 from tvmlayers.spaces import SPACES, choices_of, space_of
 from tvmlayers.spaces.choices import Decisions, is_legal
 from tvmlayers.targets import CudaTarget, Target
@@ -33,7 +32,7 @@ def exact(
 def nearest(
     workload: Workload, target: Target, records: Iterable[Record]
 ) -> tuple[Record, Decisions] | None:
-    """The nearest record whose decisions, fitted to `workload`, are legal there."""
+    """The nearest record whose decisions are legal for `workload`."""
     choices = choices_of(workload, target)
     ranked = sorted(
         ((distance(workload, each.workload), each) for each in records if _tells(each, workload)),
@@ -42,9 +41,8 @@ def nearest(
     for doublings, record in ranked:
         if doublings > MOST_DOUBLINGS:
             return None
-        fitted = _fitted(record, workload, target)
-        if record.space == SPACES[workload.kind] and is_legal(fitted, choices):
-            return record, fitted
+        if record.space == SPACES[workload.kind] and is_legal(record.decisions, choices):
+            return record, record.decisions
     return None
 
 
@@ -59,18 +57,5 @@ def distance(a: Workload, b: Workload) -> float:
 
 def _tells(record: Record, workload: Workload) -> bool:
     """Whether a neighbour's number of rows is near enough: of few rows, every one counts."""
-    same = record.workload.batch == workload.batch
-    return same or workload.kind != "dense" or workload.batch > _FEW_ROWS
-
-
-def _fitted(record: Record, workload: Workload, target: Target) -> Decisions:
-    """The decisions of `record`, with another tile where its own only suited its number of rows."""
-    own = record.workload
-    if own.kind != "dense" or own.batch == workload.batch:
-        return record.decisions
-    dtype = own["dtype"]
-    suited = best_tile(own.batch, usual_tiles(own["n"], dtype, target))
-    if record.decisions.get("tile") != suited.name:
-        return record.decisions
-    fitting = best_tile(workload.batch, usual_tiles(workload["n"], dtype, target))
-    return {**record.decisions, "tile": fitting.name}
+    own, wanted = record.workload.batch, workload.batch
+    return own == wanted or workload.kind != "dense" or min(own, wanted) > _FEW_ROWS

@@ -10,7 +10,7 @@ from tvmlayers import targets
 from tvmlayers.build.compiler import make_manifest
 from tvmlayers.build.cuda.forward import forward_function
 from tvmlayers.build.cuda.kernels import lower as lower_kernel
-from tvmlayers.build.cuda.kernels.rows import copying
+from tvmlayers.build.cuda.kernels import lower_copy
 from tvmlayers.build.cuda.lower import LoweredModule, lower
 from tvmlayers.build.cuda.stubs import stubs
 from tvmlayers.build.cuda.toolchain import Toolchain, device_images
@@ -18,8 +18,6 @@ from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.graph import Kernels, planned, relax_module
 from tvmlayers.cuda import CudaCompiled, Driver
 from tvmlayers.errors import MissingDependencyError
-from tvmlayers.expr.activations import linear
-from tvmlayers.expr.elementwise import elementwise
 from tvmlayers.layers import Model
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import CudaTarget
@@ -50,30 +48,27 @@ def compile_cuda(
 def lower_model(model: Model, selector: CudaSelector) -> tuple[LoweredModule, dict[str, Any], Any]:
     """(host code and CUDA source, manifest, filled arena) of a built model."""
     graph = model.graph
-    kernels = Kernels(selector, lower_kernel)
+    kernels = Kernels(selector, lower_kernel, lower_copy)
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
     module = IRModule({})
-    copies: dict[str, GlobalVar] = {}
-    for dtype in {tensor.dtype for tensor in graph.outputs}:
-        copies[dtype] = GlobalVar(f"copy_{dtype}")
-        module[copies[dtype]] = copying(elementwise(linear, dtype), dtype)
     described: list[dict[str, Any]] = []
     checks: list[list[dict[str, Any]]] = []
     for entry in entries:
-        forward, its_checks, scratch, sizes = forward_function(
-            relaxed[entry.spec.symbol], entry, kernels.by_name(), copies, kernels.arena
+        function = relaxed[entry.spec.symbol]
+        forward, sizes = forward_function(
+            function, entry, kernels.by_name(), kernels.arena, selector.target
         )
-        module[GlobalVar(entry.spec.symbol)] = forward
-        checks.append(its_checks)
+        module[GlobalVar(entry.spec.symbol)] = forward.function
+        checks.append(forward.checks)
         described.append(
             {
                 "symbol": entry.spec.symbol,
                 "inputs": [given.manifest() for given in entry.spec.inputs],
                 "outputs": entry.outputs,
                 "sizes": sizes,
-                "checks": len(its_checks),
-                "device_scratch": scratch,
+                "checks": len(forward.checks),
+                "device_scratch": forward.needs_scratch,
             }
         )
     for made in kernels.made.values():

@@ -12,72 +12,84 @@ from typing import Any
 from tvm import relax, tirx
 from tvm.ir import Call, Expr, Op
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import PrimFunc, Var
+from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.cuda.launch import DEVICE
-from tvmlayers.build.forward import ForwardWriter
+from tvmlayers.build.forward import Forward, ForwardWriter, storage_of
 from tvmlayers.build.graph import EntryFunction, extent
 from tvmlayers.build.kernels import Lowered
 from tvmlayers.build.private import pointer_type
-from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.build.weights import ALIGNMENT, ArenaPlan
+from tvmlayers.targets import CudaTarget
 
 
 def forward_function(
     planned: relax.Function,
     entry: EntryFunction,
     kernels: dict[str, Lowered],
-    copies: dict[str, Any],
     arena: ArenaPlan,
-) -> tuple[PrimFunc, list[dict[str, Any]], bool, list[str]]:
-    """(function, checks, whether it takes scratch, names of the sizes) of one entry point."""
-    writer = _CudaWriter(planned, entry, kernels, copies, arena)
+    target: CudaTarget,
+) -> tuple[Forward, list[str]]:
+    """One entry point, and the names of its sizes."""
+    writer = _CudaWriter(planned, entry, kernels, arena, target)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(entry.spec.symbol)
         T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
         T.func_ret(emit.INT64)
         writer.write()
-    return builder.get(), writer.checks, writer.needs_scratch, writer.sizes
+    forward = Forward(builder.get(), {}, writer.checks, writer.needs_scratch)
+    return forward, free_sizes(entry)
 
 
 class _CudaWriter(ForwardWriter):
-    copies_take_threads = True
-
     def write(self) -> None:
-        """The body: arguments, then every binding of the Relax function in turn."""
+        """The body: arguments, then every call of the Relax function in turn."""
         spec = self.entry.spec
-        self.sizes = free_sizes(self.entry)
-        for name in self.sizes:
+        for name in free_sizes(self.entry):
             self.symbols[name] = emit.argument(name, "int64")
         inputs = [at(emit.argument(given.name, "int64"), given.dtype) for given in spec.inputs]
         outputs = [
             at(emit.argument(f"out{i}", "int64"), described["dtype"])
             for i, described in enumerate(self.entry.outputs)
         ]
-        arena, flags = emit.argument("arena", "int64"), emit.argument("flags", "int64")
+        arena, self.flags = emit.argument("arena", "int64"), emit.argument("flags", "int64")
         if self.needs_scratch:
             scratch, room = emit.argument("scratch", "int64"), emit.argument("room", "int64")
         self.threads = emit.argument(DEVICE, "int64")
         if self.needs_scratch:
-            self._plan_scratch(scratch, room)
-        for position, (param, given) in enumerate(zip(self.planned.params, inputs, strict=False)):
+            self._plan_device_scratch(scratch, room)
+        calls, _ = self._calls(inputs)
+        weights = self.planned.params[len(inputs) :]
+        for param, given in zip(self.planned.params, inputs, strict=False):
             self.pointers[param] = given
-            self.inputs[param] = position
-        for param, name in zip(self.planned.params[len(inputs) :], self.entry.weights, strict=True):
+        for param, name in zip(weights, self.entry.weights, strict=True):
             start = arena + tirx.const(self.arena.offsets[name], "int64")
             self.pointers[param] = at(start, self.arena.dtype(name))
         for var, given in zip(self._results(), outputs, strict=True):
             self.pointers[self._root(var)] = given
-        self._find_checks()
-        for binding in self._bindings():
-            self._write_binding(binding, flags)
+        for call in calls:
+            self._write_call(call)
         T.Return(tirx.const(0, "int64"))
 
-    def _in_scratch(self, scratch: Any, offset: Expr) -> Expr:
-        return at(scratch + offset, "uint8")
+    def _plan_device_scratch(self, scratch: Expr, room: Expr) -> None:
+        """Give every storage its place, or answer how large the scratch has to be."""
+        used: Expr = tirx.const(0, "int64")
+        for var, nbytes in self._storages().items():
+            self.pointers[var] = at(scratch + used, "uint8")
+            lines = emit.ceil_div(self._known(nbytes), ALIGNMENT)
+            used = used + lines * tirx.const(ALIGNMENT, "int64")
+        for binding in self._bindings():
+            storage = storage_of(binding)
+            if storage is not None:
+                self.pointers[binding.var] = self.pointers[storage]
+        emit.when(room < used, lambda: T.Return(tirx.const(0, "int64") - used))
 
-    def _flag_pointer(self, flags: Any, i: int) -> Expr:
+    def _flags(self, count: int) -> Any:
+        return self.flags
+
+    def _flag(self, flags: Any, i: int) -> Expr:
         return at(flags + tirx.const(4 * i, "int64"), "int32")
 
 

@@ -39,17 +39,15 @@ def put(
 ) -> None:
     """Write the body of a scheduled expression here, on these pointers and sizes.
 
-    guarded: a store whose place lies outside of its tensor is left out. flag: where an index outside the
-    table of a lookup is reported.
+    guarded: a store whose place lies outside of its tensor is left out. flag: where an index
+    outside the table of a lookup is reported.
     """
     count = len(expression.tensors)
     buffers, given = list(function.params)[:count], list(function.params)[count:]
     body = function.body
     for i, buffer in enumerate(buffers):
         if buffer.name in expression.places:
-            body, buffers[i] = _placed(
-                expression.places[buffer.name], body, buffer, guarded
-            )
+            body, buffers[i] = _placed(expression.places[buffer.name], body, buffer, guarded)
     if expression.checked is not None and flag is not None:
         indices = next(b for b in buffers if b.name == expression.checked.indices.op.name)
         body = _reported(body, expression, indices, flag)
@@ -65,9 +63,7 @@ def put(
     )
 
 
-def _placed(
-    place: Place, body: Stmt, computed: Buffer, guarded: bool
-) -> tuple[Stmt, Buffer]:
+def _placed(place: Place, body: Stmt, computed: Buffer, guarded: bool) -> tuple[Stmt, Buffer]:
     """`body` with all stores to `computed` sent to their place, those outside of it left out."""
     stored = tirx.decl_buffer(place.shape, computed.dtype, name=computed.name, layout=None)
 

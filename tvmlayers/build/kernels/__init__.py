@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tvmlayers import layers
 from tvmlayers.build.fuse import AnyLayer, PooledLookup
-from tvmlayers.build.kernels.activation import lower_activation
+from tvmlayers.build.kernels.activation import lower_activation, lower_copy
 from tvmlayers.build.kernels.concatenate import lower_concatenate
 from tvmlayers.build.kernels.dense import lower_dense
 from tvmlayers.build.kernels.dot import lower_dot, lower_dot_interaction
@@ -14,7 +14,7 @@ from tvmlayers.build.kernels.pooling import lower_pooling
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.schedule import Selector
 
-__all__ = ["Kernel", "Lowered", "Use", "core", "elements", "is_view", "lower"]
+__all__ = ["Kernel", "Lowered", "Use", "core", "elements", "is_view", "lower", "lower_copy"]
 
 LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, Selector, ArenaPlan], Lowered]] = {
     layers.Embedding: lower_embedding,

@@ -117,3 +117,20 @@ def lower_activation(use: Use, name: str, selector: Selector, _arena: ArenaPlan)
         grains,
     )
     return Lowered(kernel, ())
+
+
+def lower_copy(name: str, dtype: str) -> Lowered:
+    """A tensor of any shape copied as it is."""
+    functions: Functions = {}
+    made, function = core(
+        f"{name}_elements", elementwise(ACTIVATIONS["linear"], dtype), row_spaces.plain
+    )
+    functions[made] = function
+    pointers = [Pointer("x", dtype, fixed(1)), Pointer("out", dtype, fixed(1))]
+    cost = 2 * np.dtype(dtype).itemsize
+    work = call_core(made, pointers)
+    kernel = row_kernel(
+        name, functions, pointers, ["count"], cost, work, lambda shapes: [elements(shapes[0])], {}
+    )
+    kernel.report = {}
+    return Lowered(kernel, ())

@@ -12,6 +12,7 @@ from tvmlayers.build.cuda.kernels.lookup import (
 from tvmlayers.build.cuda.kernels.rows import (
     lower_activation,
     lower_concatenate,
+    lower_copy,
     lower_dot,
     lower_dot_interaction,
     lower_pooling,
@@ -21,7 +22,7 @@ from tvmlayers.build.kernels import Lowered, Use
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.schedule.cuda import CudaSelector
 
-__all__ = ["lower"]
+__all__ = ["lower", "lower_copy"]
 
 LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, CudaSelector, ArenaPlan], Lowered]] = {
     layers.Embedding: lower_embedding,

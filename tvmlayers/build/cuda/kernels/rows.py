@@ -83,7 +83,7 @@ def lower_activation(use: Use, name: str, selector: CudaSelector, _arena: ArenaP
     assert isinstance(layer, layers.Activation)
     described: dict[str, Any] = {"kind": "activation", "layer": layer.name, "dtype": dtype}
     if layer.activation not in ROW_ACTIVATIONS:
-        function = copying(elementwise(elementwise_function(layer.activation), dtype), dtype)
+        function = _elementwise(layer.activation, dtype)
         return _kernel(name, function, lambda shapes: [elements(shapes[0])], described)
     n = use.fixed(-1)
     function = softmax_function(n, layer.activation, dtype, selector, in_place=False)
@@ -98,8 +98,15 @@ def lower_activation(use: Use, name: str, selector: CudaSelector, _arena: ArenaP
     return _kernel(name, function, lambda shapes: [elements(shapes[0][:-1])], described)
 
 
-def copying(expression: Expression, dtype: str) -> PrimFunc:
-    """`f(x, out, count, device)` of an expression that goes element by element."""
+def lower_copy(name: str, dtype: str) -> Lowered:
+    """A tensor of any shape copied as it is."""
+    made = _kernel(name, _elementwise("linear", dtype), lambda shapes: [elements(shapes[0])], {})
+    made.kernel.report = {}
+    return made
+
+
+def _elementwise(activation: Any, dtype: str) -> PrimFunc:
+    expression = elementwise(elementwise_function(activation), dtype)
     return launching(expression, cuda_rows.spread, [("x", dtype), ("out", dtype)])
 
 
