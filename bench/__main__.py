@@ -1,6 +1,7 @@
 """`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
 
-`python -m bench plot RESULT.json...` draws what earlier runs measured.
+`python -m bench plot RESULT.json...` draws what earlier runs measured; `python -m bench
+cuda-static` reads what the kernels for GPUs take from the compiler's report.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import cases, specs
+from bench import cases, cuda_static, specs
 from bench.cases import Case, CaseError
 
 
@@ -42,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
         _common(sub)
         if kind == "dense":
             sub.add_argument("--roofline", type=Path, metavar="FILE", help="a roofline plot")
+    cuda_static.add_arguments(
+        kinds.add_parser("cuda-static", help="registers, spills and occupancy of kernels for GPUs")
+    )
     drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")
@@ -80,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.kind == "plot":
         return _plot(arguments)
+    if arguments.kind == "cuda-static":
+        return cuda_static.run(arguments)
     try:
         wanted = chosen(arguments)
     except CaseError as error:

@@ -115,12 +115,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, NDArray[n
 def read_images(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict[str, bytes]:
     """The code for a GPU by kind, of an artefact whose manifest was read; none for a CPU's."""
     images: dict[str, bytes] = {}
-    with zipfile.ZipFile(path) as archive:
-        for kind, member in IMAGES.items():
-            if kind in manifest["hashes"]:
-                images[kind] = archive.read(member)
-                if hashlib.sha256(images[kind]).hexdigest() != manifest["hashes"][kind]:
-                    raise ArtifactError(f"{path} is damaged: the GPU's code has changed")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for kind, member in IMAGES.items():
+                if kind in manifest["hashes"]:
+                    images[kind] = archive.read(member)
+    except DAMAGE as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+    for kind, image in images.items():
+        if hashlib.sha256(image).hexdigest() != manifest["hashes"][kind]:
+            raise ArtifactError(f"{path} is damaged: the GPU's code has changed")
     return images
 
 

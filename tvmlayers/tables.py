@@ -52,6 +52,17 @@ def targets_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     return made
 
 
+def gpus_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One row a kind of GPU, with the numbers of the card that the analytic choice goes by."""
+    texts = ("target", "architecture", "numbers of", "first GPU here")
+    made = table(None, texts, ("multiprocessors", "second-level cache"))
+    for row in rows:
+        here = "[green]yes[/]" if row["runs_here"] else "no"
+        numbers = f"{row['multiprocessors']}", kib(row["l2"])
+        made.add_row(f"[bold]{row['name']}[/]", row["arch"], row["card"], here, *numbers)
+    return made
+
+
 def layers_table(manifest: Mapping[str, Any]) -> Table:
     """The layers of a saved model with their configurations."""
     made = table("Layers", ("layer", "class", "configuration"))

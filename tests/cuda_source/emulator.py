@@ -61,6 +61,13 @@ def device() -> Any:
     return ctypes.CDLL(library())
 
 
+def be(
+    major: int = 8, minor: int = 0, version: int = 13000, gpus: int = 1, memory: int = 1 << 40
+) -> None:
+    """Change the emulated device: capability, driver's version, number of GPUs, free memory."""
+    device().emulated_be(major, minor, version, gpus, ctypes.c_uint64(memory))
+
+
 def emulated_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarget) -> Images:
     """A toolchain whose images the emulated driver runs."""
     code = "\n".join(

@@ -22,7 +22,6 @@ _TILES = (
     (64, 32, 4, 4),
     (32, 32, 2, 4),
     (64, 16, 4, 4),
-    (128, 16, 4, 4),
 )
 
 
@@ -137,7 +136,8 @@ def _share_out(
     rows, columns = tile.grid
     both = sch.fuse(*sch.get_loops(block)[-2:])
     turn, ty, tx, lane = sch.split(both, [None, rows, columns, lanes])
-    sch.unroll(turn)
+    if lanes > 1:  # words one by one would take too many registers for their addresses
+        sch.unroll(turn)
     sch.bind(ty, "threadIdx.y")
     sch.bind(tx, "threadIdx.x")
     sch.vectorize(lane)

@@ -13,11 +13,12 @@ from tvmlayers.targets.host import (
     read_cpu_flags,
 )
 from tvmlayers.targets.resolution import native, resolve, resolve_cpu, to_dict, to_tvm
-from tvmlayers.targets.table import GPUS, NAMES, ROWS, TARGETS, ancestors
+from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS, ancestors
 from tvmlayers.targets.target import Hardware, KiB, MiB, Target
 
 __all__ = [
     "GPUS",
+    "GPU_NAMES",
     "NAMES",
     "ROWS",
     "TARGETS",

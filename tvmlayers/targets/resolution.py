@@ -10,7 +10,7 @@ from typing import Any
 from tvmlayers.errors import TargetError, unknown_name
 from tvmlayers.targets import cuda, host
 from tvmlayers.targets.cuda import CudaTarget
-from tvmlayers.targets.table import GPUS, NAMES, ROWS, TARGETS
+from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS
 from tvmlayers.targets.target import Target
 from tvmlayers.targets.x86 import LLVM_NAMES, V3_FLAGS
 
@@ -18,9 +18,9 @@ from tvmlayers.targets.x86 import LLVM_NAMES, V3_FLAGS
 def resolve(target: object = "native") -> Target | CudaTarget:
     """The CPU or the GPU that `target` names or describes.
 
-    target: a name of `NAMES`, a Target, a dict or JSON string of TVM's form (`kind`, `mcpu`,
-    `mattr`, `num-cores`, ..., or `kind` "cuda" and `arch`) or of `Target.describe`, or a
-    `tvm.target.Target`. "native" is this machine's CPU, "cuda" its first GPU.
+    target: a name of `NAMES` or `GPU_NAMES`, a Target, a dict or JSON string of TVM's form
+    (`kind`, `mcpu`, `mattr`, `num-cores`, ..., or `kind` "cuda" and `arch`) or of
+    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" its first GPU.
     """
     if isinstance(target, (Target, CudaTarget)):
         return target
@@ -32,7 +32,7 @@ def resolve(target: object = "native") -> Target | CudaTarget:
         return _from_mapping(target.export())
     raise TargetError(
         f"a target is a name, a dict, a JSON string or a tvm.target.Target, got {target!r}; "
-        f"names are {', '.join(NAMES)}"
+        f"names are {', '.join((*NAMES, *GPU_NAMES))}"
     )
 
 
@@ -85,7 +85,7 @@ def _from_name(name: str) -> Target | CudaTarget:
     if name in GPUS:
         return GPUS[name]
     if name not in TARGETS:
-        raise unknown_name("target", name, NAMES)
+        raise unknown_name("target", name, (*NAMES, *GPU_NAMES))
     return TARGETS[name]
 
 

@@ -8,7 +8,8 @@ from tvmlayers.targets.target import Target
 ROWS = (*x86.ROWS,)
 TARGETS = {row.name: row for row in ROWS}
 GPUS = {row.name: row for row in cuda.ROWS}
-NAMES = ("native", "cuda", *(row.name for row in (*reversed(ROWS), *reversed(cuda.ROWS))))
+NAMES = ("native", *(row.name for row in reversed(ROWS)))
+GPU_NAMES = ("cuda", *(row.name for row in reversed(cuda.ROWS)))
 
 
 def ancestors(target: Target) -> list[str]:

@@ -37,7 +37,7 @@ def find() -> str | None:
     return None
 
 
-def compile(code: str, arch: str) -> Made:
+def compile(code: str, arch: str, *for_ptxas: str) -> Made:
     """cubin and PTX of CUDA source for an architecture such as "sm_80"."""
     path = find()
     if path is None:
@@ -54,7 +54,8 @@ def compile(code: str, arch: str) -> Made:
         library.nvrtcCreateProgram(byref(program), source, b"kernels.cu", 0, None, None),
     )
     try:
-        options = [f"--gpu-architecture={arch}".encode(), b"--ptxas-options=-v"]
+        passed = [f"--ptxas-options={each}".encode() for each in ("-v", *for_ptxas)]
+        options = [f"--gpu-architecture={arch}".encode(), *passed]
         status = library.nvrtcCompileProgram(
             program, len(options), (c_char_p * len(options))(*options)
         )

@@ -39,6 +39,9 @@ typedef unsigned long long uint64_t;
 typedef unsigned int uint;
 """
 
+# At its usual level ptxas spills a few words of a tile to fit one more block on a multiprocessor.
+REGISTERS = "--register-usage-level=0"
+
 
 @dataclass(frozen=True)
 class Images:
@@ -62,11 +65,9 @@ def device_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarg
     MissingDependencyError where there is neither nvcc nor NVRTC.
     """
     del kernels
-    code = with_preamble(source)
-    if shutil.which("nvcc") and shutil.which("ptxas"):
-        return _by_nvcc(code, target)
-    if nvrtc.find() is not None:
-        return _by_nvrtc(code, target)
+    found = available()
+    if found is not None:
+        return (_by_nvcc if found == "nvcc" else _by_nvrtc)(with_preamble(source), target)
     raise MissingDependencyError(
         f"compiling for {target.name} needs NVIDIA's nvcc and ptxas on the PATH, or NVRTC from "
         "PyPI: pip install 'tvmlayers[cuda]'"
@@ -85,14 +86,21 @@ def with_preamble(source: str) -> str:
     return PREAMBLE + source[source.index('extern "C" __global__') :]
 
 
+def threads_of(source: str) -> dict[str, int]:
+    """The threads of a block of each kernel, as its bounds in the source say."""
+    found = re.findall(r"__launch_bounds__\((\d+)\) (\w+)\(", source)
+    return {name: int(threads) for threads, name in found}
+
+
 def _by_nvcc(code: str, target: CudaTarget) -> Images:
     virtual = target.arch.replace("sm_", "compute_")
     with tempfile.TemporaryDirectory() as folder:
         source, ptx, cubin = (Path(folder) / f"kernels.{end}" for end in ("cu", "ptx", "cubin"))
         source.write_text(code)
-        _run(["nvcc", "--ptx", f"-arch={virtual}", "-O3", "-o", str(ptx), str(source)])
+        options = ["--ptx", f"-arch={virtual}", "-O3", "-diag-suppress", "1046"]
+        _run(["nvcc", *options, "-o", str(ptx), str(source)])
         arch = f"-arch={target.arch}"
-        log = _run(["ptxas", "-v", "-O3", arch, "-o", str(cubin), str(ptx)])
+        log = _run(["ptxas", "-v", "-O3", REGISTERS, arch, "-o", str(cubin), str(ptx)])
         binaries = {"cubin": cubin.read_bytes(), "ptx": ptx.read_bytes()}
     version = re.search(r"release [\d.]+, V([\d.]+)", _run(["nvcc", "--version"]))
     return Images(binaries, f"nvcc {version[1] if version else '?'}", read_report(log))
@@ -109,7 +117,7 @@ def _run(command: list[str]) -> str:
 
 
 def _by_nvrtc(code: str, target: CudaTarget) -> Images:
-    made = nvrtc.compile(code, target.arch)
+    made = nvrtc.compile(code, target.arch, REGISTERS)
     return Images(
         {"cubin": made.cubin, "ptx": made.ptx}, f"nvrtc {made.version}", read_report(made.log)
     )
