@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tvmlayers.expr.activations import ROW_ACTIVATIONS
 from tvmlayers.spaces import gemm, lookup
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import Tile
@@ -32,8 +33,11 @@ _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
 # A tile of a single vector of columns needs more rows to have enough sums in flight.
 _NARROW_ROWS = (1, 2, 4, 8)
-# Up to this many rows the threads share the panels out, so that each reads its own part of W only.
-_ROWS_BY_PANELS = 24
+# Up to this many rows the threads share the panels out: each reads its own part of W only, and one
+# tile overlaps its neighbour instead of one for each thread.
+_ROWS_BY_PANELS = 112
+# Where a softmax follows, the threads would meet once more: fewer, least for a W that stays near.
+_SOFTMAX_ROWS_BY_PANELS = {False: 8, True: 64}
 # From this many rows on the threads share out the rows of a chain, below the work of each layer.
 CHAIN_ROWS = 4
 # Rows that a chain may take through its layers at a time: whole tiles of most heights.
@@ -110,7 +114,11 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         blocked = max(16, target.l2 // 16 // (n * itemsize))
     else:
         blocked = max(64, 2 * target.l2 // (k * itemsize))
-    by_panels = m <= _ROWS_BY_PANELS and gemm.panels(n, dtype, target) > 1
+    by_panels = gemm.panels(n, dtype, target) > 1 and m <= (
+        _SOFTMAX_ROWS_BY_PANELS[weight_bytes > target.l2]
+        if workload["activation"] in ROW_ACTIVATIONS
+        else _ROWS_BY_PANELS
+    )
     return {
         "tile": tile.name,
         "streams": 2 if streamed and k >= _STREAMED_STEPS else 1,

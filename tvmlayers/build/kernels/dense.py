@@ -2,7 +2,8 @@
 
 from tvmlayers import layers
 from tvmlayers.build.kernels.activation import elementwise_function, softmax_core
-from tvmlayers.build.kernels.gemm import GemmSpec, gemm_functions
+from tvmlayers.build.kernels.gemm import GemmSpec
+from tvmlayers.build.kernels.gemm_driver import gemm_functions
 from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, elements, report
 from tvmlayers.build.weights import ArenaPlan, Packed
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS

@@ -1,7 +1,7 @@
-"""The dense layer as a kernel: variants of the register tile, and who does which rows or panels.
+"""The dense layer on one thread: variants of the register tile, for any rows and panels.
 
-One artefact serves every batch size: a few register tiles are compiled, and the function here picks
-among them, and how the work is shared out, from the number of rows that come.
+One artefact serves every batch size: a few register tiles are compiled, and which one it is to be
+comes with the call.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +12,15 @@ from math import gcd
 from tvm import s_tir, te
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
-from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, core
 from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.expr.expression import Expression
 from tvmlayers.pack import PanelLayout
-from tvmlayers.schedule import Regime, by_choice
+from tvmlayers.schedule import Regime
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.gemm import BY_PANELS, Tile, dot_tiles, gemm_blocks, gemm_tiles
+from tvmlayers.spaces.gemm import Tile, dot_tiles, gemm_blocks, gemm_tiles
 
 Activation = Callable[[Expr], Expr]
 
@@ -66,17 +65,16 @@ def _tile(decisions: Decisions) -> Decisions:
     return {name: decisions[name] for name in _TILE}
 
 
-def gemm_functions(
-    name: str, spec: GemmSpec, row_softmax: GlobalVar | None
-) -> tuple[GlobalVar, Functions]:
-    """The driver `f(x, w, [b], out, m, threads)` of one dense layer and all that it calls."""
-    functions: Functions = {}
+def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
+    """`f(x, w, [b], out, m, first, last, variant)`: m rows by panels first..last-1, on one thread.
+
+    It and all that it calls are added to `functions`. m is at least the height of the variant's
+    tile.
+    """
     parts = _parts(name, spec, functions)
-    rows = GlobalVar(f"{name}_rows")
-    functions[rows] = _rows_function(spec, parts)
-    driver = GlobalVar(name)
-    functions[driver] = _driver(spec, rows, row_softmax)
-    return driver, functions
+    made = GlobalVar(f"{name}_rows")
+    functions[made] = _rows_function(spec, parts)
+    return made
 
 
 @dataclass(frozen=True)
@@ -180,12 +178,8 @@ def _tiled(
 
 
 def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
-    """`f(x, w, [b], out, m, first, last, variant)`: m rows by panels first..last-1, on this thread.
-
-    m is at least the height of the variant's tile.
-    """
     layout = spec.layout
-    blocks = [(_row_block(regime.decisions), regime.decisions) for regime in spec.regimes]
+    blocks = [(row_block_of(regime.decisions), regime.decisions) for regime in spec.regimes]
     scratch_size = max(
         (max(rows, 2 * tile.rows) + tile.rows) * tile.vectors * spec.lanes
         if decisions["k_block"]
@@ -195,7 +189,7 @@ def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
     )
 
     def body() -> None:
-        x, w, b, out = _tensors(layout.dtype, spec.use_bias)
+        x, w, b, out = tensor_arguments(layout.dtype, spec.use_bias)
         m = emit.argument("m", "int64")
         scratch = emit.on_stack(scratch_size, layout.dtype) if scratch_size else None
         first = emit.argument("first", "int64")
@@ -237,102 +231,14 @@ def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
     return emit.private(body)
 
 
-def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> PrimFunc:
-    """Shares m rows by all panels out, by rows or by panels, as the decisions for m say.
-
-    Each task goes over its rows in blocks that stay in the second-level cache. Every task and every
-    block has a whole tile of rows at least.
-    """
-    layout = spec.layout
-    panels = layout.full_panels + (1 if layout.tail else 0)
-
-    def body() -> None:
-        x, w, b, out = _tensors(layout.dtype, spec.use_bias)
-        m = emit.argument("m", "int64")
-        threads = emit.argument("threads", "int32")
-        weights = [w] if b is None else [w, b]
-
-        def decided(name: str) -> Expr:
-            return emit.by_bound(m, by_choice(spec.regimes, name))
-
-        variant = emit.by_bound(m, spec.variant_by_rows())
-        bounds = [(regime.most, _row_block(regime.decisions)) for regime in spec.regimes]
-        row_block = emit.by_bound(m, bounds)
-        heights = [(regime.most, Tile.of(regime.decisions).rows) for regime in spec.regimes]
-        height = emit.by_bound(m, heights)
-
-        def block(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
-            emit.call(
-                rows,
-                emit.offset(x, row * emit.i64(layout.k)),
-                *weights,
-                emit.offset(out, row * emit.i64(layout.n)),
-                count,
-                first,
-                last,
-                variant,
-            )
-
-        def normalise(row: Expr, count: Expr) -> None:
-            if row_softmax is not None:
-                place = emit.offset(out, row * emit.i64(layout.n))
-                emit.call(row_softmax, place, place, count)
-
-        def blocks(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
-            pieces = te.indexdiv(count + row_block - emit.i64(1), row_block)
-            pieces = te.max(te.min(pieces, te.indexdiv(count, height)), emit.i64(1))
-            with T.serial(0, pieces) as i:
-                begin, end = emit.task_bounds(i, pieces, count)
-                block(row + begin, end - begin, first, last)
-
-        zero, every = emit.i64(0), emit.i64(panels)
-        grain = decided("grain_kmacs") * emit.i64(1024)
-        useful = te.indexdiv(m * emit.i64(layout.k * layout.columns), grain)
-        workers = te.min(emit.i64(threads), useful)
-        tasks_of_rows = te.min(workers, te.indexdiv(m, height))
-
-        def serial() -> None:
-            blocks(zero, m, zero, every)
-            normalise(zero, m)
-
-        def by_rows() -> None:
-            with T.parallel(0, emit.i32(tasks_of_rows)) as i:
-                begin, end = emit.task_bounds(i, tasks_of_rows, m)
-                blocks(begin, end - begin, zero, every)
-                normalise(begin, end - begin)
-
-        def by_panels() -> None:
-            tasks = te.min(workers, every)
-            with T.parallel(0, emit.i32(tasks)) as i:
-                first, last = emit.task_bounds(i, tasks, every)
-                blocks(zero, m, first, last)
-            normalise(zero, m)
-
-        shares_panels = emit.by_bound(m, _flags(spec.regimes, "split", BY_PANELS))
-        emit.chain(
-            [
-                (m == zero, lambda: None),
-                (workers <= emit.i64(1), serial),
-                *([(shares_panels > zero, by_panels)] if panels > 1 else []),
-                (tasks_of_rows <= emit.i64(1), serial),
-                (None, by_rows),
-            ]
-        )
-
-    return emit.private(body)
-
-
-def _row_block(decisions: Decisions) -> int:
+def row_block_of(decisions: Decisions) -> int:
     """Rows that are gone over at a time; few enough for the sums of blocks of k on the stack."""
     rows = int(decisions["row_block"])
     return min(rows, _MOST_SCRATCH_ROWS) if decisions["k_block"] else rows
 
 
-def _flags(regimes: Sequence[Regime], name: str, value: object) -> list[tuple[int | None, int]]:
-    return [(most, int(chosen == value)) for most, chosen in by_choice(regimes, name)]
-
-
-def _tensors(dtype: str, use_bias: bool) -> tuple[Var, Var, Var | None, Var]:
+def tensor_arguments(dtype: str, use_bias: bool) -> tuple[Var, Var, Var | None, Var]:
+    """The parameters x, w, b (None where there is none) and out of the function being written."""
     x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{dtype}")
     b = emit.argument("b", f"*{dtype}") if use_bias else None
     return x, w, b, emit.argument("out", f"*{dtype}")
