@@ -37,6 +37,7 @@ def _gpu_row(target: targets.CudaTarget) -> dict[str, Any]:
         "multiprocessors": target.multiprocessors,
         "l2": target.l2,
         "runs_here": target.name == _gpu_name(),
+        "native": False,  # that is a CPU
     }
 
 

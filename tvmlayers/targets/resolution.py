@@ -20,7 +20,8 @@ def resolve(target: object = "native") -> Target | CudaTarget:
 
     target: a name of `NAMES` or `GPU_NAMES`, a Target, a dict or JSON string of TVM's form
     (`kind`, `mcpu`, `mattr`, `num-cores`, ..., or `kind` "cuda" and `arch`) or of
-    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" its first GPU.
+    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" its
+    first GPU.
     """
     if isinstance(target, (Target, CudaTarget)):
         return target
