@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import cases, cuda_static, specs
+from bench import cases, cuda_peers, cuda_static, specs
 from bench.cases import Case, CaseError
 
 
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     cuda_static.add_arguments(
         kinds.add_parser("cuda-static", help="registers, spills and occupancy of kernels for GPUs")
     )
+    cuda_peers.add_arguments(kinds.add_parser("cuda", help="against PyTorch on the GPU here"))
     drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _plot(arguments)
     if arguments.kind == "cuda-static":
         return cuda_static.run(arguments)
+    if arguments.kind == "cuda":
+        return cuda_peers.run(arguments)
     try:
         wanted = chosen(arguments)
     except CaseError as error:

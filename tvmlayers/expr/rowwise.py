@@ -24,15 +24,9 @@ def softmax(n: int, *, log: bool, dtype: str) -> Expression:
         (count,), lambda i: te.sum(m.exp(x[i, step] - top[i]), axis=step), name="total"
     )
 
-    one = tirx.const(1, dtype)
-    shift = te.compute(
-        (count,),
-        lambda i: top[i] + m.log(total[i]) if log else one / total[i],
-        name="shift",
-    )
-
     def value(i: Expr, j: Expr) -> Expr:
-        return x[i, j] - shift[i] if log else m.exp(x[i, j] - top[i]) * shift[i]
+        above = x[i, j] - top[i]
+        return above - m.log(total[i]) if log else m.exp(above) / total[i]
 
     out = te.compute((count, n), value, name="out")
     return Expression(tensors=(x, out), sizes=(count,))

@@ -30,9 +30,6 @@ def softmax_rows(sch: s_tir.Schedule, *, decisions: Decisions | None) -> None:
     block = _bind_row(sch, i, int(sch.get(threads)) == 32)
     _, lane = sch.split(j, [None, threads])
     sch.bind(lane, "threadIdx.x")
-    shift = sch.get_sblock("shift")
-    sch.set_scope(shift, 0, "local")
-    sch.compute_at(shift, block, preserve_unit_loops=True)
     for name in ("total", "top"):
         stage = sch.get_sblock(name)
         sch.set_scope(stage, 0, "local")

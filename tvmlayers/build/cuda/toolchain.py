@@ -39,7 +39,7 @@ typedef unsigned long long uint64_t;
 typedef unsigned int uint;
 """
 
-# At its usual level ptxas spills a few words of a tile to fit one more block on a multiprocessor.
+# At higher levels ptxas saves registers by spilling.
 REGISTERS = "--register-usage-level=0"
 
 
@@ -82,13 +82,18 @@ def available() -> str | None:
 
 
 def with_preamble(source: str) -> str:
-    """TVM's CUDA source under a head that needs no header of NVIDIA's."""
-    return PREAMBLE + source[source.index('extern "C" __global__') :]
+    """TVM's CUDA source under a head that needs no header of NVIDIA's.
+
+    Two blocks for a multiprocessor are enough: asked for none, ptxas spills a few words of a tile
+    to fit a third.
+    """
+    kernels = source[source.index('extern "C" __global__') :]
+    return PREAMBLE + re.sub(r"__launch_bounds__\((\d+)\)", r"__launch_bounds__(\1, 2)", kernels)
 
 
 def threads_of(source: str) -> dict[str, int]:
     """The threads of a block of each kernel, as its bounds in the source say."""
-    found = re.findall(r"__launch_bounds__\((\d+)\) (\w+)\(", source)
+    found = re.findall(r"__launch_bounds__\((\d+)[^)]*\) (\w+)\(", source)
     return {name: int(threads) for threads, name in found}
 
 
