@@ -1,7 +1,8 @@
 """`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
 
 `python -m bench plot RESULT.json...` draws what earlier runs measured. `python -m bench arm-static`
-needs no ARM machine: it puts the inner loops for each core beside what its ports allow.
+needs no ARM machine: it puts the inner loops for each core beside what its ports allow. `python -m
+bench cuda-static` needs no GPU: it reads what the kernels take from the compiler's report.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import cases, specs
+from bench import cases, cuda_peers, cuda_static, specs
 from bench.cases import Case, CaseError
 
 
@@ -43,6 +44,10 @@ def parser() -> argparse.ArgumentParser:
         _common(sub)
         if kind == "dense":
             sub.add_argument("--roofline", type=Path, metavar="FILE", help="a roofline plot")
+    cuda_static.add_arguments(
+        kinds.add_parser("cuda-static", help="registers, spills and occupancy of kernels for GPUs")
+    )
+    cuda_peers.add_arguments(kinds.add_parser("cuda", help="against PyTorch on the GPU here"))
     drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")
@@ -90,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bench import arm_static
 
         return arm_static.run(arguments.targets, arguments.json)
+    if arguments.kind == "cuda-static":
+        return cuda_static.run(arguments)
+    if arguments.kind == "cuda":
+        return cuda_peers.run(arguments)
     try:
         wanted = chosen(arguments)
     except CaseError as error:

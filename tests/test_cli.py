@@ -47,7 +47,7 @@ def fails(capsys: Output, *argv: str) -> str:
 def test_targets_lists_every_row_and_marks_one_native(capsys: Output) -> None:
     assert cli.main(["targets", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == list(targets.NAMES[1:])
+    assert [row["name"] for row in rows] == [*targets.NAMES[1:], *targets.GPU_NAMES[1:]]
     assert [row["name"] for row in rows if row["native"]] == [targets.native().name]
     assert all(row["runs_here"] for row in rows if row["native"])
 
@@ -55,7 +55,7 @@ def test_targets_lists_every_row_and_marks_one_native(capsys: Output) -> None:
 def test_targets_prints_a_table_with_every_name(capsys: Output) -> None:
     assert cli.main(["targets"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in targets.NAMES[1:])
+    assert all(name in printed for name in (*targets.NAMES[1:], *targets.GPU_NAMES[1:]))
 
 
 def test_compiled_artefact_computes_what_the_model_computes(

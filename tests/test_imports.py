@@ -28,7 +28,7 @@ LINES = (
     ("expr",),
     ("spaces",),
     ("schedule",),
-    ("artifact", "diagnose", "fastcall", "tensors", "runtime"),
+    ("artifact", "call", "cuda", "diagnose", "fastcall", "tensors", "runtime"),
     ("build",),
     ("testing",),
     ("tune",),

@@ -177,7 +177,9 @@ def test_an_added_attribute_is_a_required_flag() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ({"kind": "cuda"}, "kind 'llvm'"),
+        ({"kind": "rocm"}, "kind 'llvm'"),
+        ({"kind": "cuda"}, "names no arch"),
+        ({"kind": "cuda", "arch": "sm_61"}, "unknown arch 'sm_61'"),
         ({"kind": "llvm"}, "names no mcpu"),
         ({"kind": "llvm", "mcpu": "nehalem"}, "older than x86-64-v3"),
         ({"kind": "llvm", "mtriple": "armv7a-linux-gnueabihf"}, "supported are x86_64, aarch64"),
@@ -193,6 +195,14 @@ def test_an_added_attribute_is_a_required_flag() -> None:
 def test_what_is_no_target_is_refused(target: Any, message: str) -> None:
     with pytest.raises((TargetError, UnknownNameError), match=message):
         targets.resolve(target)
+
+
+@pytest.mark.parametrize("row", targets.GPUS.values(), ids=lambda row: row.name)
+def test_a_gpu_is_found_by_name_by_arch_and_by_its_description(row: targets.CudaTarget) -> None:
+    for described in (row.name, {"kind": "cuda", "arch": row.arch}, row.describe()):
+        assert targets.resolve(described) == row
+    with pytest.raises(TargetError, match="targets that are CPUs"):
+        targets.resolve_cpu(row)
 
 
 def test_lanes_fill_a_register() -> None:

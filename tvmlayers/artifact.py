@@ -25,6 +25,7 @@ from tvmlayers.errors import ArtifactError, TargetError
 
 FORMAT, FORMAT_VERSION = "tvmlayers", 1
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "lib.so", "weights.safetensors"
+IMAGES = {kind: f"device.{kind}" for kind in ("cubin", "ptx")}  # of an artefact for a GPU
 REQUIRED_KEYS = ("entries", "checks", "weights", "arena_bytes", "cpu_features", "hashes", "target")
 
 DTYPES = {  # NumPy's names and those of safetensors
@@ -50,12 +51,18 @@ def write(
     manifest: Mapping[str, Any],
     library: bytes,
     weights: Mapping[str, NDArray[Any]],
+    images: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write an artefact to `path`, whole or not at all; adds the hashes to the manifest."""
+    """Write an artefact to `path`, whole or not at all; adds the hashes to the manifest.
+
+    images: a GPU's code by kind, of those in `IMAGES`.
+    """
     temporary = f"{os.fspath(path)}.{os.getpid()}-{threading.get_ident()}"
     try:
         with open(temporary, "xb") as file, zipfile.ZipFile(file, "w") as archive:
             archive.writestr(LIBRARY, library)
+            for kind, image in (images or {}).items():
+                archive.writestr(IMAGES[kind], image)
             digest = hashlib.sha256()
             with archive.open(WEIGHTS, "w", force_zip64=True) as member:
                 for chunk in _safetensors(weights):
@@ -64,6 +71,10 @@ def write(
             hashes = {
                 "library": hashlib.sha256(library).hexdigest(),
                 "weights": digest.hexdigest(),
+                **{
+                    kind: hashlib.sha256(image).hexdigest()
+                    for kind, image in (images or {}).items()
+                },
             }
             head = {"format": FORMAT, "format_version": FORMAT_VERSION}
             archive.writestr(MANIFEST, json.dumps({**head, **manifest, "hashes": hashes}, indent=1))
@@ -101,6 +112,22 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, NDArray[n
     return manifest, library, arena
 
 
+def read_images(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """The code for a GPU by kind, of an artefact whose manifest was read; none for a CPU's."""
+    images: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for kind, member in IMAGES.items():
+                if kind in manifest["hashes"]:
+                    images[kind] = archive.read(member)
+    except DAMAGE as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+    for kind, image in images.items():
+        if hashlib.sha256(image).hexdigest() != manifest["hashes"][kind]:
+            raise ArtifactError(f"{path} is damaged: the GPU's code has changed")
+    return images
+
+
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest alone, whatever machine the artefact is for."""
     with open(path, "rb") as file:
@@ -116,7 +143,9 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 def check_machine(manifest: Mapping[str, Any], path: object = "the artefact") -> None:
     """TargetError where this machine lacks something that the compiled code uses."""
     target = manifest["target"]
-    why = targets.obstacle(str(target.get("triple", "")), manifest["cpu_features"])
+    why = targets.obstacle(
+        str(target.get("triple") or manifest.get("host", "")), manifest["cpu_features"]
+    )
     if why:
         raise TargetError(
             f"{path} was compiled for {target.get('name', '?')}: it {why}; "

@@ -22,6 +22,10 @@ class DeviceError(TvmLayersError, ValueError):
     """A tensor lives on a device that the compiled code cannot reach."""
 
 
+class DeviceMemoryError(TvmLayersError, MemoryError):
+    """A GPU has too little memory left for a model or for one of its calls."""
+
+
 class IndexOutOfRangeError(TvmLayersError, IndexError):
     """An index is outside `0..input_dim-1`."""
 

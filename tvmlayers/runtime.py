@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers import _ffi, artifact, diagnose, targets, tensors
 from tvmlayers.arena import view
-from tvmlayers.errors import ConfigError, ShapeError, TvmLayersError
+from tvmlayers.call import ModelCall
+from tvmlayers.errors import ConfigError, TvmLayersError
 from tvmlayers.fastcall import (
     FastCall,
     FastCalls,
@@ -30,11 +31,14 @@ from tvmlayers.fastcall import (
     torch_call,
     torch_calls,
 )
-from tvmlayers.signature import Entry, Function, Slot, input_order, read_entries
+from tvmlayers.signature import Entry, Function, read_entries
 from tvmlayers.tensors import Array, Kind
 
+if TYPE_CHECKING:
+    from tvmlayers.cuda import CudaCompiled
 
-class Compiled:
+
+class Compiled(ModelCall):
     """A model compiled for one target, with its packed weights.
 
     Call it as the model: `compiled(ids)`, `compiled(indices, offsets, per_sample_weights=w)`.
@@ -54,10 +58,7 @@ class Compiled:
         library: Callable[[], bytes] | None = None,
     ) -> None:
         """library: gives the bytes of the shared library when the model is saved."""
-        self.manifest = manifest
-        self._entries = read_entries(manifest, get_function)
-        self._names = input_order(self._entries)
-        self._signatures = {entry.names for entry in self._entries}
+        super().__init__(manifest, read_entries(manifest, get_function))
         self._arena = arena
         self._arena_tensor = _ffi.from_array(arena)
         self._library = library
@@ -151,36 +152,6 @@ class Compiled:
         entry = next(each for each in self._single if each.inputs[0].dtype == array.dtype)
         diagnose.raise_for_status(status, self.manifest["checks"], entry, [array])
 
-    def _bind(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs by name, in the order of the signature; None counts as not given."""
-        if len(inputs) > len(self._names):
-            raise ShapeError(f"{self._usage()}, got {len(inputs)} positional inputs")
-        given = dict(zip(self._names, inputs, strict=False))
-        for name, value in named.items():
-            if name not in self._names:
-                raise ConfigError(f"{self._usage()}, there is no input {name!r}")
-            if given.get(name) is not None:
-                raise ConfigError(f"{self._usage()}, got input {name!r} twice")
-            given[name] = value
-        given = {name: given[name] for name in self._names if given.get(name) is not None}
-        if tuple(given) not in self._signatures:
-            raise ShapeError(f"{self._usage()}, got {', '.join(given) or 'none'}")
-        return given
-
-    def _usage(self) -> str:
-        takes = " or ".join(f"({', '.join(names)})" for names in sorted(self._signatures))
-        return f"this model takes the inputs {takes}"
-
-    def _type_lists(
-        self, names: tuple[str, ...], imported: list[tuple[Array, Kind | None]]
-    ) -> list[Array]:
-        """The arrays, nested lists given the dtype that their input has."""
-        slots = next(entry.inputs for entry in self._entries if entry.names == names)
-        return [
-            tensors.type_list(array, slot) if kind is None else array
-            for (array, kind), slot in zip(imported, slots, strict=True)
-        ]
-
     def _learn(self, value: Any) -> None:
         """Remember how tensors of the type of `value` are lent: the next call is a fast one."""
         lender = tensors.lender_of(value)
@@ -232,25 +203,6 @@ class Compiled:
                 entries, self._arena_tensor, self._threads
             )
 
-    @property
-    def inputs(self) -> tuple[Slot, ...]:
-        """Name, shape, dtype and kind of each input of the longest signature."""
-        return max(self._entries, key=lambda entry: len(entry.inputs)).inputs
-
-    @property
-    def outputs(self) -> tuple[Slot, ...]:
-        """Name, shape and dtype of each output."""
-        return self._entries[0].outputs
-
-    @property
-    def target(self) -> str:
-        """The name of the target that the model was compiled for."""
-        return str(self.manifest["target"]["name"])
-
-    def report(self) -> list[dict[str, Any]]:
-        """One row for each kernel: what it computes and where its schedule came from."""
-        return [dict(row) for row in self.manifest.get("kernels", ())]
-
     def packed_weights(self) -> dict[str, Array]:
         """Views of the packed weights by name, in the layouts that the manifest gives."""
         return {
@@ -272,13 +224,18 @@ class Compiled:
         return f"<Compiled ({takes}) -> {gives} for {self.target}, {self.threads} threads>"
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None) -> Compiled:
+def load(path: str | os.PathLike[str], threads: int | None = None) -> Compiled | CudaCompiled:
     """The compiled model saved at `path`, ready to be called.
 
     threads: as for compile; None takes the physical cores. Raises ArtifactError for a damaged
-    or foreign file, and TargetError where this machine lacks CPU features that the code uses.
+    or foreign file, and TargetError where this machine lacks CPU features that the code uses. A
+    model for a GPU loads without one; its first call looks for it.
     """
     manifest, library, arena = artifact.read(path)
+    if "cuda" in manifest:
+        from tvmlayers.cuda import CudaCompiled
+
+        return CudaCompiled(manifest, library, artifact.read_images(path, manifest), arena)
     module = _ffi.load_library(library)
     return Compiled(manifest, module.get_function, arena, threads, lambda: library)
 

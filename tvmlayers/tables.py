@@ -53,6 +53,17 @@ def targets_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     return made
 
 
+def gpus_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One row a kind of GPU, with the numbers of the card that the analytic choice goes by."""
+    texts = ("target", "architecture", "numbers of", "first GPU here")
+    made = table(None, texts, ("multiprocessors", "second-level cache"))
+    for row in rows:
+        here = "[green]yes[/]" if row["runs_here"] else "no"
+        numbers = f"{row['multiprocessors']}", kib(row["l2"])
+        made.add_row(f"[bold]{row['name']}[/]", row["arch"], row["card"], here, *numbers)
+    return made
+
+
 def layers_table(manifest: Mapping[str, Any]) -> Table:
     """The layers of a saved model with their configurations."""
     made = table("Layers", ("layer", "class", "configuration"))
@@ -71,6 +82,20 @@ def entries_table(manifest: Mapping[str, Any]) -> Table:
     made = table("Entries", ("symbol", "inputs", "outputs"))
     for entry in manifest["entries"]:
         made.add_row(entry["symbol"], _tensors(entry["inputs"]), _tensors(entry["outputs"]))
+    return made
+
+
+def resources_table(manifest: Mapping[str, Any]) -> Table:
+    """What each kernel of an artefact for a GPU takes, as the compiler reported it."""
+    made = table(
+        "what the GPU's kernels take",
+        ("kernel",),
+        ("registers a thread", "shared bytes", "stack bytes", "spilled bytes"),
+    )
+    for name, row in manifest["cuda"]["resources"].items():
+        spilled = row["spill_stores"] + row["spill_loads"]
+        numbers = row["registers"], row["shared"], row["stack"], spilled
+        made.add_row(name, *(f"{number:,}" for number in numbers))
     return made
 
 

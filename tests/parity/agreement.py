@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,19 @@ Array = NDArray[Any]
 
 BATCHES = (*range(41), 100, 333)
 """Every register tile, alone and with a remainder, on one thread and on two."""
+
+
+# Where the models run: on this CPU; "cuda": on the GPU here; "emulated": on the GPU that
+# `tests/cuda_source` is.
+DEVICE = os.environ.get("TVMLAYERS_TEST_DEVICE", "")
+
+
+def emulator() -> Any:
+    """The module of that name."""
+    folder = str(Path(__file__).parent.parent / "cuda_source")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module("emulator")
 
 
 class Twin:
@@ -35,8 +52,13 @@ class Twin:
         self.model = as_model(model, example)
         if seed is not None:
             fill(self.model, seed)
-        self.compiled = tl.compile(self.model, target=target, threads=threads)
+        self.compiled = self._compile(target, threads)
         self.reference = Reference(self.model)
+
+    def _compile(self, target: str, threads: int) -> Any:
+        if DEVICE == "emulated":
+            return emulator().emulated(self.model, "cuda-sm80" if target == "native" else target)
+        return tl.compile(self.model, target=DEVICE or target, threads=threads)
 
     def agrees(self, *inputs: Any, **more: Any) -> None:
         """AssertionError unless a call gives what PyTorch gives, but for rounding.

@@ -13,10 +13,12 @@ from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
 from tvmlayers.build.link import shared_library
+from tvmlayers.cuda import CudaCompiled
 from tvmlayers.errors import TargetError
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
+from tvmlayers.schedule.cuda import CudaSelector
 
 
 def compile(
@@ -26,7 +28,7 @@ def compile(
     *,
     example: object = None,
     records: bool = True,
-) -> Compiled:
+) -> Compiled | CudaCompiled:
     """`model` compiled for `target`: a callable that takes any batch size and never recompiles.
 
     target: a name of `tvmlayers targets`, or anything `targets.resolve` takes; threads: how many
@@ -34,10 +36,15 @@ def compile(
     a model whose input shape is not known yet, of which only the shape and dtype are read; records:
     whether tuned schedules are looked up, or every choice is left to the analytic model.
 
-    A model compiled for another machine can be saved there but not called here.
+    A model compiled for another machine can be saved there but not called here. Compiling for a
+    GPU needs none, but nvcc or the packages of `tvmlayers[cuda]`.
     """
-    built = as_model(model, example)
-    return compile_selected(built, Selector(targets.resolve(target), records), threads)
+    built, resolved = as_model(model, example), targets.resolve(target)
+    if isinstance(resolved, targets.CudaTarget):
+        from tvmlayers.build.cuda import compile_cuda
+
+        return compile_cuda(built, CudaSelector(resolved, records))
+    return compile_selected(built, Selector(resolved, records), threads)
 
 
 def compile_selected(model: Model, selector: Selector, threads: int | None = None) -> Compiled:
@@ -104,22 +111,33 @@ def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], 
     for lowered in kernels.made.values():
         for name, private in lowered.kernel.functions.items():
             module[name] = private
-    manifest = {
+    manifest = make_manifest(model, selector.target, described, checks, kernels)
+    manifest["cpu_features"] = list(selector.target.cpu_flags)
+    return module, manifest, kernels.arena.fill()
+
+
+def make_manifest(
+    model: Model,
+    target: targets.Hardware,
+    entries: list[dict[str, Any]],
+    checks: list[list[dict[str, Any]]],
+    kernels: Kernels,
+) -> dict[str, Any]:
+    """The manifest of a compiled model, but for what its kind of hardware adds to it."""
+    return {
         "format": "tvmlayers",
         "format_version": 1,
         "tvmlayers_version": tvmlayers.__version__,
         "tvm_version": tvm.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": model.get_config(),
-        "target": selector.target.describe(),
-        "cpu_features": list(selector.target.cpu_flags),
-        "entries": described,
+        "target": target.describe(),
+        "entries": entries,
         "checks": _merged(checks),
         "weights": kernels.arena.manifest(),
         "arena_bytes": max(kernels.arena.nbytes, 64),
         "kernels": [made.kernel.report for made in kernels.made.values() if made.kernel.report],
     }
-    return module, manifest, kernels.arena.fill()
 
 
 def _merged(checks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

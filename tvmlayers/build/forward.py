@@ -25,7 +25,7 @@ from tvmlayers.build.kernels.kernel import Functions
 from tvmlayers.build.weights import ALIGNMENT, ArenaPlan
 from tvmlayers.schedule import CHAIN_ROWS
 from tvmlayers.signature import LAST_STATUS_BIT
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def forward_function(
     all others. A negative status is minus the bytes of scratch that the call needs, which were not
     there; nothing was computed then.
     """
-    writer = _Writer(planned, entry, kernels, arena, target)
+    writer = ForwardWriter(planned, entry, kernels, arena, target)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(entry.spec.symbol)
         T.func_attr({"global_symbol": entry.spec.symbol, "tirx.noalias": False})
@@ -62,14 +62,16 @@ def forward_function(
     return Forward(builder.get(), writer.private, writer.checks, writer.needs_scratch)
 
 
-class _Writer:
+class ForwardWriter:
+    """Writes one entry point; `build.cuda.forward` writes the same line for a GPU."""
+
     def __init__(
         self,
         planned: relax.Function,
         entry: EntryFunction,
         kernels: dict[str, Lowered],
         arena: ArenaPlan,
-        target: Target,
+        target: Target | CudaTarget,
     ) -> None:
         self.planned, self.entry, self.kernels = planned, entry, kernels
         self.arena, self.target = arena, target
@@ -93,6 +95,7 @@ class _Writer:
         calls, flags = self._calls(inputs)
         weights = self.planned.params[len(inputs) :]
         results = [self._root(var) for var in self._results()]
+        assert isinstance(self.target, Target)
         chain = find_chain(calls, frozenset(weights), results, self.target)
         if self.needs_scratch:
             self._plan_scratch(calls, chain)
@@ -170,8 +173,9 @@ class _Writer:
         storages = self._storages()
         tensors: dict[Any, Any] = {}  # to the storages that they lie in
         for binding in self._bindings():
-            if _op_name(binding.value) == "relax.memory.alloc_tensor":
-                tensors[binding.var] = binding.value.args[0]
+            storage = storage_of(binding)
+            if storage is not None:
+                tensors[binding.var] = storage
         inner = {tensors.get(value, value) for value in (chain.inner if chain is not None else ())}
         for call in calls[: -len(chain.calls)] if chain is not None else calls:
             inner -= {tensors.get(value, value) for value in call.values}
@@ -239,18 +243,28 @@ class _Writer:
             if name is not None
         ]
         count = sum(len(kernel.checks) for kernel, _ in found)
-        flags: Any = T.alloc_buffer((count,), "int32") if count else None
+        flags = self._flags(count)
         calls = []
         for kernel, value in found:
             values = [self._root(argument) for argument in value.args]
-            own = [tirx.address_of(flags[len(self.checks) + i]) for i in range(len(kernel.checks))]
+            own = [self._flag(flags, len(self.checks) + i) for i in range(len(kernel.checks))]
             for check in kernel.checks:
-                T.buffer_store(flags, tirx.const(0, "int32"), [len(self.checks)])
                 self.checks.append(_check_on(check, values, positions))
             dtypes = [str(argument.ty.dtype) for argument in value.args]
             shapes = [self._shape(argument) for argument in value.args]
             calls.append(Call(kernel, values, shapes, dtypes, own))
         return calls, flags
+
+    def _flags(self, count: int) -> Any:
+        if not count:
+            return None
+        flags = T.alloc_buffer((count,), "int32")
+        for i in range(count):
+            T.buffer_store(flags, tirx.const(0, "int32"), [i])
+        return flags
+
+    def _flag(self, flags: Any, i: int) -> Expr:
+        return tirx.address_of(flags[i])
 
     def _shape(self, var: Any) -> list[Expr]:
         return [self._known(size) for size in var.ty.shape.values]
@@ -268,6 +282,12 @@ def _check_on(
         indices, offsets = (positions[value] for value in values[:2])
         return {**check, "input": offsets, "indices_input": indices}
     return {**check, "input": positions[values[0]]}
+
+
+def storage_of(binding: Any) -> Any:
+    """The storage that a bound tensor lies in; None where the binding is no tensor of one."""
+    is_tensor = _op_name(binding.value) == "relax.memory.alloc_tensor"
+    return binding.value.args[0] if is_tensor else None
 
 
 def _op_name(call: Any) -> str | None:

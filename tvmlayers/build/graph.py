@@ -4,7 +4,7 @@ Relax infers the shapes and plans the memory; what comes out is a straight line 
 destination-passing style, which `forward` turns into one host function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,22 @@ from tvmlayers.build.fuse import Step, fused_steps
 from tvmlayers.build.kernels import Lowered, Use, is_view, lower, lower_copy
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
-from tvmlayers.schedule import Selector
+
+Lower = Callable[[Use, str, Any, ArenaPlan], Lowered]
 
 
 class Kernels:
     """The kernels of a model, each made once and shared by the entry points that can."""
 
-    def __init__(self, selector: Selector) -> None:
+    def __init__(
+        self,
+        selector: Any,
+        lower: Lower = lower,
+        lower_copy: Callable[[str, str], Lowered] = lower_copy,
+    ) -> None:
+        """lower, lower_copy: make kernels; `build.cuda.kernels` has those for GPUs."""
         self.selector = selector
+        self.lower, self.lower_copy = lower, lower_copy
         self.arena = ArenaPlan()
         self.made: dict[tuple[object, ...], Lowered] = {}
 
@@ -39,7 +47,7 @@ class Kernels:
         index_dtype = use.index_dtype if reads_indices else None
         key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype)
         if key not in self.made:
-            self.made[key] = lower(
+            self.made[key] = self.lower(
                 use, f"k{len(self.made)}_{use.layer.name}", self.selector, self.arena
             )
         return self.made[key]
@@ -47,7 +55,7 @@ class Kernels:
     def copy(self, dtype: str) -> Lowered:
         """A plain copy, for an output that is an input or stands twice."""
         if ("copy", dtype) not in self.made:
-            self.made["copy", dtype] = lower_copy(f"copy_{dtype}", dtype)
+            self.made["copy", dtype] = self.lower_copy(f"copy_{dtype}", dtype)
         return self.made["copy", dtype]
 
     def by_name(self) -> dict[str, Lowered]:

@@ -20,10 +20,32 @@ def add_commands(commands: Any) -> None:
 def run_targets(args: argparse.Namespace) -> int:
     """Lists the named targets and whether this machine can run them."""
     rows = [_target_row(targets.TARGETS[name]) for name in targets.NAMES[1:]]
+    gpus = [_gpu_row(target) for target in reversed(targets.GPUS.values())]
     if args.json:
-        return print_json(rows)
+        return print_json([*rows, *gpus])
     OUT.print(tables.targets_table(rows))
+    OUT.print(tables.gpus_table(gpus))
     return 0
+
+
+def _gpu_row(target: targets.CudaTarget) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "family": target.family,
+        "arch": target.arch,
+        "card": target.card,
+        "multiprocessors": target.multiprocessors,
+        "l2": target.l2,
+        "runs_here": target.name == _gpu_name(),
+        "native": False,  # that is a CPU
+    }
+
+
+def _gpu_name() -> str | None:
+    try:
+        return targets.resolve("cuda").name
+    except TvmLayersError:  # no driver, no GPU, or one too old
+        return None
 
 
 def _target_row(target: targets.Target) -> dict[str, Any]:

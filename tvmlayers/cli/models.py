@@ -9,6 +9,7 @@ from typing import Any
 
 import tvmlayers as tl
 from tvmlayers import tables, targets
+from tvmlayers.call import ModelCall
 from tvmlayers.cli.console import ERR, OUT, count, print_json
 from tvmlayers.errors import ConfigError
 
@@ -76,28 +77,39 @@ def run_inspect(args: argparse.Namespace) -> int:
     manifest = artifact.read_manifest(args.artefact)
     if args.json:
         return print_json(manifest)
-    target = manifest["target"]
-    why_not = targets.obstacle(target.get("triple", ""), manifest["cpu_features"])
     OUT.print(
         f"[bold]{args.artefact}[/]: {manifest['model'].get('name', 'model')}, "
         f"{tables.kib(args.artefact.stat().st_size)}, "
         f"arena {tables.kib(manifest['arena_bytes'])}\n"
         f"made {manifest['created']} by tvmlayers {manifest['tvmlayers_version']} "
         f"with TVM {manifest['tvm_version']}\n"
-        f"target {target['name']}: needs {' '.join(manifest['cpu_features'])}",
+        f"target {manifest['target']['name']}: needs {_needs(manifest)}",
         highlight=False,
     )
-    OUT.print(
-        f"[red]it {why_not}[/]" if why_not else "[green]runs here[/]",
-        highlight=False,
-    )
+    if "cuda" not in manifest:
+        triple = manifest["target"].get("triple", "")
+        why_not = targets.obstacle(triple, manifest["cpu_features"])
+        OUT.print(
+            f"[red]it {why_not}[/]" if why_not else "[green]runs here[/]",
+            highlight=False,
+        )
     OUT.print(tables.layers_table(manifest))
     OUT.print(tables.entries_table(manifest))
     OUT.print(tables.kernels_table(manifest))
     OUT.print(tables.weights_table(manifest))
+    if "cuda" in manifest:
+        OUT.print(tables.resources_table(manifest))
     for member, digest in manifest["hashes"].items():
         OUT.print(f"sha256 of {member}: {digest}", highlight=False)
     return 0
+
+
+def _needs(manifest: dict[str, Any]) -> str:
+    """What an artefact needs to run, in words."""
+    if "cuda" not in manifest:
+        return " ".join(manifest["cpu_features"])
+    arch = manifest["cuda"]["arch"]
+    return f"a GPU of {arch} (cubin) or newer (PTX), by {manifest['cuda']['compiler']}"
 
 
 def _add_compile_options(command: argparse.ArgumentParser) -> None:
@@ -112,7 +124,7 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _compile(args: argparse.Namespace) -> tl.Compiled:
+def _compile(args: argparse.Namespace) -> ModelCall:
     model = tl.load_model(args.model)
     if args.input_shape is not None:
         if not isinstance(model, tl.Sequential):

@@ -13,6 +13,7 @@ import torch
 
 import tvmlayers as tl
 from tvmlayers.artifact import LIBRARY, WEIGHTS
+from tvmlayers.call import ModelCall
 from tvmlayers.demo.timing import OtherWork, duel
 from tvmlayers.demo.trained import Trained
 
@@ -62,9 +63,7 @@ class Comparison:
     busy_elsewhere: float
 
 
-def build(
-    name: str, model: tl.Model, folder: Path, threads: int | None
-) -> tuple[tl.Compiled, Built]:
+def build(name: str, model: tl.Model, folder: Path, threads: int | None) -> tuple[ModelCall, Built]:
     """The model compiled, saved in folder and loaded from there; verified in float64."""
     start = time.perf_counter()
     compiled = tl.compile(model, threads=threads)
@@ -129,7 +128,7 @@ def compare(
     )
 
 
-def _time(compiled: tl.Compiled, trained: Trained, batch: int, rounds: int) -> Timing:
+def _time(compiled: ModelCall, trained: Trained, batch: int, rounds: int) -> Timing:
     """NumPy to NumPy on our side, tensor to tensor on PyTorch's: each what it likes best."""
     array = np.ascontiguousarray(np.resize(trained.inputs, (batch, *trained.inputs.shape[1:])))
     tensor = torch.from_numpy(array)

@@ -38,8 +38,19 @@ def nearest_row(index: Expr, rows: int) -> Expr:
     return tirx.Cast("int64", te.min(unsigned, tirx.const(rows - 1, "uint64")))
 
 
-def take(rows: int, width: int, *, oob: str, index_dtype: str, dtype: str) -> Expression:
-    """table[indices] for count indices: indices (count,), table (rows, width) -> (count, width)."""
+def take(
+    rows: int,
+    width: int,
+    *,
+    oob: str,
+    index_dtype: str,
+    dtype: str,
+    select: Callable[[Expr, Expr, Expr], Expr] = m.select,
+) -> Expression:
+    """table[indices] for count indices: indices (count,), table (rows, width) -> (count, width).
+
+    select: how zeros are put in the place of a row that is not there.
+    """
     count, ahead = size("count"), size("ahead")
     indices = te.placeholder((ahead,), index_dtype, name="indices")
     table = te.placeholder((rows, width), dtype, name="table")
@@ -49,7 +60,7 @@ def take(rows: int, width: int, *, oob: str, index_dtype: str, dtype: str) -> Ex
         read = table[row[i], j]
         if oob != "zero":
             return read
-        return m.select(is_outside(indices[i], rows), m.constant(0, read), read)
+        return select(is_outside(indices[i], rows), m.constant(0, read), read)
 
     out = te.compute((count, width), value, name="out")
     return Expression(
@@ -71,6 +82,7 @@ def bag(
     weighted: bool,
     index_dtype: str,
     dtype: str,
+    staged: bool = False,
 ) -> Expression:
     """One bag: the reduction of table[indices[:length]], (width,), in vectors of `lanes` columns.
 
@@ -80,7 +92,8 @@ def bag(
     indices: (ahead,), of which the first `length` are the bag's; weights: (ahead,) when weighted;
     table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
     A NaN among the rows of "max" and "min" stays. Entries equal to padding_idx do not count.
-    empty_is_zero: else a mean of nothing is 0 / 0.
+    empty_is_zero: else a mean of nothing is 0 / 0. staged: what is read of the table is a stage of
+    its own, `fetched`.
     """
     length, ahead = size("length"), size("ahead")
     indices = te.placeholder((ahead,), index_dtype, name="indices")
@@ -101,8 +114,14 @@ def bag(
     def column(v: Expr, lane: Expr) -> Expr:
         return te.min(v * lanes, width - lanes) + lane
 
+    def fetch(i: Expr, v: Expr, lane: Expr) -> Expr:
+        return table[row[i], column(v, lane)]
+
+    if staged:
+        fetched = te.compute((length, vectors, lanes), fetch, name="fetched")
+
     def value(i: Expr, v: Expr, lane: Expr) -> Expr:
-        read = table[row[i], column(v, lane)]
+        read = fetched[i, v, lane] if staged else fetch(i, v, lane)
         if oob == "zero":
             read = m.select(is_outside(indices[i], rows), zero, read)
         if weighted:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable
 
 from tvmlayers.records import Record
-from tvmlayers.spaces import SPACES, choices_of
+from tvmlayers.spaces import SPACES, choices_of, space_of
 from tvmlayers.spaces.choices import Decisions, is_legal
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.workload import Workload
 
 # Farther than this, in doublings over all sizes, the analytic choice knows better.
@@ -18,12 +18,12 @@ _FEW_ROWS = 48
 
 
 def exact(
-    workload: Workload, target: Target, records: Iterable[Record]
+    workload: Workload, target: Target | CudaTarget, records: Iterable[Record]
 ) -> tuple[Record, Decisions] | None:
     """The record of this very workload, if there is one and its decisions are legal."""
-    choices = choices_of(workload, target)
+    choices, space = choices_of(workload, target), space_of(workload.kind, target)
     for record in records:
-        is_its_own = record.workload == workload and record.space == SPACES[workload.kind]
+        is_its_own = record.workload == workload and record.space == space
         if is_its_own and is_legal(record.decisions, choices):
             return record, record.decisions
     return None

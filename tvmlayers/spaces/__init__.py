@@ -6,9 +6,9 @@ their legal values are listed beside it and gathered here.
 
 from collections.abc import Callable
 
-from tvmlayers.spaces import gemm, lookup, rows
+from tvmlayers.spaces import cuda_gemm, cuda_lookup, cuda_rows, gemm, lookup, rows
 from tvmlayers.spaces.choices import Choices
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.workload import Workload
 
 SPACES: dict[str, str] = {
@@ -25,6 +25,27 @@ _CHOICES: dict[str, Callable[[Workload, Target], Choices]] = {
 }
 
 
-def choices_of(workload: Workload, target: Target) -> Choices:
+_CUDA_SPACES: dict[str, str] = {
+    "dense": cuda_gemm.SPACE,
+    "embedding": cuda_lookup.SPACE,
+    "bag": cuda_lookup.SPACE,
+    "softmax": cuda_rows.SPACE,
+}
+_CUDA_CHOICES: dict[str, Callable[[Workload, CudaTarget], Choices]] = {
+    "dense": cuda_gemm.gemm_choices,
+    "embedding": cuda_lookup.lookup_choices,
+    "bag": cuda_lookup.lookup_choices,
+    "softmax": cuda_rows.softmax_choices,
+}
+
+
+def space_of(kind: str, target: Target | CudaTarget) -> str:
+    """The name of the space that a kind of kernel has on `target`."""
+    return (_CUDA_SPACES if isinstance(target, CudaTarget) else SPACES)[kind]
+
+
+def choices_of(workload: Workload, target: Target | CudaTarget) -> Choices:
     """What the kernel of `workload` may decide on `target`: the legal values of each choice."""
+    if isinstance(target, CudaTarget):
+        return _CUDA_CHOICES[workload.kind](workload, target)
     return _CHOICES[workload.kind](workload, target)

@@ -4,6 +4,7 @@ One family of hardware a file; `table` gathers their rows, `resolution` finds th
 `host` tells what this machine is.
 """
 
+from tvmlayers.targets.cuda import CudaTarget
 from tvmlayers.targets.host import (
     machine,
     missing_features,
@@ -12,14 +13,18 @@ from tvmlayers.targets.host import (
     read_caches,
     read_cpu_flags,
 )
-from tvmlayers.targets.resolution import native, resolve, to_dict, to_tvm
-from tvmlayers.targets.table import NAMES, ROWS, TARGETS, ancestors
-from tvmlayers.targets.target import KiB, MiB, Target
+from tvmlayers.targets.resolution import native, resolve, resolve_cpu, to_dict, to_tvm
+from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS, ancestors
+from tvmlayers.targets.target import Hardware, KiB, MiB, Target
 
 __all__ = [
+    "GPUS",
+    "GPU_NAMES",
     "NAMES",
     "ROWS",
     "TARGETS",
+    "CudaTarget",
+    "Hardware",
     "KiB",
     "MiB",
     "Target",
@@ -32,6 +37,7 @@ __all__ = [
     "read_caches",
     "read_cpu_flags",
     "resolve",
+    "resolve_cpu",
     "to_dict",
     "to_tvm",
 ]

@@ -8,21 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from tvmlayers.errors import TargetError, unknown_name
-from tvmlayers.targets import arm, host, x86
-from tvmlayers.targets.table import NAMES, ROWS, TARGETS
+from tvmlayers.targets import arm, cuda, host, x86
+from tvmlayers.targets.cuda import CudaTarget
+from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS
 from tvmlayers.targets.target import Target, architecture
 
 # What LLVM calls the flags of each architecture.
 LLVM_NAMES = {"x86_64": x86.LLVM_NAMES, "aarch64": arm.LLVM_NAMES}
 
 
-def resolve(target: object = "native") -> Target:
-    """The Target that `target` names or describes.
+def resolve(target: object = "native") -> Target | CudaTarget:
+    """The CPU or the GPU that `target` names or describes.
 
-    target: a name of `NAMES`, a Target, a dict or JSON string of TVM's form (`kind`, `mcpu`,
-    `mattr`, `num-cores`, ...) or of `Target.describe`, or a `tvm.target.Target`.
+    target: a name of `NAMES` or `GPU_NAMES`, a Target, a dict or JSON string of TVM's form
+    (`kind`, `mcpu`, `mattr`, `num-cores`, ..., or `kind` "cuda" and `arch`) or of
+    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" its
+    first GPU.
     """
-    if isinstance(target, Target):
+    if isinstance(target, (Target, CudaTarget)):
         return target
     if isinstance(target, str):
         return _from_json(target) if target.lstrip().startswith("{") else _from_name(target)
@@ -32,8 +35,16 @@ def resolve(target: object = "native") -> Target:
         return _from_mapping(target.export())
     raise TargetError(
         f"a target is a name, a dict, a JSON string or a tvm.target.Target, got {target!r}; "
-        f"names are {', '.join(NAMES)}"
+        f"names are {', '.join((*NAMES, *GPU_NAMES))}"
     )
+
+
+def resolve_cpu(target: object = "native") -> Target:
+    """As `resolve`, where only a CPU will do."""
+    found = resolve(target)
+    if isinstance(found, Target):
+        return found
+    raise TargetError(f"this works on targets that are CPUs, got {found.name}")
 
 
 def native() -> Target:
@@ -74,15 +85,19 @@ def to_dict(target: Target) -> dict[str, Any]:
     return made
 
 
-def _from_name(name: str) -> Target:
+def _from_name(name: str) -> Target | CudaTarget:
     if name == "native":
         return native()
+    if name == "cuda":
+        return cuda.present()
+    if name in GPUS:
+        return GPUS[name]
     if name not in TARGETS:
-        raise unknown_name("target", name, NAMES)
+        raise unknown_name("target", name, (*NAMES, *GPU_NAMES))
     return TARGETS[name]
 
 
-def _from_json(text: str) -> Target:
+def _from_json(text: str) -> Target | CudaTarget:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
@@ -90,11 +105,15 @@ def _from_json(text: str) -> Target:
     return _from_mapping(found)
 
 
-def _from_mapping(target: Mapping[str, Any]) -> Target:
+def _from_mapping(target: Mapping[str, Any]) -> Target | CudaTarget:
     kind = target.get("kind")
     kind = kind.get("kind") if isinstance(kind, Mapping) else kind
+    if str(kind) == "cuda":
+        return cuda.from_mapping(target)
     if str(kind) != "llvm":
-        raise TargetError(f"only targets of kind 'llvm' are supported so far, got {kind!r}")
+        raise TargetError(
+            f"only targets of kind 'llvm' and 'cuda' are supported so far, got {kind!r}"
+        )
     triple = str(target.get("mtriple") or target.get("triple") or "")
     row = _row(str(target.get("mcpu", "")), triple, target)
     changes: dict[str, Any] = {

@@ -1,14 +1,16 @@
-"""All named hardware, and how one row serves another."""
+"""All named hardware, and how one row serves another. ROWS and TARGETS are CPUs, GPUS the rest."""
 
 from __future__ import annotations
 
-from tvmlayers.targets import arm, x86
+from tvmlayers.targets import arm, cuda, x86
 from tvmlayers.targets.target import Target
 
 FAMILIES = (x86.ROWS, arm.ROWS)
 ROWS = tuple(row for rows in FAMILIES for row in rows)
 TARGETS = {row.name: row for row in ROWS}
+GPUS = {row.name: row for row in cuda.ROWS}
 NAMES = ("native", *(row.name for rows in FAMILIES for row in reversed(rows)))
+GPU_NAMES = ("cuda", *(row.name for row in reversed(cuda.ROWS)))
 
 
 def ancestors(target: Target) -> list[str]:

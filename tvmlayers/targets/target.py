@@ -17,8 +17,22 @@ def architecture(triple: str) -> str:
 
 
 @dataclass(frozen=True)
-class Target:
-    """One kind of hardware. Sizes are bytes; caches are those that one core sees."""
+class Hardware:
+    """What every kind of hardware has: a name, and a description."""
+
+    name: str
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able record, the one a manifest keeps; `resolve` takes it back."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class Target(Hardware):
+    """One kind of CPU. Sizes are bytes; caches are those that one core sees."""
 
     name: str
     mcpu: str  # LLVM's name of the core or psABI level
@@ -42,10 +56,3 @@ class Target:
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` one vector register holds."""
         return self.vector_bytes // np.dtype(dtype).itemsize
-
-    def describe(self) -> dict[str, Any]:
-        """JSON-able record, the one a manifest keeps; `resolve` takes it back."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }

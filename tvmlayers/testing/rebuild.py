@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from tvmlayers.call import ModelCall
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.pack import PanelLayout, unpack_kernel
-from tvmlayers.runtime import Compiled
 from tvmlayers.testing.bounds import Array
 
 Weights = Mapping[str, Array]
 """Plain arrays in Keras's layout, named "<layer>/<weight>"."""
 
 
-def model_of(compiled: Compiled, model: Model | Layer | None = None) -> Model:
+def model_of(compiled: ModelCall, model: Model | Layer | None = None) -> Model:
     """The model that was compiled, without its weights.
 
     model: the original, from which Python callables are taken, as no manifest holds them.
@@ -57,7 +57,7 @@ def model_of(compiled: Compiled, model: Model | Layer | None = None) -> Model:
     return rebuilt
 
 
-def weights_of(compiled: Compiled, model: Model) -> Weights:
+def weights_of(compiled: ModelCall, model: Model) -> Weights:
     """The weights of the rebuilt model, unpacked; tables are views of the compiled model's own."""
     packed = compiled.packed_weights()
     layouts = {row["name"]: row["layout"] for row in compiled.manifest["weights"]}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.call import ModelCall
 from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
 from tvmlayers.layers import Layer, Model
-from tvmlayers.runtime import Compiled
 from tvmlayers.signature import shape_text
 from tvmlayers.testing.bounds import Array, Bounded, Difference, Rounding, compare
 from tvmlayers.testing.inputs import draw, is_lone_bag
@@ -22,7 +22,7 @@ BATCHES = (0, 1, 2, 3, 7, 17, 64, 333)
 
 
 def verify(
-    compiled: Compiled,
+    compiled: ModelCall,
     *,
     samples: Sequence[int] = BATCHES,
     seed: int = 0,
@@ -70,7 +70,7 @@ def _checked_samples(samples: Sequence[int]) -> tuple[int, ...]:
 
 
 def _row(
-    compiled: Compiled,
+    compiled: ModelCall,
     reference: Reference,
     entry: Mapping[str, Any],
     batch: int,

@@ -85,7 +85,7 @@ def tune(
         raise ConfigError("the static runner measures nothing: leave tracker, key and space out")
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed is a whole number from 0 on, got {seed!r}")
-    resolved = targets.resolve(target)
+    resolved = targets.resolve_cpu(target)
     if tracker is None and not is_static:
         _check_runs_here(resolved)
     cases = _cases(model, batches, Data.of(data))

@@ -46,7 +46,7 @@ class Session:
         """
         self.close()  # two tables may be more than the memory holds
         self._device = None if remote is None else There(remote["tracker"], remote["key"])
-        resolved, conditions = targets.resolve(target), Data.of(data)
+        resolved, conditions = targets.resolve_cpu(target), Data.of(data)
         self._conditions = resolved, conditions, seed
         self._stand = Stand(
             Workload.from_dict(workload),

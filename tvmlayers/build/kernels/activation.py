@@ -21,7 +21,7 @@ from tvmlayers.spaces import rows as row_spaces
 from tvmlayers.workload import Workload
 
 # The decisions of a softmax hardly hang on how many rows there are.
-_TYPICAL_ROWS = 256
+TYPICAL_ROWS = 256
 
 
 def elementwise_function(activation: Any) -> Callable[[Expr], Expr]:
@@ -52,7 +52,7 @@ def softmax_core(
 ) -> tuple[GlobalVar, Regime]:
     """softmax or log_softmax of rows of n, in place, added to `functions`; and its decisions."""
     target = selector.target
-    regime = selector.decide(Workload.make("softmax", m=_TYPICAL_ROWS, n=n, dtype=dtype))
+    regime = selector.decide(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
     lanes, log = target.lanes(dtype), kind == "log_softmax"
     if n <= lanes:
         tiled = narrow_softmax(n, lanes=lanes, log=log, dtype=dtype)

@@ -40,7 +40,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
             f"{name}_softmax", n, layer.activation, layer.dtype, selector, functions
         )
     workload = Workload.make(
-        "dense", m=1, k=k, n=n, dtype=layer.dtype, activation=_activation_name(layer)
+        "dense", m=1, k=k, n=n, dtype=layer.dtype, activation=activation_name(layer)
     )
     regimes = selector.regimes(workload)
     entry, made = gemm_functions(
@@ -74,5 +74,5 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
     return Lowered(kernel, tuple(names))
 
 
-def _activation_name(layer: layers.Dense) -> str:
+def activation_name(layer: layers.Dense) -> str:
     return layer.activation if isinstance(layer.activation, str) else "custom"

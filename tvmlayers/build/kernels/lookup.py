@@ -43,7 +43,7 @@ def lower_embedding_bag(use: Use, name: str, selector: Selector, arena: ArenaPla
     layer = use.layer
     assert isinstance(layer, layers.EmbeddingBag)
     table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    spec = _Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
+    spec = Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
     return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 
 
@@ -51,12 +51,12 @@ def lower_pooled_lookup(use: Use, name: str, selector: Selector, arena: ArenaPla
     assert isinstance(use.layer, PooledLookup)
     layer = use.layer.embedding
     table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    spec = _Bag(layer, "mean", 0 if use.layer.masked else None, empty_is_zero=False)
+    spec = Bag(layer, "mean", 0 if use.layer.masked else None, empty_is_zero=False)
     return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 
 
 @dataclass(frozen=True)
-class _Bag:
+class Bag:
     """What the bag kernel computes with the table of `layer`."""
 
     layer: layers.Embedding | layers.EmbeddingBag
@@ -164,7 +164,7 @@ def _take_kernel(
         driver,
         functions,
         scalars=lambda shapes: [elements(shapes[0])],
-        checks=_index_checks(layer),
+        checks=index_checks(layer),
         report={
             **report(workload, regimes, layer.name, flops=0, bytes_per_item=2 * row_bytes),
             "index_dtype": index_dtype,
@@ -173,7 +173,7 @@ def _take_kernel(
 
 
 def _bag_kernel(
-    name: str, spec: _Bag, roles: tuple[str, ...], index_dtype: str, selector: Selector
+    name: str, spec: Bag, roles: tuple[str, ...], index_dtype: str, selector: Selector
 ) -> Kernel:
     """`f(indices, [offsets], [weights], table, out, flags, bags, total, [length], threads)`.
 
@@ -218,7 +218,7 @@ def _bag_kernel(
 
     def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
         with emit.loop(first, last) as b:
-            start, length = _bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
+            start, length = bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
             variants.call(
                 scalars["total"],
                 emit.offset(given["indices"], start),
@@ -251,7 +251,7 @@ def _bag_kernel(
             bags = te.max(bags - emit.i64(1), emit.i64(0))
         return [bags, elements(shapes[0]), *([] if ragged else [axis(shapes[0][1])])]
 
-    checks = _index_checks(layer)
+    checks = index_checks(layer)
     if ragged:
         last = spec.include_last_offset
         checks += ({"layer": layer.name, "kind": "offsets", "include_last_offset": last},)
@@ -268,7 +268,7 @@ def _bag_kernel(
     )
 
 
-def _bag_bounds(
+def bag_bounds(
     given: dict[str, Var], scalars: dict[str, Var], b: Expr, ragged: bool, with_last: bool
 ) -> tuple[Expr, Expr]:
     """Where bag b begins in the indices, and how many it has, both safe to use."""
@@ -296,7 +296,7 @@ def _flag(oob: str) -> list[Pointer]:
     return [Pointer("flag", "int32", fixed(0))] if oob == "raise" else []
 
 
-def _index_checks(layer: layers.Embedding | layers.EmbeddingBag) -> tuple[dict[str, Any], ...]:
+def index_checks(layer: layers.Embedding | layers.EmbeddingBag) -> tuple[dict[str, Any], ...]:
     if layer.oob != "raise":
         return ()
     return ({"layer": layer.name, "kind": "index", "rows": layer.input_dim},)

@@ -1,0 +1,136 @@
+"""`python -m bench cuda-static`: what the kernels of the public cases take of a GPU, by compiler.
+
+Registers, shared memory and spills are the compiler's report; occupancy, the share of a
+multiprocessor's threads that can be there at once, follows from them and the target's limits. No
+GPU is needed, and nothing here is a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import cases
+
+# Tables are compiled with few rows: no kernel depends on how many there are.
+FEW_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel of one case on one target; threads: of a block."""
+
+    target: str
+    case: str
+    kernel: str
+    threads: int
+    registers: int
+    shared: int
+    spilled: int
+    occupancy: float
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """The options of `cuda-static`."""
+    sub.add_argument("--target", action="append", help="a GPU's name; all, if left out")
+    sub.add_argument("--json", type=Path, metavar="FILE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0, or 1 where a kernel spills."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tvmlayers.targets import GPUS
+
+    names = arguments.target or list(GPUS)
+    rows = [row for name in names for row in measure(name)]
+    table = Table(title="what the kernels take")
+    for heading in ("target", "case", "kernel"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("threads", "registers", "shared", "spilled", "occupancy"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        numbers = row.threads, row.registers, row.shared, row.spilled
+        made = (row.target, row.case, row.kernel, *map(str, numbers), f"{row.occupancy:.0%}")
+        table.add_row(*made)
+    console = Console(width=120)
+    console.print(table)
+    spilling = [row for row in rows if row.spilled]
+    console.print(f"{len(rows)} kernels, {len(spilling)} of them spill")
+    if arguments.json:
+        from tvmlayers.build.cuda import toolchain
+
+        said = {"compiler": toolchain.available(), "rows": [vars(row) for row in rows]}
+        arguments.json.write_text(json.dumps(said, indent=1) + "\n")
+    return 1 if spilling else 0
+
+
+def measure(target_name: str) -> list[Row]:
+    """A row for each different kernel of the public cases on a target."""
+    from tvmlayers.build.cuda.compiler import lower_model
+    from tvmlayers.build.cuda.toolchain import device_images, threads_of
+    from tvmlayers.layers import as_model
+    from tvmlayers.schedule.cuda import CudaSelector
+    from tvmlayers.targets import GPUS
+
+    target = GPUS[target_name]
+    rows: list[Row] = []
+    for case, model in _models():
+        lowered, _, _ = lower_model(as_model(model), CudaSelector(target))
+        images = device_images(lowered.source, lowered.kernels, target)
+        threads = threads_of(lowered.source)
+        for kernel in lowered.kernels:
+            taken = images.resources[kernel.name]
+            rows.append(
+                Row(
+                    target_name,
+                    case,
+                    kernel.name,
+                    threads[kernel.name],
+                    taken["registers"],
+                    taken["shared"],
+                    taken["spill_stores"] + taken["spill_loads"],
+                    occupancy(target, threads[kernel.name], taken["registers"], taken["shared"]),
+                )
+            )
+    return rows
+
+
+def occupancy(target: Any, threads: int, registers: int, shared: int) -> float:
+    """The share of a multiprocessor's threads that blocks of a kernel can fill.
+
+    Registers are given out to warps by 256, shared memory to blocks by 128 bytes and 1 KiB for the
+    system, as the CUDA C++ Programming Guide has it for compute capability 8 and 9.
+    """
+    warps = -(-threads // 32)
+    of_a_warp = max(-(-registers * 32 // 256) * 256, 256)
+    by_registers = target.registers_per_multiprocessor // of_a_warp // warps
+    by_shared = target.shared_per_multiprocessor // (-(-shared // 128) * 128 + 1024)
+    by_threads = target.threads_per_multiprocessor // (warps * 32)
+    blocks = min(by_registers, by_shared, by_threads, target.blocks_per_multiprocessor)
+    return float(blocks * warps * 32 / target.threads_per_multiprocessor)
+
+
+def _models() -> list[tuple[str, Any]]:
+    """(case, layer) of the public cases, each layer once."""
+    import tvmlayers as tl
+
+    made: dict[str, Any] = {}
+    for case in cases.public("dense"):
+        assert isinstance(case, cases.DenseCase)
+        name = f"dense {case.k}x{case.n}:{case.activation or 'linear'}"
+        if name not in made:
+            made[name] = tl.Dense(case.n, activation=case.activation, input_dim=case.k)
+    for case in cases.public("embedding"):
+        assert isinstance(case, cases.EmbeddingCase)
+        made.setdefault(f"embedding {case.dim}", tl.Embedding(FEW_ROWS, case.dim, input_shape=()))
+    for case in cases.public("bag"):
+        assert isinstance(case, cases.BagCase)
+        made.setdefault(
+            f"bag {case.dim}:{case.mode}", tl.EmbeddingBag(FEW_ROWS, case.dim, mode=case.mode)
+        )
+    return list(made.items())

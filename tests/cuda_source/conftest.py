@@ -1,0 +1,23 @@
+"""Which of these tests can run here, and the helpers of the parity tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "parity"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import emulator
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = str(Path(__file__).parent)
+    for item in items:
+        if not str(item.path).startswith(here):
+            continue
+        item.add_marker(pytest.mark.cuda_source)
+        if emulator.COMPILER is None:
+            item.add_marker(pytest.mark.skip("the emulated GPU needs g++, which is not here"))

@@ -1,0 +1,291 @@
+// A GPU of a kind on the CPU: the part of NVIDIA's driver that tvmlayers calls, with kernels that
+// were compiled from their CUDA source as C++.
+//
+// Threads of a block are fibres: each runs until it waits (at a barrier, in a shuffle) or ends, and
+// the others follow. A barrier that some threads never reach is an error, as is a launch that
+// NVIDIA's driver would refuse. Every allocation ends or begins at memory that may not be touched.
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+struct Dim { unsigned x, y, z; };
+extern "C" { Dim threadIdx, blockIdx, blockDim, gridDim; }
+
+namespace {
+
+enum Status { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kLaunchFailed = 719 };
+enum State { kReady, kAtBarrier, kInExchange, kEnded };
+
+constexpr size_t kStack = 64 << 10, kPage = 4096;
+constexpr int kWarp = 32;
+
+struct Fibre {
+  ucontext_t first;
+  jmp_buf at;
+  State state;
+  bool started;
+  uint64_t brought, taken;
+  int from;
+};
+
+struct Module { void* library; char* shared_begin; char* shared_end; };
+struct Function { void (*run)(void**); Module* module; };
+
+std::mutex lock;
+std::vector<Fibre> fibres;
+std::vector<char*> stacks;
+jmp_buf scheduler;
+int running, total;
+bool backwards = false, guard_front = false;
+size_t memory_left = 1ull << 40, live = 0;
+int capability_major = 8, capability_minor = 0, driver_version = 13000, device_count = 1;
+Function* current;
+void** current_arguments;
+struct Allocation { char* map; size_t length, size, begin; };
+std::map<uint64_t, Allocation> allocations;
+long launches = 0;
+
+void place(int thread) {
+  running = thread;
+  threadIdx.x = thread % blockDim.x;
+  threadIdx.y = thread / blockDim.x % blockDim.y;
+  threadIdx.z = thread / blockDim.x / blockDim.y;
+}
+
+void wait_as(State state) {
+  fibres[running].state = state;
+  if (_setjmp(fibres[running].at) == 0) _longjmp(scheduler, 1);
+}
+
+void body() {
+  current->run(current_arguments);
+  fibres[running].state = kEnded;
+  _longjmp(scheduler, 1);
+}
+
+void resume(int thread) {
+  place(thread);
+  Fibre& fibre = fibres[thread];
+  if (_setjmp(scheduler) != 0) return;
+  if (fibre.started) _longjmp(fibre.at, 1);
+  fibre.started = true;
+  setcontext(&fibre.first);
+}
+
+// Lets the warps go on whose threads have all brought their value; whether any could.
+bool exchange() {
+  bool any = false;
+  for (int begin = 0; begin < total; begin += kWarp) {
+    int end = std::min(begin + kWarp, total), waiting = 0, ended = 0;
+    for (int t = begin; t < end; ++t) {
+      waiting += fibres[t].state == kInExchange;
+      ended += fibres[t].state == kEnded;
+    }
+    if (!waiting || waiting + ended < end - begin) continue;
+    for (int t = begin; t < end; ++t) {
+      if (fibres[t].state != kInExchange) continue;
+      int from = begin + fibres[t].from;
+      // What a lane that is not there brings is anybody's guess.
+      bool there = from < end && fibres[from].state == kInExchange;
+      fibres[t].taken = there ? fibres[from].brought : 0x7ff7dead7fc0deadull;
+    }
+    for (int t = begin; t < end; ++t)
+      if (fibres[t].state == kInExchange) fibres[t].state = kReady;
+    any = true;
+  }
+  return any;
+}
+
+int run_block() {
+  if (current->module->shared_begin)
+    memset(current->module->shared_begin, 0xff,
+           current->module->shared_end - current->module->shared_begin);
+  for (int t = 0; t < total; ++t) {
+    Fibre& fibre = fibres[t];
+    getcontext(&fibre.first);
+    fibre.first.uc_stack.ss_sp = stacks[t];
+    fibre.first.uc_stack.ss_size = kStack;
+    fibre.first.uc_link = nullptr;
+    makecontext(&fibre.first, body, 0);
+    fibre.state = kReady;
+    fibre.started = false;
+  }
+  for (;;) {
+    int ended = 0, waiting = 0;
+    for (int i = 0; i < total; ++i) {
+      int t = backwards ? total - 1 - i : i;
+      if (fibres[t].state == kReady) resume(t);
+    }
+    for (int t = 0; t < total; ++t) {
+      ended += fibres[t].state == kEnded;
+      waiting += fibres[t].state == kAtBarrier;
+    }
+    if (ended == total) return kSuccess;
+    if (exchange()) continue;
+    if (waiting != total) return kLaunchFailed;  // a barrier that not all threads reach
+    for (int t = 0; t < total; ++t) fibres[t].state = kReady;
+  }
+}
+
+const char kHead[] = "tvmlayers emulated kernels\n";
+
+}  // namespace
+
+extern "C" {
+
+void __syncthreads() { wait_as(kAtBarrier); }
+int emulated_lane() { return running % kWarp; }
+unsigned __activemask() {
+  unsigned mask = 0;
+  int begin = running / kWarp * kWarp;
+  for (int lane = 0; lane < kWarp && begin + lane < total; ++lane)
+    if (fibres[begin + lane].state != kEnded) mask |= 1u << lane;
+  return mask;
+}
+uint64_t emulated_exchange(uint64_t bits, int from) {
+  fibres[running].brought = bits;
+  fibres[running].from = from;
+  wait_as(kInExchange);
+  return fibres[running].taken;
+}
+
+// What a test can change about the device.
+void emulated_set(int run_backwards, int guard_at_front) {
+  backwards = run_backwards;
+  guard_front = guard_at_front;
+}
+void emulated_be(int major, int minor, int version, int devices, uint64_t memory) {
+  capability_major = major;
+  capability_minor = minor;
+  driver_version = version;
+  device_count = devices;
+  memory_left = memory;
+}
+long emulated_launches() { return launches; }
+uint64_t emulated_live() { return live; }
+
+int cuInit(unsigned) { return device_count ? kSuccess : 100; }
+int cuDriverGetVersion(int* version) { *version = driver_version; return kSuccess; }
+int cuDeviceGet(int* device, int ordinal) {
+  *device = ordinal;
+  return ordinal < device_count ? kSuccess : 101;
+}
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == 75 ? capability_major : capability_minor;
+  return kSuccess;
+}
+int cuDevicePrimaryCtxRetain(void** context, int ordinal) {
+  *context = (void*)(uintptr_t)(ordinal + 1);
+  return ordinal < device_count ? kSuccess : 101;
+}
+int cuCtxPushCurrent_v2(void*) { return kSuccess; }
+int cuCtxPopCurrent_v2(void**) { return kSuccess; }
+int cuStreamSynchronize(void*) { return kSuccess; }
+int cuGetErrorName(int status, const char** name) {
+  *name = status == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : status == kLaunchFailed ? "CUDA_ERROR_LAUNCH_FAILED"
+          : status == 222 ? "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+          : status == 100 ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR";
+  return kSuccess;
+}
+int cuGetErrorString(int, const char** text) { *text = "emulated"; return kSuccess; }
+
+int cuMemAlloc_v2(uint64_t* address, size_t size) {
+  std::lock_guard<std::mutex> hold(lock);
+  if (size > memory_left) return kOutOfMemory;
+  size_t room = (size + kPage - 1) / kPage * kPage, length = room + 2 * kPage;
+  char* map = (char*)mmap(nullptr, length, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) return kOutOfMemory;
+  memset(map + kPage, 0xff, std::min(room, (size_t)1 << 24));  // NaN, and no valid index
+  mprotect(map, kPage, PROT_NONE);
+  mprotect(map + kPage + room, kPage, PROT_NONE);
+  // Vectors of 16 bytes must stay aligned: up to 15 bytes behind the end can be touched unseen.
+  size_t begin = kPage + (guard_front ? 0 : (room - size) / 16 * 16);
+  *address = (uint64_t)(map + begin);
+  allocations[*address] = {map, length, size, begin};
+  memory_left -= size;
+  live += size;
+  return kSuccess;
+}
+int cuMemFree_v2(uint64_t address) {
+  std::lock_guard<std::mutex> hold(lock);
+  auto found = allocations.find(address);
+  if (found == allocations.end()) return kInvalid;
+  memory_left += found->second.size;
+  live -= found->second.size;
+  munmap(found->second.map, found->second.length);
+  allocations.erase(found);
+  return kSuccess;
+}
+int cuMemsetD8Async(uint64_t address, unsigned char value, size_t size, void*) {
+  memset((void*)address, value, size);
+  return kSuccess;
+}
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t size, void*) {
+  memcpy((void*)to, from, size);
+  return kSuccess;
+}
+int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t size, void*) {
+  memcpy(to, (void*)from, size);
+  return kSuccess;
+}
+
+int cuModuleLoadData(void** module, const char* image) {
+  if (strncmp(image, kHead, sizeof(kHead) - 1)) return 222;
+  std::string path(image + sizeof(kHead) - 1);
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) {
+    fprintf(stderr, "%s\n", dlerror());
+    return kInvalid;
+  }
+  auto edge = [&](const char* name) {
+    auto give = (char* (*)())dlsym(library, name);
+    return give ? give() : nullptr;
+  };
+  *module = new Module{library, edge("emulated_shared_begin"), edge("emulated_shared_end")};
+  return kSuccess;
+}
+int cuModuleGetFunction(void** function, void* module, const char* name) {
+  auto run = (void (*)(void**))dlsym(((Module*)module)->library, (std::string("emulated_") + name).c_str());
+  if (!run) return kNotFound;
+  *function = new Function{run, (Module*)module};
+  return kSuccess;
+}
+int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned, void*, void** arguments, void**) {
+  std::lock_guard<std::mutex> hold(lock);
+  if (!gx || !gy || !gz || !bx || !by || !bz || gy > 65535 || gz > 65535 || bx > 1024 ||
+      by > 1024 || bz > 64 || bx * by * bz > 1024)
+    return kInvalid;
+  ++launches;
+  blockDim = {bx, by, bz};
+  gridDim = {gx, gy, gz};
+  total = bx * by * bz;
+  current = (Function*)function;
+  current_arguments = arguments;
+  if ((int)fibres.size() < total) fibres.resize(total);
+  while ((int)stacks.size() < total)
+    stacks.push_back((char*)mmap(nullptr, kStack, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  for (unsigned z = 0; z < gz; ++z)
+    for (unsigned y = 0; y < gy; ++y)
+      for (unsigned x = 0; x < gx; ++x) {
+        blockIdx = backwards ? Dim{gx - 1 - x, gy - 1 - y, gz - 1 - z} : Dim{x, y, z};
+        if (int status = run_block()) return status;
+      }
+  return kSuccess;
+}
+
+}  // extern "C"

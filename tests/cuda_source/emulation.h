@@ -1,0 +1,73 @@
+// CUDA C++ as C++: what the kernels' source needs to be compiled for the CPU, one thread of a block
+// after the other. The words that wait for other threads are in device.cpp.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __launch_bounds__(...)
+// Memory of a block. Blocks run one after the other; device.cpp spoils it before each of them.
+#define __shared__ static __attribute__((section("block_shared")))
+
+struct Dim { unsigned x, y, z; };
+extern "C" {
+extern Dim threadIdx, blockIdx, blockDim, gridDim;
+void __syncthreads();
+unsigned __activemask();
+// The 64 bits that lane `from` of the caller's warp brought to the same call.
+uint64_t emulated_exchange(uint64_t bits, int from);
+int emulated_lane();
+}
+
+using std::isinf;
+using std::isnan;
+using std::max;
+using std::min;
+
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+struct alignas(8) int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline double2 make_double2(double x, double y) { return {x, y}; }
+inline int2 make_int2(int x, int y) { return {x, y}; }
+inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+
+inline float __int_as_float(int bits) { float f; memcpy(&f, &bits, 4); return f; }
+inline double __longlong_as_double(long long bits) { double d; memcpy(&d, &bits, 8); return d; }
+
+template <class T> T emulated_shuffle(T value, int from) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof(T));
+  bits = emulated_exchange(bits, from);
+  memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+// A lane beyond the width keeps its own value, as the CUDA programming guide has it.
+template <class T> T __shfl_down_sync(unsigned, T value, int delta, int width = 32) {
+  int lane = emulated_lane(), from = lane + delta;
+  return emulated_shuffle(value, (lane % width) + delta < width ? from : lane);
+}
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask, int width = 32) {
+  int lane = emulated_lane(), from = lane ^ mask;
+  return emulated_shuffle(value, from / width == lane / width ? from : lane);
+}
+template <class T> T __shfl_sync(unsigned, T value, int from, int width = 32) {
+  int lane = emulated_lane();
+  return emulated_shuffle(value, lane / width * width + from % width);
+}
+
+// A launch's argument that is a pointer, whatever it points at.
+struct Pointer {
+  void* at;
+  template <class T> operator T*() const { return *(T**)at; }
+};
+
+// g++ takes `__shared__ alignas(64) float x[1]` with the attribute of old only.
+#define alignas(bytes) __attribute__((aligned(bytes)))

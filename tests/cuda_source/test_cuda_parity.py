@@ -1,0 +1,151 @@
+"""The very source that NVIDIA's compilers get, run on the emulated GPU, agrees with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+from agreement import Array, Twin, indices, normal
+from emulator import be, device, emulated
+from samples import every_input, every_kernel
+
+import tvmlayers as tl
+from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
+from tvmlayers.schedule.cuda import analytic
+from tvmlayers.spaces import choices_of
+from tvmlayers.targets import GPUS
+from tvmlayers.workload import Workload
+
+pytest.importorskip("torch")
+
+BATCHES = (0, 1, 2, 3, 16, 17, 33, 130)
+
+
+class GpuTwin(Twin):
+    """A model on the emulated GPU, and the same model in PyTorch."""
+
+    def _compile(self, target: str, threads: int) -> tl.layers.Layer:
+        return emulated(self.model, "cuda-sm80" if target == "native" else target)
+
+
+@pytest.fixture(params=[(0, 0), (1, 1)], ids=["forwards", "backwards"])
+def order(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Threads in rising order against memory that ends, or falling against one that begins."""
+    device().emulated_set(*request.param)
+    yield
+    device().emulated_set(0, 0)
+
+
+@cache
+def everything(dtype: str) -> GpuTwin:
+    return GpuTwin(every_kernel(dtype))
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kind_of_kernel_agrees_for_every_batch(dtype: str) -> None:
+    for batch, length in product(BATCHES, (5, 0)):
+        ids, x = every_input(batch, dtype, length)
+        if length or batch == 3:
+            everything(dtype).agrees(ids, x)
+            everything(dtype).agrees(ids.astype(np.int32), x)
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (3, 17), (64, 128), (130, 10), (31, 513)])
+def test_dense_of_any_size_agrees_for_every_batch(k: int, n: int) -> None:
+    twin = dense(k, n, "float32")
+    twin.agrees_for_every_batch(normal(300, k), batches=(*BATCHES, 300))
+
+
+@cache
+def dense(k: int, n: int, dtype: str) -> GpuTwin:
+    return GpuTwin(tl.Dense(n, "relu", input_dim=k, dtype=dtype))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_every_tile_that_can_be_decided_agrees(place: int) -> None:
+    target = GPUS["cuda-sm80"]
+    workload = Workload.make("dense", m=200, k=70, n=128, dtype="float32", activation="linear")
+    choices = choices_of(workload, target)
+    layer = tl.Dense(128, input_dim=70)
+    twin = Twin(layer)
+    for tile in list(choices["tile"])[place::4]:
+        steps = choices["k_steps"][place % len(choices["k_steps"])]
+        decisions = {**analytic(workload, target), "tile": tile, "k_steps": steps}
+        twin.compiled = emulated(layer, dense=decisions)
+        twin.agrees(normal(200, 70))
+
+
+def test_every_activation_agrees() -> None:
+    x = tl.Input((21,))
+    names = [name for name in (*ACTIVATIONS, *ROW_ACTIVATIONS) if name != "linear"]
+    outputs = [tl.Activation(name)(x) for name in names]
+    twin = GpuTwin(tl.Model(x, [*outputs, tl.Dense(3, "mish")(x)]))
+    for batch in (1, 40):
+        twin.agrees(normal(batch, 21))
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("n", [1, 10, 33, 1000, 2500])
+def test_softmax_of_rows_of_any_length_agrees(n: int) -> None:
+    twin = softmax(n)
+    for batch in (0, 1, 5, 66):
+        twin.agrees(normal(batch, n))
+
+
+@cache
+def softmax(n: int) -> GpuTwin:
+    x = tl.Input((n,))
+    return GpuTwin(tl.Model(x, [tl.Activation("softmax")(x), tl.Activation("log_softmax")(x)]))
+
+
+@pytest.mark.parametrize("oob", ["clip", "zero"])
+@pytest.mark.parametrize("width", [1, 6, 64])
+def test_indices_outside_the_table_follow_the_policy(oob: str, width: int) -> None:
+    twin = GpuTwin(tl.Embedding(61, width, oob=oob))
+    wild = np.array([[-(1 << 40), -1, 0, 60], [61, 1 << 62, 5, 7]])
+    twin.agrees(wild)
+    GpuTwin(tl.EmbeddingBag(61, width, oob=oob, mode="max")).agrees(wild)
+
+
+def bags() -> list[tuple[str, int | None, bool]]:
+    return [("sum", None, False), ("mean", 30, True), ("max", 30, False), ("min", None, True)]
+
+
+@pytest.mark.parametrize(("mode", "padding_idx", "last"), bags())
+def test_bags_of_any_form_agree(mode: str, padding_idx: int | None, last: bool) -> None:
+    layer = tl.EmbeddingBag(61, 12, mode=mode, padding_idx=padding_idx, include_last_offset=last)
+    twin = GpuTwin(layer)
+    ids = indices(61, 40)
+    ids[::3] = 30
+    ends = np.array([0, 0, 1, 7, 7, 40] if last else [0, 0, 1, 7, 7])
+    twin.agrees(ids, offsets=ends)
+    twin.agrees(ids.reshape(8, 5))
+    twin.agrees(np.zeros((3, 0), np.int64))
+    if mode in ("sum", "mean"):
+        weights: Array = normal(40) ** 2
+        twin.agrees(ids, offsets=ends, per_sample_weights=weights)
+        twin.agrees(ids.reshape(8, 5), per_sample_weights=weights.reshape(8, 5))
+
+
+@pytest.mark.parametrize("target", sorted(GPUS))
+def test_the_seed_model_agrees_on_every_target(target: str) -> None:
+    model = tl.Sequential(
+        [
+            tl.Embedding(5000, 64, input_length=10),
+            tl.Flatten(),
+            tl.Dense(128, activation="relu"),
+            tl.Dense(10, activation="softmax"),
+        ]
+    )
+    twin = GpuTwin(model, target=target)
+    be(*GPUS[target].capability)
+    try:
+        for batch in (1, 33, 200):
+            twin.agrees(indices(5000, batch, 10))
+    finally:
+        be()

@@ -1,0 +1,87 @@
+"""The CUDA source compiles for every target, spills nothing, and artefacts describe themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from samples import every_kernel
+
+import tvmlayers as tl
+from tvmlayers.build.cuda import nvrtc, toolchain
+from tvmlayers.cuda import CudaCompiled
+from tvmlayers.layers import as_model
+from tvmlayers.targets import GPUS
+
+needs_compiler = pytest.mark.skipif(
+    toolchain.available() is None, reason="neither nvcc nor NVRTC is here: tvmlayers[cuda]"
+)
+needs_nvrtc = pytest.mark.skipif(nvrtc.find() is None, reason="NVRTC is not here: tvmlayers[cuda]")
+
+
+@needs_compiler
+@pytest.mark.parametrize("target", sorted(GPUS))
+def test_every_kernel_compiles_for_every_target_without_spills(target: str) -> None:
+    compiled = tl.compile(every_kernel(), target=target)
+    assert isinstance(compiled, CudaCompiled)
+    row = compiled.manifest["cuda"]
+    assert row["arch"] == GPUS[target].arch
+    assert sorted(row["resources"]) == sorted(row["kernels"])
+    spilled = {n: r for n, r in row["resources"].items() if r["spill_stores"] + r["spill_loads"]}
+    assert spilled == {}
+    assert all(r["shared"] <= GPUS[target].static_shared for r in row["resources"].values())
+
+
+@needs_nvrtc
+def test_nvrtc_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    from tvmlayers.build.cuda.compiler import source_of
+
+    lowered = source_of(as_model(every_kernel()), GPUS["cuda-sm80"])
+    images = toolchain.device_images(lowered.source, lowered.kernels, GPUS["cuda-sm80"])
+    assert images.compiler.startswith("nvrtc")
+    assert images.binaries["cubin"].startswith(b"\x7fELF")
+    assert b".target sm_80" in images.binaries["ptx"]
+    assert sorted(images.resources) == sorted(kernel.name for kernel in lowered.kernels)
+
+
+def test_without_a_compiler_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(nvrtc, "find", lambda: None)
+    with pytest.raises(tl.MissingDependencyError, match=r"pip install 'tvmlayers\[cuda\]'"):
+        toolchain.device_images("", [], GPUS["cuda-sm80"])
+
+
+@needs_compiler
+def test_inspect_describes_an_artefact_of_another_machine(tmp_path: Path) -> None:
+    path = tmp_path / "seed.tvml"
+    layers = [tl.Embedding(50, 8, input_length=4), tl.Flatten(), tl.Dense(6, "softmax")]
+    tl.compile(tl.Sequential(layers), target="cuda-sm90").save(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "tvmlayers", "inspect", str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for part in ("cuda-sm90", "a GPU of sm_90 (cubin) or newer (PTX)", "spilled bytes"):
+        assert part in " ".join(done.stdout.split())
+
+
+def test_a_report_of_the_compiler_is_read() -> None:
+    log = """
+ptxas info    : Compiling entry function 'k0' for 'sm_80'
+ptxas info    : Function properties for k0
+    16 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads
+ptxas info    : Used 72 registers, used 1 barriers, 16 bytes cumulative stack size, 19456 bytes smem
+"""
+    assert toolchain.read_report(log) == {
+        "k0": {
+            "registers": 72,
+            "shared": 19456,
+            "stack": 16,
+            "spill_stores": 12,
+            "spill_loads": 8,
+        }
+    }

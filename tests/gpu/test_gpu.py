@@ -1,0 +1,84 @@
+"""On an NVIDIA GPU: torch's tensors, streams, and every kind of kernel. Skipped without one."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "parity"))
+
+from agreement import Twin, indices
+from samples import every_input, every_kernel
+
+import tvmlayers as tl
+from tvmlayers import targets
+from tvmlayers.errors import TvmLayersError
+
+torch = pytest.importorskip("torch")
+
+
+def missing() -> str:
+    """Why these tests cannot run here; empty where they can."""
+    try:
+        targets.resolve("cuda")
+    except TvmLayersError as error:
+        return str(error)
+    return "" if torch.cuda.is_available() else "this build of torch has no CUDA"
+
+
+REASON = missing()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(REASON), reason=REASON)]
+
+
+@cache
+def words() -> Any:
+    model = tl.Sequential([tl.Embedding(50, 8, input_length=4), tl.Flatten(), tl.Dense(6)])
+    return tl.compile(model, target="cuda")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kind_of_kernel_agrees_for_every_batch(dtype: str) -> None:
+    twin = Twin(every_kernel(dtype), target="cuda")
+    for batch in (0, 1, 2, 3, 16, 17, 33, 130, 1000):
+        twin.agrees(*every_input(batch, dtype))
+
+
+def test_torch_tensors_stay_on_the_gpu() -> None:
+    ids = indices(50, 7, 4)
+    result = words()(torch.from_numpy(ids).cuda())
+    assert result.is_cuda
+    np.testing.assert_array_equal(result.cpu().numpy(), words()(ids))
+
+
+def test_calls_go_on_the_current_stream() -> None:
+    ids = indices(50, 7, 4)
+    wanted = words()(ids)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        late = torch.zeros((7, 4), dtype=torch.int64, device="cuda")
+        torch.cuda._sleep(100_000_000)
+        late.copy_(torch.from_numpy(ids))
+        result = words()(late)
+    stream.synchronize()
+    np.testing.assert_array_equal(result.cpu().numpy(), wanted)
+
+
+def test_slices_and_small_integers_are_taken() -> None:
+    ids = torch.from_numpy(indices(50, 9, 8)).cuda()
+    wanted = words()(ids[:, ::2].contiguous())
+    assert torch.equal(words()(ids[:, ::2]), wanted)
+    assert torch.equal(words()(ids[:, ::2].to(torch.uint8)), wanted)
+
+
+def test_an_index_out_of_range_raises_and_the_context_lives_on() -> None:
+    ids = torch.from_numpy(indices(50, 9, 4)).cuda()
+    wrong = ids.clone()
+    wrong[5, 2] = 50
+    with pytest.raises(tl.IndexOutOfRangeError, match=r"\(5, 2\)"):
+        words()(wrong)
+    assert torch.isfinite(words()(ids)).all()

@@ -1,0 +1,135 @@
+"""Arrays in a GPU's memory: the caller's seen without a copy, and plain ones of our own."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers import _ffi
+from tvmlayers.arena import address
+from tvmlayers.cuda.driver import Driver, default_driver
+from tvmlayers.errors import DTypeError
+
+CUDA = 2  # kDLCUDA
+
+
+@dataclass(frozen=True)
+class View:
+    """A packed array in a GPU's memory, and who keeps it alive."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    ordinal: int
+    owner: Any
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return int(prod(self.shape) * self.dtype.itemsize)
+
+
+class DeviceArray:
+    """A packed array in a GPU's memory that no other library owns.
+
+    Given to a model it is taken as it lies, and results are of this kind too. Others read it by
+    `__cuda_array_interface__` (torch.as_tensor, cupy.asarray) without a copy.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: Any, ordinal: int = 0, driver: Driver | None = None
+    ) -> None:
+        """Uninitialised memory on GPU number `ordinal`."""
+        self.shape, self.dtype, self.ordinal = tuple(shape), np.dtype(dtype), ordinal
+        self.driver = driver or default_driver()
+        with self.driver.context(ordinal):
+            self.address = self.driver.allocate(self.nbytes)
+        freed = weakref.finalize(self, _free, self.driver, ordinal, self.address)
+        freed.atexit = False  # the driver is gone by then, and the memory with it
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return int(prod(self.shape) * self.dtype.itemsize)
+
+    def numpy(self, stream: int = 0) -> NDArray[Any]:
+        """A copy on the host, after all that is on the stream."""
+        result = np.empty(self.shape, self.dtype)
+        with self.driver.context(self.ordinal):
+            self.driver.download(address(result), self.address, self.nbytes, stream)
+            self.driver.synchronize(stream)
+        return result
+
+    def view(self) -> View:
+        """The array as compiled code takes it."""
+        return View(self.address, self.shape, self.dtype, self.ordinal, self)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.address, False),
+            "strides": None,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CUDA, self.ordinal
+
+
+def _free(driver: Driver, ordinal: int, place: int) -> None:
+    with driver.context(ordinal):
+        driver.free(place)
+
+
+def to_device(
+    array: Any, ordinal: int = 0, stream: int = 0, driver: Driver | None = None
+) -> DeviceArray:
+    """A copy of an array of the host in a GPU's memory."""
+    host = np.ascontiguousarray(array)
+    made = DeviceArray(host.shape, host.dtype, ordinal, driver)
+    with made.driver.context(ordinal):
+        made.driver.upload(made.address, address(host), host.nbytes, stream)
+        made.driver.synchronize(stream)  # the host's memory may change from here on
+    return made
+
+
+def is_on_gpu(value: Any) -> bool:
+    """Whether a tensor lies in the memory of an NVIDIA GPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return bool(value.is_cuda)
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
+        return False
+    return bool(int(value.__dlpack_device__()[0]) == CUDA)
+
+
+def view_of(value: Any, name: str) -> View:
+    """A packed tensor of a GPU, of any library with DLPack, as compiled code takes it.
+
+    DTypeError for one that is not packed: libraries pack theirs in their own words.
+    """
+    if isinstance(value, DeviceArray):
+        return value.view()
+    tensor = value if isinstance(value, _ffi.Tensor) else _ffi.ffi.from_dlpack(value)
+    shape = tuple(int(size) for size in tensor.shape)
+    dtype = np.dtype(str(tensor.dtype))
+    packed = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    strides = [int(step) for step in tensor.strides]
+    if prod(shape) and any(
+        s != p for s, p, size in zip(strides, packed, shape, strict=True) if size > 1
+    ):
+        raise DTypeError(
+            f"input {name!r} is not packed in the GPU's memory; pass a contiguous copy of it"
+        )
+    return View(tensor.data_ptr(), shape, dtype, int(tensor.device.index), (value, tensor))

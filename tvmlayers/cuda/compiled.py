@@ -1,0 +1,320 @@
+"""A model compiled for a GPU: called with tensors of the GPU or of the host.
+
+Tensors on the GPU, torch's and those of any library with DLPack, are taken as they lie, on the
+caller's current stream, and results are of their kind. Arrays of the host are copied over and
+back. Nothing waits for the GPU but a copy back to the host and, where an index out of range has to
+raise, the look at its flag; `deferred` puts that off to `check`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers import _ffi, artifact, diagnose, tensors
+from tvmlayers.arena import address, view
+from tvmlayers.call import ModelCall
+from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
+from tvmlayers.cuda.driver import Driver, default_driver, image_for
+from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
+from tvmlayers.errors import (
+    ConfigError,
+    DeviceError,
+    IndexOutOfRangeError,
+    ShapeError,
+    TvmLayersError,
+)
+from tvmlayers.signature import Entry, Function, read_entries
+
+ALIGNMENT = 16  # bytes: the widest load of a thread
+_stream = threading.local()
+
+
+class CudaCompiled(ModelCall):
+    """A model compiled for one kind of GPU, with its packed weights.
+
+    Call it as the model: `compiled(ids)`, by position or by name, with tensors that are all on one
+    GPU or all on the host. Calls from several threads at once are safe.
+
+    deferred: False, and a call whose indices are checked (`oob="raise"`) waits for the GPU and
+    raises; True, and it returns at once: `check()` waits and raises for all calls since the last.
+    Set the attribute to change it.
+    """
+
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        library: bytes,
+        images: Mapping[str, bytes],
+        arena: NDArray[np.uint8],
+        driver: Driver | None = None,
+    ) -> None:
+        """images: the GPU's code by kind, "cubin" and "ptx"; driver: NVIDIA's where None."""
+        self._module = _ffi.load_library(library)
+        super().__init__(manifest, read_entries(manifest, self._module.get_function))
+        self._described = {
+            id(entry): row for entry, row in zip(self._entries, manifest["entries"], strict=True)
+        }
+        self._library, self._images, self._arena = library, dict(images), arena
+        self._driver = driver
+        self._loaded: dict[int, tuple[DeviceArray, Any]] = {}
+        self._flags: dict[int, DeviceArray] = {}
+        self._lock = threading.RLock()
+        self.deferred = False
+
+    def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
+        """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
+        given = self._bind(inputs, named)
+        on_gpu = [is_on_gpu(value) for value in given.values()]
+        if not any(on_gpu):
+            return self._call_from_host(given, out)
+        if not all(on_gpu):
+            where = ", ".join(
+                f"{name!r} on the {'GPU' if there else 'host'}"
+                for name, there in zip(given, on_gpu, strict=True)
+            )
+            raise DeviceError(f"inputs lie on different devices ({where}); put them on one")
+        return self._call_on_gpu(given, out)
+
+    def check(self) -> None:
+        """Wait for the calls since the last check, and raise where an index was out of range."""
+        checks = self.manifest["checks"]
+        for flags in list(self._flags.values()):
+            found = flags.numpy(current_stream(flags.ordinal))
+            if found.any():
+                with self.driver.context(flags.ordinal):
+                    self.driver.zero(flags.address, flags.nbytes, current_stream(flags.ordinal))
+                which = {str(c["layer"]) for c, bad in zip(checks, found, strict=True) if bad}
+                raise IndexOutOfRangeError(
+                    "indices or offsets of an earlier call were out of range, in the layers "
+                    f"{', '.join(sorted(which))}; call with deferred=False to see which"
+                )
+
+    @property
+    def driver(self) -> Driver:
+        """NVIDIA's driver; DeviceError where there is none."""
+        if self._driver is None:
+            self._driver = default_driver()
+        return self._driver
+
+    def packed_weights(self) -> dict[str, NDArray[Any]]:
+        """Views of the packed weights on the host by name, in the layouts of the manifest."""
+        return {
+            weight["name"]: view(
+                self._arena, weight["offset"], tuple(weight["shape"]), weight["dtype"]
+            )
+            for weight in self.manifest["weights"]
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.tvml` artefact that `tvmlayers.load` takes."""
+        weights = self.packed_weights()
+        artifact.write(path, self.manifest, self._library, weights, self._images)
+
+    def __repr__(self) -> str:
+        takes = ", ".join(f"{slot.name}: {slot.dtype}{slot.text()}" for slot in self.inputs)
+        gives = ", ".join(f"{slot.dtype}{slot.text()}" for slot in self.outputs)
+        return f"<CudaCompiled ({takes}) -> {gives} for {self.target}>"
+
+    @property
+    def threads(self) -> int:
+        """Threads of the host that a call uses: it only launches."""
+        return 1
+
+    def _call_from_host(self, given: Mapping[str, Any], out: Any) -> Any:
+        """Copy the inputs over, run on the first GPU and copy the results back."""
+        imported = [tensors.import_array(value, name) for name, value in given.items()]
+        names = tuple(given)
+        arrays = self._type_lists(names, imported)
+        entry, sizes = diagnose.choose_entry(self._entries, names, arrays)
+        arrays = [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
+        shapes = entry.output_shapes(sizes)
+        results = tensors.prepare_outputs(out, entry.outputs, shapes, arrays)
+        stream = current_stream(0)
+        memory = DriverMemory(self.driver, 0, stream)
+        with self._lock, self.driver.context(0):
+            inputs = [memory.empty(array.shape, array.dtype) for array in arrays]
+            for there, array in zip(inputs, arrays, strict=True):
+                self.driver.upload(there.address, address(array), array.nbytes, stream)
+            made = [memory.empty(r.shape, r.dtype) for r in results]
+            self._run(entry, sizes, inputs, made, memory, arrays)
+            for result, there in zip(results, made, strict=True):
+                self.driver.download(address(result), there.address, result.nbytes, stream)
+            self.driver.synchronize(stream)
+        if out is not None:
+            return out
+        kind = next((kind for _, kind in imported if kind is not None), tensors.identity)
+        return _unwrap([kind(result) for result in results])
+
+    def _call_on_gpu(self, given: Mapping[str, Any], out: Any) -> Any:
+        """Run on tensors where they lie."""
+        torch = sys.modules.get("torch")
+        is_torch = torch is not None and all(isinstance(v, torch.Tensor) for v in given.values())
+        see = torch_view if is_torch else view_of
+        views = [see(value, name) for name, value in given.items()]
+        ordinals = sorted({each.ordinal for each in views})
+        if len(ordinals) > 1:
+            raise DeviceError(f"inputs lie on different GPUs ({ordinals}); put them on one")
+        entry, sizes = diagnose.choose_entry(self._entries, tuple(given), views)  # type: ignore[arg-type]
+        ordinal = ordinals[0]
+        stream = current_stream(ordinal)
+        memory: Any = (TorchMemory if is_torch else DriverMemory)(self.driver, ordinal, stream)
+        shapes = entry.output_shapes(sizes)
+        with self._lock, self.driver.context(ordinal):
+            packed = [
+                memory.packed(v, s.dtype, s.name) for v, s in zip(views, entry.inputs, strict=True)
+            ]
+            if out is None:
+                made = [
+                    memory.empty(shape, slot.dtype)
+                    for shape, slot in zip(shapes, entry.outputs, strict=True)
+                ]
+            else:
+                made = _given_outputs(out, see, entry, shapes, ordinal)
+            self._run(entry, sizes, packed, made, memory, packed)
+        return out if out is not None else _unwrap([memory.result(each) for each in made])
+
+    def _run(
+        self,
+        entry: Entry,
+        sizes: Mapping[str, int],
+        inputs: Sequence[View],
+        outputs: Sequence[View],
+        memory: Any,
+        arrays: Sequence[Any],
+    ) -> None:
+        """Launch all kernels of an entry; raise for indices out of range unless deferred."""
+        arena, handles = self._load(memory.ordinal)
+        row = self._described[id(entry)]
+        device = self.driver.device(handles, memory.stream)
+        flags = self._flags_of(memory.ordinal, memory.stream)
+        arguments = [sizes[name] for name in row["sizes"]]
+        arguments += [each.address for each in (*inputs, *outputs)]
+        arguments += [arena.address, flags.address]
+        if row["device_scratch"]:
+            needed = -self._launch(entry.function, [*arguments, 0, -1], device)
+            scratch = memory.empty((needed,), np.dtype("uint8"))
+            arguments += [scratch.address, needed]
+        self._launch(entry.function, arguments, device)
+        if device.error:
+            kernel = self.manifest["cuda"]["kernels"][device.kernel]
+            if device.error < 0:
+                raise TvmLayersError(f"the batch is too large for the grid of kernel {kernel}")
+            self.driver.fail(device.error, f"launching {kernel}")
+        if row["checks"] and not self.deferred:
+            self._raise_for(flags, entry, arrays, memory.stream)
+
+    def _launch(self, function: Function, arguments: list[int], device: Any) -> int:
+        return int(function(*arguments, ctypes.addressof(device)))
+
+    def _raise_for(
+        self, flags: DeviceArray, entry: Entry, arrays: Sequence[Any], stream: int
+    ) -> None:
+        found = flags.numpy(stream)
+        if not found.any():
+            return
+        self.driver.zero(flags.address, flags.nbytes, stream)
+        status = sum(1 << min(i, 62) for i in np.flatnonzero(found).tolist())
+        hosts = [
+            each if isinstance(each, np.ndarray) else self._on_host(each, stream) for each in arrays
+        ]
+        diagnose.raise_for_status(status, self.manifest["checks"], entry, hosts)
+
+    def _on_host(self, there: View, stream: int) -> NDArray[Any]:
+        host = np.empty(there.shape, there.dtype)
+        self.driver.download(address(host), there.address, there.nbytes, stream)
+        self.driver.synchronize(stream)
+        return host
+
+    def _load(self, ordinal: int) -> tuple[DeviceArray, Any]:
+        """The weights and the kernels on a GPU, put there at its first call."""
+        found = self._loaded.get(ordinal)
+        if found is None:
+            target = self.manifest["target"]
+            capability = self.driver.capability(ordinal)
+            image = image_for(self._images, tuple(target["capability"]), capability)
+            handles = self.driver.load(image, self.manifest["cuda"]["kernels"])
+            arena = DeviceArray(self._arena.shape, np.uint8, ordinal, self.driver)
+            self.driver.upload(arena.address, address(self._arena), self._arena.nbytes, 0)
+            self.driver.synchronize(0)
+            found = self._loaded[ordinal] = arena, handles
+        return found
+
+    def _flags_of(self, ordinal: int, stream: int) -> DeviceArray:
+        if ordinal not in self._flags:
+            count = max(len(self.manifest["checks"]), 1)
+            flags = DeviceArray((count,), np.int32, ordinal, self.driver)
+            self.driver.zero(flags.address, flags.nbytes, stream)
+            self.driver.synchronize(stream)  # other streams use it too
+            self._flags[ordinal] = flags
+        return self._flags[ordinal]
+
+
+class DriverMemory:
+    """Memory of the driver's own for one call, in the order of one stream."""
+
+    def __init__(self, driver: Driver, ordinal: int, stream: int) -> None:
+        self.driver, self.ordinal, self.stream = driver, ordinal, stream
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
+        """Uninitialised memory; the driver waits for the GPU before it takes memory back."""
+        return DeviceArray(shape, dtype, self.ordinal, self.driver).view()
+
+    def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
+        """The view itself where compiled code can take it, a copy where it is not aligned."""
+        if given.dtype == dtype and given.address % ALIGNMENT == 0:
+            return given
+        host = np.empty(given.shape, given.dtype)
+        self.driver.download(address(host), given.address, given.nbytes, self.stream)
+        self.driver.synchronize(self.stream)
+        host = host.astype(dtype)
+        made = self.empty(given.shape, dtype)
+        self.driver.upload(made.address, address(host), host.nbytes, self.stream)
+        self.driver.synchronize(self.stream)
+        return made
+
+    def result(self, made: View) -> Any:
+        """The array that a result lies in."""
+        return made.owner
+
+
+def _given_outputs(
+    out: Any, see: Any, entry: Entry, shapes: Sequence[tuple[int, ...]], ordinal: int
+) -> list[View]:
+    buffers = list(out) if isinstance(out, (list, tuple)) else [out]
+    if len(buffers) != len(shapes):
+        raise ShapeError(f"out expected {len(shapes)} buffers, got {len(buffers)}")
+    views = [see(buffer, "out") for buffer in buffers]
+    for each, slot, shape in zip(views, entry.outputs, shapes, strict=True):
+        if each.shape != shape or each.dtype != slot.dtype or each.ordinal != ordinal:
+            raise ShapeError(
+                f"out expected {slot.dtype}{shape} on GPU {ordinal}, got {each.dtype}{each.shape} "
+                f"on GPU {each.ordinal}"
+            )
+        if each.address % ALIGNMENT:
+            raise ConfigError(f"out must start at a multiple of {ALIGNMENT} bytes; pass a new one")
+    return views
+
+
+def current_stream(ordinal: int) -> int:
+    """The stream that calls go on: that of `stream`, else torch's current one, else the default."""
+    chosen = getattr(_stream, "handle", None)
+    if chosen is not None:
+        return int(chosen)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        with suppress(RuntimeError):
+            return int(torch.cuda.current_stream(ordinal).cuda_stream)
+    return 0
+
+
+def _unwrap(results: list[Any]) -> Any:
+    return results[0] if len(results) == 1 else results

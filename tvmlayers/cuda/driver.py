@@ -1,0 +1,183 @@
+"""NVIDIA's driver by ctypes: contexts, modules, memory, launches, and its errors in words."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint64, c_void_p
+from typing import Any
+
+from tvmlayers.errors import DeviceError, DeviceMemoryError, TargetError, TvmLayersError
+
+LIBRARY = "libcuda.so.1"
+_OUT_OF_MEMORY = 2
+# No code for this GPU, PTX that does not compile, PTX newer than the driver.
+_FOREIGN_CODE = (200, 209, 218, 222)
+_CAPABILITY = (75, 76)  # attributes: compute capability, major and minor
+
+
+class Device(ctypes.Structure):
+    """What a launch needs of its device, as the C stubs of `build.cuda.stubs` read it.
+
+    error: the first of the call, the driver's or -1 for a grid that is too large; kernel: the
+    place of the kernel that was launched last.
+    """
+
+    _fields_ = (
+        ("launch", c_void_p),
+        ("stream", c_void_p),
+        ("functions", c_void_p),
+        ("error", c_int32),
+        ("kernel", c_int32),
+    )
+
+
+class Driver:
+    """The driver's library, its GPUs and their primary contexts, which torch uses too."""
+
+    def __init__(self, path: str = LIBRARY) -> None:
+        """DeviceError where there is no driver, or no GPU that it can use."""
+        try:
+            self.library = ctypes.CDLL(path)
+        except OSError as error:
+            raise DeviceError(
+                f"running on a GPU needs NVIDIA's driver, which does not load here ({error}); "
+                "install it, or compile the model for target='native'"
+            ) from error
+        self._contexts: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self.call("cuInit", 0)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the driver; what it answers other than success raises."""
+        status = getattr(self.library, name)(*arguments)
+        if status:
+            self.fail(status, name)
+
+    def fail(self, status: int, doing: str) -> None:
+        """Raise the error that the driver answered with."""
+        text, word = c_char_p(), c_char_p()
+        self.library.cuGetErrorString(status, byref(text))
+        self.library.cuGetErrorName(status, byref(word))
+        said = f"{doing}: {(word.value or b'?').decode()}, {(text.value or b'?').decode()}"
+        if status == _OUT_OF_MEMORY:
+            raise DeviceMemoryError(
+                f"the GPU has too little memory left ({said}); use smaller batches, or free what "
+                "else holds its memory (torch.cuda.empty_cache() gives back what torch keeps)"
+            )
+        if status in _FOREIGN_CODE:
+            raise TargetError(
+                f"NVIDIA's driver takes none of this model's code ({said}); the driver supports "
+                f"CUDA {self.version()}: install a newer one, or compile the model for this GPU"
+            )
+        if doing == "cuInit":
+            raise DeviceError(f"NVIDIA's driver finds no GPU here ({said}); see nvidia-smi")
+        raise TvmLayersError(f"NVIDIA's driver reports an error ({said})")
+
+    def version(self) -> str:
+        """The CUDA release that the driver supports, such as "13.0"."""
+        found = c_int()
+        self.library.cuDriverGetVersion(byref(found))
+        return f"{found.value // 1000}.{found.value % 1000 // 10}"
+
+    def capability(self, ordinal: int) -> tuple[int, int]:
+        """The compute capability of a GPU."""
+        values = []
+        for attribute in _CAPABILITY:
+            value = c_int()
+            self.call("cuDeviceGetAttribute", byref(value), attribute, ordinal)
+            values.append(value.value)
+        return values[0], values[1]
+
+    @contextmanager
+    def context(self, ordinal: int) -> Iterator[None]:
+        """The primary context of a GPU, current for this thread inside."""
+        handle = self._contexts.get(ordinal)
+        if handle is None:
+            handle = self._retain(ordinal)
+        self.call("cuCtxPushCurrent_v2", c_void_p(handle))
+        try:
+            yield
+        finally:
+            self.library.cuCtxPopCurrent_v2(byref(c_void_p()))
+
+    def _retain(self, ordinal: int) -> int:
+        with self._lock:
+            if ordinal not in self._contexts:
+                context = c_void_p()
+                self.call("cuDevicePrimaryCtxRetain", byref(context), ordinal)
+                self._contexts[ordinal] = context.value or 0
+            return self._contexts[ordinal]
+
+    def allocate(self, nbytes: int) -> int:
+        """The address of memory of the current context."""
+        address = c_uint64()
+        self.call("cuMemAlloc_v2", byref(address), c_size_t(max(nbytes, 1)))
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Give memory back; waits for what runs on the device."""
+        self.call("cuMemFree_v2", c_uint64(address))
+
+    def zero(self, address: int, nbytes: int, stream: int) -> None:
+        """Fill memory with zeros, in the order of the stream."""
+        self.call("cuMemsetD8Async", c_uint64(address), 0, c_size_t(nbytes), c_void_p(stream))
+
+    def upload(self, address: int, host: int, nbytes: int, stream: int) -> None:
+        """Copy from the host, in the order of the stream."""
+        if nbytes:
+            arguments = c_uint64(address), c_void_p(host), c_size_t(nbytes), c_void_p(stream)
+            self.call("cuMemcpyHtoDAsync_v2", *arguments)
+
+    def download(self, host: int, address: int, nbytes: int, stream: int) -> None:
+        """Copy to the host, in the order of the stream; there after `synchronize`."""
+        if nbytes:
+            arguments = c_void_p(host), c_uint64(address), c_size_t(nbytes), c_void_p(stream)
+            self.call("cuMemcpyDtoHAsync_v2", *arguments)
+
+    def synchronize(self, stream: int) -> None:
+        """Wait for all that was put on the stream."""
+        self.call("cuStreamSynchronize", c_void_p(stream))
+
+    def load(self, image: bytes, kernels: Sequence[str]) -> Any:
+        """The kernels of a cubin or of PTX in the current context, as an array of handles."""
+        module = c_void_p()
+        self.call("cuModuleLoadData", byref(module), c_char_p(image))
+        handles = (c_void_p * max(len(kernels), 1))()
+        for place, name in enumerate(kernels):
+            function = c_void_p()
+            self.call("cuModuleGetFunction", byref(function), module, name.encode())
+            handles[place] = function.value
+        return handles
+
+    def device(self, handles: Any, stream: int) -> Device:
+        """What the stubs need to launch these kernels on a stream."""
+        launch = ctypes.cast(self.library.cuLaunchKernel, c_void_p)
+        return Device(launch, stream, ctypes.cast(handles, c_void_p), 0, 0)
+
+
+@functools.cache
+def default_driver() -> Driver:
+    """NVIDIA's driver, loaded once."""
+    return Driver()
+
+
+def image_for(
+    images: Mapping[str, bytes], arch: tuple[int, int], capability: tuple[int, int]
+) -> bytes:
+    """The image of an artefact that a GPU runs: its cubin, or the PTX on a newer kind of GPU.
+
+    TargetError where the GPU is older than the artefact.
+    """
+    if capability[0] == arch[0] and capability >= arch:
+        return images["cubin"]
+    if capability > arch:
+        return images["ptx"] + b"\0"
+    raise TargetError(
+        f"this model was compiled for sm_{arch[0]}{arch[1]} and this GPU is "
+        f"sm_{capability[0]}{capability[1]}, which is older; compile it for "
+        f"target='cuda-sm{capability[0]}{capability[1]}'"
+    )

@@ -1,0 +1,57 @@
+"""torch's CUDA tensors: seen where they lie, and memory from torch's own allocator."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from tvmlayers.cuda.arrays import View
+from tvmlayers.cuda.driver import Driver
+from tvmlayers.errors import DTypeError
+
+ALIGNMENT = 16
+
+
+def torch_view(tensor: Any, name: str) -> View:
+    """A torch CUDA tensor as compiled code sees it; what is not packed is packed on the GPU."""
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    try:
+        dtype = np.dtype(str(plain.dtype).removeprefix("torch."))
+    except TypeError as error:
+        raise DTypeError(
+            f"input {name!r} is a torch tensor of {tensor.dtype}, which no model takes yet"
+        ) from error
+    plain = plain.contiguous()
+    return View(plain.data_ptr(), tuple(plain.shape), dtype, plain.device.index, plain)
+
+
+class TorchMemory:
+    """Memory of torch's caching allocator for one call; freed in the order of its stream."""
+
+    def __init__(self, driver: Driver, ordinal: int, stream: int) -> None:
+        self.driver, self.ordinal, self.stream = driver, ordinal, stream
+        self.torch = sys.modules["torch"]
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
+        """Uninitialised memory, which another call may get once the stream is past this one."""
+        made = self.torch.empty(
+            shape,
+            dtype=getattr(self.torch, dtype.name),
+            device=self.torch.device("cuda", self.ordinal),
+        )
+        return View(made.data_ptr(), tuple(shape), dtype, self.ordinal, made)
+
+    def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
+        """The view itself where compiled code can take it, else a copy on the GPU."""
+        tensor = given.owner
+        if given.dtype != dtype:
+            tensor = tensor.to(getattr(self.torch, dtype.name))
+        elif given.address % ALIGNMENT:
+            tensor = tensor.clone()
+        return View(tensor.data_ptr(), given.shape, dtype, self.ordinal, tensor)
+
+    def result(self, made: View) -> Any:
+        """The tensor that a result lies in."""
+        return made.owner

@@ -1,0 +1,99 @@
+"""Which way a GPU's kernels are made: a tuned record of the workload, else the analytic choice.
+
+The analytic choice fills the multiprocessors: the largest tile whose blocks are enough for all of
+them, and k shared out among the threads of a block where there are few rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tvmlayers import records as stored
+from tvmlayers.schedule.nearest import exact
+from tvmlayers.schedule.select import ANALYTIC, GIVEN, Regime
+from tvmlayers.spaces import cuda_gemm, cuda_rows
+from tvmlayers.spaces.choices import Decisions
+from tvmlayers.targets import CudaTarget
+from tvmlayers.workload import Workload
+
+# Sizes of batch that are looked up by themselves; those between take what the next smaller has.
+_BATCHES = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 16384)
+_SPLIT_MOST_ROWS = 16
+
+
+@dataclass(frozen=True)
+class CudaSelector:
+    """Chooses decisions for the kernels of one model on one GPU.
+
+    use_records, fixed: as for `schedule.Selector`.
+    """
+
+    target: CudaTarget
+    use_records: bool = True
+    fixed: Mapping[str, Decisions] = field(default_factory=dict)
+
+    def decide(self, workload: Workload) -> Regime:
+        """The decisions for one workload."""
+        if workload.kind in self.fixed:
+            return Regime(None, self.fixed[workload.kind], GIVEN)
+        if self.use_records:
+            records = stored.load(self.target.name, workload.kind)
+            found = exact(workload, self.target, records) if records else None
+            if found is not None:
+                return Regime(None, found[1], "record", found[0])
+        return Regime(None, analytic(workload, self.target), ANALYTIC)
+
+    def regimes(self, workload: Workload) -> list[Regime]:
+        """The decisions for every size of batch, ranges in rising order; the last has no end."""
+        made: list[Regime] = []
+        for batch, following in zip(_BATCHES, [*_BATCHES[1:], None], strict=True):
+            most = None if following is None else following - 1
+            chosen = self.decide(workload.at(batch))
+            regime = Regime(most, chosen.decisions, chosen.source, chosen.record)
+            if made and (made[-1].decisions, made[-1].source) == (regime.decisions, regime.source):
+                made[-1] = regime
+            else:
+                made.append(regime)
+        return made
+
+
+def analytic(workload: Workload, target: CudaTarget) -> Decisions:
+    """The decisions of `spaces.choices_of(workload, target)` by the model above."""
+    return _ANALYTIC[workload.kind](workload, target)
+
+
+def _dense(workload: Workload, target: CudaTarget) -> Decisions:
+    m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
+    if m <= _SPLIT_MOST_ROWS:
+        fitting = cuda_gemm.split_tiles(n, target)
+        rows = max(r for r, _, _ in fitting if r <= max(m, 1))
+        # A slice of k is worth its share of the sum at the end from 16 steps on.
+        slices = [s for r, _, s in fitting if r == rows]
+        wanted = max((s for s in slices if s * 16 <= k), default=min(slices))
+        tile = f"{cuda_gemm.SPLIT}:{rows}x{wanted}"
+    else:
+        columns = cuda_gemm.padded_columns(n)
+        made = sorted(cuda_gemm.tiles(n, dtype, target), key=lambda t: -t.rows * t.columns)
+        full = [
+            t for t in made if -(-m // t.rows) * (columns // t.columns) >= target.multiprocessors
+        ]
+        best = full[0] if full else made[-1]
+        tile = cuda_gemm.tile_name(best)
+    return {"tile": tile, "k_steps": 16 if k >= 16 else 8}
+
+
+def _lookup(workload: Workload, target: CudaTarget) -> Decisions:
+    return {"rows_in_flight": 4 if workload.batch >= 4096 else 1, "threads": 256}
+
+
+def _softmax(workload: Workload, target: CudaTarget) -> Decisions:
+    return {"threads": max(t for t in cuda_rows.ROW_THREADS if t <= max(32, workload["n"] // 4))}
+
+
+_ANALYTIC: dict[str, Callable[[Workload, CudaTarget], Decisions]] = {
+    "dense": _dense,
+    "embedding": _lookup,
+    "bag": _lookup,
+    "softmax": _softmax,
+}
