@@ -1,9 +1,12 @@
 """`compile`: the whole way from a model of layers to a callable for one piece of hardware."""
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm.ir import GlobalVar, IRModule
 
 import tvmlayers
@@ -13,6 +16,7 @@ from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
 from tvmlayers.build.link import shared_library
+from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.errors import TargetError
 from tvmlayers.layers import Layer, Model, as_model
@@ -47,10 +51,18 @@ def compile(
     return compile_selected(built, Selector(resolved, records), threads)
 
 
-def compile_selected(model: Model, selector: Selector, threads: int | None = None) -> Compiled:
-    """A built model compiled with the decisions of `selector`."""
+def compile_selected(
+    model: Model,
+    selector: Selector,
+    threads: int | None = None,
+    fill: Callable[[ArenaPlan], NDArray[np.uint8]] = ArenaPlan.fill,
+) -> Compiled:
+    """A built model compiled with the decisions of `selector`.
+
+    fill: makes the arena from its plan, where the weights are not to be packed again.
+    """
     resolved = selector.target
-    module, manifest, arena = _lower(model, selector)
+    module, manifest, plan = _lower(model, selector)
     library = machine_code(module, resolved)
     why_not = targets.obstacle(resolved.triple, resolved.cpu_flags)
 
@@ -67,7 +79,11 @@ def compile_selected(model: Model, selector: Selector, threads: int | None = Non
         return refuse
 
     return Compiled(
-        manifest, get_function, arena, threads, lambda: shared_library(library, resolved.triple)
+        manifest,
+        get_function,
+        fill(plan),
+        threads,
+        lambda: shared_library(library, resolved.triple),
     )
 
 
@@ -82,8 +98,8 @@ def machine_code(module: IRModule, target: targets.Target) -> Any:
     return tvm.compile(module, target=targets.to_tvm(target), tir_pipeline=pipeline.NAME)
 
 
-def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], Any]:
-    """(TIR module, manifest, filled arena) of a built model."""
+def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], ArenaPlan]:
+    """(TIR module, manifest, plan of the arena) of a built model."""
     graph = model.graph
     kernels = Kernels(selector)
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
@@ -113,7 +129,7 @@ def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], 
             module[name] = private
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = list(selector.target.cpu_flags)
-    return module, manifest, kernels.arena.fill()
+    return module, manifest, kernels.arena
 
 
 def make_manifest(

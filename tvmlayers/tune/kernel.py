@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +67,7 @@ class Builder:
         fixed = {self.workload.kind: decisions}
         selector = Selector(self.target, use_records=False, fixed=fixed)
         # A table can be as large as the memory: it is filled once, and never packed again.
-        with patch.object(ArenaPlan, "fill", lambda plan: self._arena_of(plan)):
-            return compile_selected(self.model, selector, self.threads)
+        return compile_selected(self.model, selector, self.threads, self._arena_of)
 
     def _arena_of(self, plan: ArenaPlan) -> NDArray[np.uint8]:
         if self._arena is not None:
@@ -80,11 +78,8 @@ class Builder:
             size = int(np.prod(table["shape"]))
             inputs.fill(self._arena, table["offset"], size, table["dtype"], self._seed)
         else:
-            self._arena = _FILL(plan)
+            self._arena = plan.fill()
         return self._arena
-
-
-_FILL = ArenaPlan.fill
 
 
 def output_shape(workload: Workload) -> tuple[int, ...]:
