@@ -1,5 +1,6 @@
 # make demo   compiles the demonstration models and compares them with PyTorch
 # make test   runs the tests
+# make arm    runs every test of ARM artefacts in an emulator, setting one up where there is none
 # make lint   checks format, lint and types
 # make clean  removes what the above made
 #
@@ -12,7 +13,7 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test arm arm-machine lint clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
@@ -20,13 +21,20 @@ demo: $(VENV)/.demo-installed
 test: $(VENV)/.dev-installed
 	$(BIN)/python -m pytest $(ARGS)
 
+arm: arm-machine
+	TVMLAYERS_ARM_WHOLE=1 $(BIN)/python -m pytest -m arm $(ARGS)
+
+# QEMU and a small arm64 Debian in .arm/, by apt-get and pip, without root and without installing.
+arm-machine: $(VENV)/.dev-installed
+	$(BIN)/python tests/arm/machine.py
+
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .arm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.%-installed: pyproject.toml | $(BIN)/pip

@@ -1,7 +1,8 @@
 """`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
 
-`python -m bench plot RESULT.json...` draws what earlier runs measured; `python -m bench
-cuda-static` reads what the kernels for GPUs take from the compiler's report.
+`python -m bench plot RESULT.json...` draws what earlier runs measured. `arm-static` and
+`cuda-static` need no such machine: they put the inner loops for each core beside what its ports
+allow, and read what the kernels for GPUs take from the compiler's report.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ def parser() -> argparse.ArgumentParser:
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")
     drawn.add_argument("--roofline", type=Path, metavar="FILE", help="of the dense layers")
+    static = kinds.add_parser("arm-static", help="inner loops on ARM cores, by llvm-mca's model")
+    static.add_argument(
+        "--target", action="append", dest="targets", help="a core; all that are modelled"
+    )
+    static.add_argument("--json", type=Path, metavar="FILE")
     return top
 
 
@@ -89,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cuda_static.run(arguments)
     if arguments.kind == "cuda":
         return cuda_peers.run(arguments)
+    if arguments.kind == "arm-static":
+        from bench import arm_static
+
+        return arm_static.run(arguments.targets, arguments.json)
     try:
         wanted = chosen(arguments)
     except CaseError as error:

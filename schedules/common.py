@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tvmlayers.cli.tuning_display import display
 from tvmlayers.errors import TvmLayersError
-from tvmlayers.tune import TuningInterrupted, tune
+from tvmlayers.tune import RUNNERS, TuningInterrupted, tune
 
 HERE = Path(__file__).parent
 CASES = HERE.parent / "bench" / "cases.json"
@@ -26,7 +26,7 @@ def main(description: str, targets: Sequence[str], argv: Sequence[str] | None = 
     try:
         with display(console) as progress:
             result = tune(
-                list(public_cases(args.kinds)),
+                list(_cases(args.kinds, args.runner)),
                 args.target,
                 trials=args.trials,
                 effort=args.effort,
@@ -36,6 +36,7 @@ def main(description: str, targets: Sequence[str], argv: Sequence[str] | None = 
                 work_dir=args.work_dir,
                 tracker=args.tracker,
                 key=args.key,
+                runner=args.runner,
                 progress=progress,
             )
     except TuningInterrupted as interrupted:
@@ -72,16 +73,28 @@ def public_cases(kinds: Sequence[str], path: Path = CASES) -> Iterator[str]:
 def _parser(description: str, targets: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--target", default="native", choices=targets)
-    parser.add_argument("--kinds", type=_kinds, default=KINDS, metavar="KIND,KIND,...")
+    parser.add_argument("--kinds", type=_kinds, metavar="KIND,KIND,...")
     parser.add_argument("--effort", default="standard", help="quick, standard or thorough")
     parser.add_argument("--trials", type=int, help="of each case, instead of an effort")
     parser.add_argument("--threads", type=int, help="default: the physical cores")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--records", type=Path, default=RECORDS, help=f"default: {RECORDS.name}/")
     parser.add_argument("--work-dir", type=Path, help="where all trials are kept")
+    parser.add_argument(
+        "--runner", choices=RUNNERS, default="measure", help="static: ARM cores by llvm-mca's model"
+    )
     parser.add_argument("--tracker", metavar="HOST:PORT", help="measure on devices behind it")
     parser.add_argument("--key", metavar="NAME", help="the devices' name at the tracker")
     return parser
+
+
+def _cases(kinds: Sequence[str] | None, runner: str) -> Iterator[str]:
+    """The public cases that a runner takes: the static one has a model of register tiles only."""
+    if runner == "static":
+        cases = public_cases(kinds or ("dense",))
+        yield from (case for case in cases if not case.partition(":")[0].endswith("x1"))
+    else:
+        yield from public_cases(kinds or KINDS)
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -12,18 +12,21 @@ import pytest
 
 from tvmlayers import targets
 from tvmlayers.errors import TargetError, UnknownNameError
-from tvmlayers.targets import x86
+from tvmlayers.targets import arm, x86
 
 
-def pretend_flags(monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]) -> None:
+def pretend_flags(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], machine: str = "x86_64"
+) -> None:
     monkeypatch.setattr(targets.host, "read_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(targets.host, "machine", lambda: machine)
 
 
 @pytest.mark.parametrize("row", targets.ROWS, ids=lambda row: row.name)
 def test_native_is_the_best_row_whose_flags_are_there(
     row: targets.Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend_flags(monkeypatch, (*row.cpu_flags, "hypervisor"))
+    pretend_flags(monkeypatch, (*row.cpu_flags, "hypervisor"), row.architecture)
     assert targets.native().name == row.name
 
 
@@ -33,6 +36,42 @@ def test_native_on_a_cpu_without_avx2_names_what_is_missing(
     pretend_flags(monkeypatch, tuple(set(x86.V3_FLAGS) - {"avx2", "fma"}))
     with pytest.raises(TargetError, match="avx2, fma"):
         targets.native()
+
+
+def test_native_on_an_architecture_without_rows_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_flags(monkeypatch, (), "riscv64")
+    with pytest.raises(TargetError, match="riscv64; supported are x86_64, aarch64"):
+        targets.native()
+
+
+def test_code_of_another_architecture_does_not_run_whatever_the_flags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = targets.TARGETS["neoverse-n1"]
+    pretend_flags(monkeypatch, row.cpu_flags)
+    assert targets.obstacle(row.triple, row.cpu_flags) == (
+        "is aarch64 code, and this machine is x86_64"
+    )
+    pretend_flags(monkeypatch, row.cpu_flags, "aarch64")
+    assert targets.obstacle("arm64-linux-gnu", row.cpu_flags) == ""
+    assert "lacks: sve" in targets.obstacle(row.triple, ("asimd", "sve"))
+
+
+def test_an_aarch64_cpu_is_asked_by_the_words_of_the_kernel() -> None:
+    every = {*arm.HWCAP.values(), *arm.HWCAP2.values()}
+    assert every.issuperset(arm.V1_FLAGS)
+    assert every.issuperset(arm.LLVM_NAMES)
+
+
+def test_code_of_an_older_core_of_the_same_family_serves_a_newer_one() -> None:
+    assert targets.ancestors(targets.TARGETS["neoverse-v1"]) == [
+        "neoverse-n1",
+        "cortex-a72",
+        "armv8-a",
+    ]
+    assert targets.ancestors(targets.TARGETS["armv8-a"]) == []
 
 
 def test_native_takes_caches_and_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +155,20 @@ def test_a_core_without_a_row_is_described_by_llvm() -> None:
     assert "amx_tile" not in found.cpu_flags
 
 
+def test_an_arm_core_without_a_row_is_described_by_llvm_from_the_nearest_row() -> None:
+    found = targets.resolve({"kind": "llvm", "mcpu": "neoverse-v2"})
+    assert (found.mcpu, found.architecture, found.lanes("float32")) == ("neoverse-v2", "aarch64", 4)
+    assert set(found.cpu_flags) > {"sve2", "i8mm"}
+    assert targets.ancestors(found)[0] == "neoverse-v1"
+    assert targets.resolve({"kind": "llvm", "mcpu": "cortex-a53"}).l2 == 1 << 20
+
+
+@pytest.mark.parametrize("mcpu", [{}, {"mcpu": "generic"}])
+def test_an_arm_triple_without_a_core_is_armv8_a(mcpu: dict[str, str]) -> None:
+    found = targets.resolve({"kind": "llvm", "mtriple": "aarch64-linux-gnu", **mcpu})
+    assert (found.name, found.triple) == ("armv8-a", "aarch64-linux-gnu")
+
+
 def test_an_added_attribute_is_a_required_flag() -> None:
     found = targets.resolve({"kind": "llvm", "mcpu": "x86-64-v3", "mattr": ["+avxvnni"]})
     assert "avx_vnni" in found.cpu_flags
@@ -129,6 +182,12 @@ def test_an_added_attribute_is_a_required_flag() -> None:
         ({"kind": "cuda", "arch": "sm_61"}, "unknown arch 'sm_61'"),
         ({"kind": "llvm"}, "names no mcpu"),
         ({"kind": "llvm", "mcpu": "nehalem"}, "older than x86-64-v3"),
+        ({"kind": "llvm", "mtriple": "armv7a-linux-gnueabihf"}, "supported are x86_64, aarch64"),
+        ({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "znver4"}, "unknown mcpu"),
+        (
+            {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "neoverse-n1"},
+            "is an aarch64 core",
+        ),
         ("{not json", "not valid JSON"),
         (3, "names are native"),
     ],

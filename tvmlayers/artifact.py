@@ -143,17 +143,12 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 def check_machine(manifest: Mapping[str, Any], path: object = "the artefact") -> None:
     """TargetError where this machine lacks something that the compiled code uses."""
     target = manifest["target"]
-    name, triple = target.get("name", "?"), str(target.get("triple") or manifest.get("host", ""))
-    if triple and not triple.startswith(targets.machine()):
+    triple = str(target.get("triple") or manifest.get("host", ""))
+    why = targets.obstacle(triple, manifest["cpu_features"])
+    if why:
         raise TargetError(
-            f"{path} holds code for {triple} and this machine is {targets.machine()}; "
-            "compile the model for this machine"
-        )
-    missing = targets.missing_features(manifest["cpu_features"])
-    if missing:
-        raise TargetError(
-            f"{path} was compiled for {name} and needs CPU features that this machine lacks: "
-            f"{', '.join(missing)}; compile the model for target='native' or an older one"
+            f"{path} was compiled for {target.get('name', '?')}: it {why}; "
+            "compile the model for one of those that `tvmlayers targets` says run here"
         )
 
 

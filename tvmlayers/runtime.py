@@ -139,6 +139,8 @@ class Compiled(ModelCall):
     def _run(self, entry: Entry, arrays: list[Array], results: list[Array]) -> None:
         try:
             status = entry.function(*arrays, *results, self._arena_tensor, self._threads)
+        except TvmLayersError:  # compiled for another machine
+            raise
         except Exception as error:
             raise TvmLayersError(
                 f"the compiled code refused inputs that fit its signature: {error}"

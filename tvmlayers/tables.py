@@ -41,7 +41,8 @@ def targets_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             if contained < set(row["features"]):
                 features = [f"{name} +", *(f for f in row["features"] if f not in contained)]
         listed_before[row["name"]] = set(row["features"])
-        runs = "[green]yes[/]" if row["runs_here"] else f"[red]lacks {', '.join(row['lacks'])}[/]"
+        lacks = f"lacks {', '.join(row['lacks'])}" if row["lacks"] else f"no, {row['architecture']}"
+        runs = "[green]yes[/]" if row["runs_here"] else f"[red]{lacks}[/]"
         made.add_row(
             f"[bold]{row['name']}[/] (native)" if row["native"] else str(row["name"]),
             str(row["family"]),
@@ -126,7 +127,7 @@ def kernels_table(manifest: Mapping[str, Any]) -> Table:
             until = "" if group["up_to"] is None else str(group["up_to"])
             batch = f"{first}" if until == str(first) else f"{first}..{until}"
             limit = "" if reached is None else f"{reached:.0%}"
-            made.add_row(*said, batch, group["source"], decided, limit)
+            made.add_row(*said, batch, _source(group), decided, limit)
             said = ["", "", ""]
     return made
 
@@ -140,6 +141,12 @@ def _cost(row: dict[str, Any]) -> str:
     parts = [f"{flops} FLOP" if flops else "", kib(moved) if moved else ""]
     parts.append(f"weights {kib(weights)}" if weights else "")
     return ", ".join(part for part in parts if part)
+
+
+def _source(regime: Mapping[str, Any]) -> str:
+    """Where the decisions came from; a record that was never measured says so."""
+    is_modelled = (regime.get("record") or {}).get("modelled")
+    return f"{regime['source']} (modelled)" if is_modelled else str(regime["source"])
 
 
 def _grouped(regimes: Iterable[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
@@ -163,6 +170,8 @@ def records_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
     made = table(escape(title), ("workload", "schedule", "measured"), ("µs", "speed-up"))
     for row in rows:
         conditions = f"{row['threads']} threads, {row['trials']} trials, {row['date']}"
+        if row.get("modelled"):
+            conditions = f"modelled by {escape(row['modelled'])}, not measured; {conditions}"
         foreign = "" if row["usable"] else f", [red]TVM {escape(row['tvm'])}[/]"
         made.add_row(
             _workload(row),

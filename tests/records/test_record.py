@@ -37,6 +37,19 @@ def test_record_reads_back_equal_with_the_types_of_its_decisions(record: Record)
     assert pickle.loads(pickle.dumps(record)) == record
 
 
+def test_a_modelled_record_says_so_and_gives_way_to_a_measured_one() -> None:
+    modelled = made.dense(modelled="llvm-mca 19.1.7", date="2026-12-01", microseconds=1.0)
+    line = json.loads(modelled.to_line())
+    assert line["modelled"] == "llvm-mca 19.1.7"
+    assert Record.from_dict(line, modelled.target, "dense") == modelled
+    measured = made.dense()
+    assert "modelled" not in json.loads(measured.to_line())
+    assert newest(modelled, measured) == newest(measured, modelled) == measured
+    assert newest(modelled, made.dense(modelled="a model")) == modelled
+    with pytest.raises(RecordError, match="modelled is a name"):
+        made.dense(modelled="\n")
+
+
 def test_decisions_are_a_copy() -> None:
     decisions = {"tile_rows": 6}
     record = made.dense(decisions=decisions)

@@ -67,6 +67,15 @@ def test_add_replaces_or_leaves_the_record_of_the_same_workload_and_space(tmp_pa
     assert held(tmp_path) == [second, beside]
 
 
+def test_a_modelled_record_takes_no_measured_ones_place(tmp_path: Path) -> None:
+    modelled, measured = made.dense(modelled="a model", microseconds=1.0), made.dense()
+    add([modelled], tmp_path)
+    add([measured], tmp_path)
+    assert held(tmp_path) == [measured]
+    add([modelled], tmp_path)
+    assert held(tmp_path) == [measured]
+
+
 def test_record_of_another_tvm_stays_beside_the_new_one(tmp_path: Path) -> None:
     old = made.dense(tvm="0.26.0")
     add([old], tmp_path)

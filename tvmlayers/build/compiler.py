@@ -1,8 +1,6 @@
 """`compile`: the whole way from a model of layers to a callable for one piece of hardware."""
 
 import datetime
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import tvm
@@ -14,8 +12,9 @@ from tvmlayers.build import pipeline
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
+from tvmlayers.build.link import shared_library
 from tvmlayers.cuda import CudaCompiled
-from tvmlayers.errors import MissingDependencyError, TargetError
+from tvmlayers.errors import TargetError
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
@@ -52,36 +51,35 @@ def compile_selected(model: Model, selector: Selector, threads: int | None = Non
     """A built model compiled with the decisions of `selector`."""
     resolved = selector.target
     module, manifest, arena = _lower(model, selector)
-    library = tvm.compile(module, target=targets.to_tvm(resolved), tir_pipeline=pipeline.NAME)
-    missing = targets.missing_features(resolved.cpu_flags)
+    library = machine_code(module, resolved)
+    why_not = targets.obstacle(resolved.triple, resolved.cpu_flags)
 
     def get_function(symbol: str) -> Any:
-        if not missing:
+        if not why_not:
             return library[symbol]
 
         def refuse(*_: object) -> int:
             raise TargetError(
-                f"this model was compiled for {resolved.name}, which needs CPU features that this "
-                f"machine lacks: {', '.join(missing)}; save it and load it on such a machine"
+                f"this model was compiled for {resolved.name}: it {why_not}; "
+                "save it and load it on such a machine"
             )
 
         return refuse
 
-    return Compiled(manifest, get_function, arena, threads, lambda: shared_library(library))
+    return Compiled(
+        manifest, get_function, arena, threads, lambda: shared_library(library, resolved.triple)
+    )
 
 
-def shared_library(module: Any) -> bytes:
-    """The compiled module as a shared library; linking needs a C compiler on this machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "lib.so"
-        try:
-            module.export_library(str(path))
-        except (RuntimeError, OSError, ValueError, TypeError) as error:
-            raise MissingDependencyError(
-                "linking a library needs a C compiler such as gcc or clang on the machine that "
-                f"compiles (not where the artefact runs): {error}"
-            ) from error
-        return path.read_bytes()
+def assembly(model: Model, selector: Selector) -> str:
+    """The machine code of a built model, as an assembler takes it."""
+    module, _, _ = _lower(model, selector)
+    return str(machine_code(module, selector.target).mod.inspect_source("asm"))
+
+
+def machine_code(module: IRModule, target: targets.Target) -> Any:
+    """The lowered module as TVM's executable for `target`."""
+    return tvm.compile(module, target=targets.to_tvm(target), tir_pipeline=pipeline.NAME)
 
 
 def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], Any]:

@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
 
 def run_targets(args: argparse.Namespace) -> int:
     """Lists the named targets and whether this machine can run them."""
-    rows = [_target_row(target) for target in reversed(targets.ROWS)]
+    rows = [_target_row(targets.TARGETS[name]) for name in targets.NAMES[1:]]
     gpus = [_gpu_row(target) for target in reversed(targets.GPUS.values())]
     if args.json:
         return print_json([*rows, *gpus])
@@ -49,13 +49,15 @@ def _gpu_name() -> str | None:
 
 
 def _target_row(target: targets.Target) -> dict[str, Any]:
-    lacks = targets.missing_features(target.cpu_flags)
+    is_foreign = target.architecture != targets.machine()
+    lacks = [] if is_foreign else targets.missing_features(target.cpu_flags)
     return {
         "name": target.name,
         "family": target.family,
+        "architecture": target.architecture,
         "vector_bits": 8 * target.vector_bytes,
         "features": list(target.cpu_flags),
-        "runs_here": not lacks,
+        "runs_here": not lacks and not is_foreign,
         "lacks": lacks,
         "native": target.name == _native_name(),
     }

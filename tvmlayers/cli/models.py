@@ -77,7 +77,8 @@ def run_inspect(args: argparse.Namespace) -> int:
     manifest = artifact.read_manifest(args.artefact)
     if args.json:
         return print_json(manifest)
-    lacks = targets.missing_features(manifest["cpu_features"])
+    target = manifest["target"]
+    why_not = targets.obstacle(target.get("triple", ""), manifest["cpu_features"])
     OUT.print(
         f"[bold]{args.artefact}[/]: {manifest['model'].get('name', 'model')}, "
         f"{tables.kib(args.artefact.stat().st_size)}, "
@@ -89,7 +90,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     )
     if "cuda" not in manifest:
         OUT.print(
-            f"[red]this machine lacks {', '.join(lacks)}[/]" if lacks else "[green]runs here[/]",
+            f"[red]it {why_not}[/]" if why_not else "[green]runs here[/]",
             highlight=False,
         )
     OUT.print(tables.layers_table(manifest))

@@ -64,6 +64,12 @@ def add_commands(commands: Any) -> None:
         "--tracker", metavar="HOST:PORT", help="measure on devices behind a TVM RPC tracker"
     )
     command.add_argument("--key", metavar="NAME", help="the devices' name at the tracker")
+    command.add_argument(
+        "--runner",
+        default="measure",
+        metavar="NAME",
+        help="measure, or static: dense layers on an ARM core by llvm-mca's model, without one",
+    )
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves (.png, .svg)")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run_tune)
@@ -101,6 +107,7 @@ def run_tune(args: argparse.Namespace) -> int:
                 work_dir=args.work_dir,
                 tracker=args.tracker,
                 key=args.key,
+                runner=args.runner,
                 progress=progress,
             )
         except TuningInterrupted as interrupted:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tvmlayers.records.folders import file_of, shipped_folder, user_folder
 from tvmlayers.records.parse import Problem, read
-from tvmlayers.records.record import Key, Record, is_plain_name, newest, order
+from tvmlayers.records.record import Key, Record, is_plain_name, newest, order, replaced
 from tvmlayers.records.sources import warn_skipped
 
 State = tuple[int, int, int] | None
@@ -20,7 +20,8 @@ _told: set[tuple[Path, str]] = set()
 def load(target: str, kind: str) -> tuple[Record, ...]:
     """The usable records for a target's name and a kind of kernel, neighbours together.
 
-    A record of the user's hides a shipped one of the same workload and space. What is damaged or
+    A record of the user's hides a shipped one of the same workload and space, unless only the
+    shipped one was measured. What is damaged or
     made with another TVM is skipped with one RecordWarning a file, told once.
     """
     if not is_plain_name(target):  # no records of it can have been written
@@ -48,7 +49,8 @@ def _combine(
 ) -> tuple[Record, ...]:
     found: dict[Key, Record] = {}
     for path, state in zip(paths, states, strict=True):
-        found |= _read(path, state, target, kind, tvm)[0]
+        for key, record in _read(path, state, target, kind, tvm)[0].items():
+            found[key] = replaced(found.get(key, record), record)
     return tuple(sorted(found.values(), key=order))
 
 

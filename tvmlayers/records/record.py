@@ -20,7 +20,7 @@ FIELDS = (
     *("workload", "space", "decisions", "microseconds", "untuned_microseconds"),
     *("trials", "threads", "tvm", "date"),
 )
-OPTIONAL = ("data", "of_limit")
+OPTIONAL = ("data", "of_limit", "modelled")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Record:
     on `threads` threads. tvm: the version of apache-tvm. date: ISO, such as "2026-11-22". data:
     what it was measured with, such as {"distribution": "zipf", "length": 20, "cold": False}.
     of_limit: the fraction of the machine's limit (multiply-adds or bytes a second, whichever binds)
-    that was reached, where the limit was measured in the same run.
+    that was reached, where the limit was measured in the same run. modelled: what gave the times
+    where nothing was measured, such as "llvm-mca 19.1.7"; empty for times that were measured.
     """
 
     workload: Workload
@@ -46,12 +47,15 @@ class Record:
     date: str
     data: Mapping[str, Decision] = field(default_factory=dict, hash=False)
     of_limit: float | None = None
+    modelled: str = ""
 
     def __post_init__(self) -> None:
         if not is_plain_name(self.target):
             raise RecordError(f"target is a name that a folder can have, got {self.target!r}")
         for name in ("space", "tvm"):
             _check_name(name, getattr(self, name))
+        if self.modelled != "":
+            _check_name("modelled", self.modelled)
         for name, value in self.workload.traits:
             _check_name(name, value)
         for name in ("microseconds", "untuned_microseconds"):
@@ -89,6 +93,8 @@ class Record:
             made["data"] = self.data
         if self.of_limit is not None:
             made["of_limit"] = self.of_limit
+        if self.modelled:
+            made["modelled"] = self.modelled
         return made
 
     def to_line(self) -> str:
@@ -145,8 +151,18 @@ def order(record: Record) -> tuple[Any, ...]:
     )
 
 
+def replaced(old: Record, new: Record) -> Record:
+    """`new` in the place of `old`, unless it is only modelled and the old one was measured."""
+    return old if new.modelled and not old.modelled else new
+
+
 def newest(first: Record, second: Record) -> Record:
-    """The one of the later date; of the same day, the faster one; of two equals, the first."""
+    """The one of the later date; of the same day, the faster one; of two equals, the first.
+
+    One that was measured before one that was modelled, whenever that was.
+    """
+    if bool(first.modelled) != bool(second.modelled):
+        return replaced(first, second)
     if (second.date, -second.microseconds) > (first.date, -first.microseconds):
         return second
     return first

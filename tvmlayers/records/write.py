@@ -13,7 +13,7 @@ from pathlib import Path
 from tvmlayers.errors import RecordError, RecordWarning
 from tvmlayers.records.folders import VARIABLE, file_of, user_folder
 from tvmlayers.records.parse import RecordFile, read, render
-from tvmlayers.records.record import Identity, Record, newest
+from tvmlayers.records.record import Identity, Record, newest, replaced
 
 
 def add(
@@ -22,7 +22,8 @@ def add(
     """The files in `folder` that now hold `records`, beside what they held before.
 
     folder: `user_folder()` by default. replace: whether a record takes the place of the one that
-    stands there for the same workload, space and TVM version; it stays where this is False.
+    stands there for the same workload, space and TVM version; it stays where this is False. A
+    measured record never gives way to a modelled one.
     """
     into = user_folder() if folder is None else Path(folder)
     paths = []
@@ -31,7 +32,10 @@ def add(
 
         def change(old: list[Record], new: dict[Identity, Record] = new) -> Iterable[Record]:
             held = best(old)
-            return (held | new if replace else new | held).values()
+            if not replace:
+                return (new | held).values()
+            put = {each: replaced(held.get(each, record), record) for each, record in new.items()}
+            return (held | put).values()
 
         paths.append(file_of(into, target, kind))
         update(paths[-1], target, kind, change)

@@ -38,6 +38,7 @@ BY_ROWS, BY_PANELS = "rows", "panels"
 # Vectors of columns in a panel, by the number of vector registers of the target.
 _PANEL_VECTORS = {16: 2, 32: 4}
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+_ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
 
 
@@ -139,8 +140,13 @@ def tail_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
 
 
 def _fitting(vectors: int, target: Target) -> list[int]:
-    """Rows of a tile whose sums, a row of W and a value of x fit the registers."""
-    return [r for r in _ROWS if r * vectors + vectors + 1 <= target.vector_registers]
+    """Rows of a tile whose sums, a row of W and a value of x fit the registers.
+
+    ARM has no multiply-add that reads memory: each row of x takes an address as well.
+    """
+    tallest = _ARM_ROWS if target.family == "arm" else max(_ROWS)
+    registers = target.vector_registers
+    return [r for r in _ROWS if r <= tallest and r * vectors + vectors + 1 <= registers]
 
 
 def gemm_tiles(

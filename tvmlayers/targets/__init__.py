@@ -8,6 +8,7 @@ from tvmlayers.targets.cuda import CudaTarget
 from tvmlayers.targets.host import (
     machine,
     missing_features,
+    obstacle,
     physical_cores,
     read_caches,
     read_cpu_flags,
@@ -31,6 +32,7 @@ __all__ = [
     "machine",
     "missing_features",
     "native",
+    "obstacle",
     "physical_cores",
     "read_caches",
     "read_cpu_flags",

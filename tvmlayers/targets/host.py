@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
-from tvmlayers.targets.target import KiB, MiB
+from tvmlayers.targets import arm
+from tvmlayers.targets.target import KiB, MiB, architecture
+
+CPUINFO = "/proc/cpuinfo"
+AT_HWCAP, AT_HWCAP2 = 16, 26
 
 
-def missing_features(flags: tuple[str, ...] | list[str]) -> list[str]:
+def obstacle(triple: str, flags: Sequence[str]) -> str:
+    """Why code for `triple` that uses `flags` does not run here; empty where it does."""
+    needed = architecture(triple)
+    if triple and needed != machine():
+        return f"is {needed} code, and this machine is {machine()}"
+    missing = missing_features(flags)
+    return f"needs CPU features that this machine lacks: {', '.join(missing)}" if missing else ""
+
+
+def missing_features(flags: Sequence[str]) -> list[str]:
     """Those of `flags` that this CPU lacks, in the order given."""
     present = read_cpu_flags()
     return [flag for flag in flags if flag not in present]
 
 
 @functools.cache
-def read_cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
+def read_cpu_flags(path: str = CPUINFO) -> frozenset[str]:
     """What the kernel says every CPU of this machine can do (never guessed from its name)."""
+    # The file can be another machine's, as under an emulator; the words are always the CPU's.
+    if path == CPUINFO and machine() == "aarch64":
+        return _read_hwcap()
     try:
         text = Path(path).read_text()
     except OSError:
@@ -28,10 +46,22 @@ def read_cpu_flags(path: str = "/proc/cpuinfo") -> frozenset[str]:
     return frozenset(set.intersection(*found)) if found else frozenset()
 
 
+def _read_hwcap() -> frozenset[str]:
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    words = (AT_HWCAP, arm.HWCAP), (AT_HWCAP2, arm.HWCAP2)
+    return frozenset(
+        name
+        for kind, names in words
+        for word in [getauxval(kind)]
+        for bit, name in names.items()
+        if word >> bit & 1
+    )
+
+
 def machine() -> str:
     """The instruction set of this machine in a triple's words, such as "x86_64"."""
-    name = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+    return architecture(platform.machine())
 
 
 @functools.cache

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from tvmlayers.errors import TargetError, unknown_name
-from tvmlayers.targets import cuda, host
+from tvmlayers.targets import arm, cuda, host, x86
 from tvmlayers.targets.cuda import CudaTarget
 from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS
-from tvmlayers.targets.target import Target
-from tvmlayers.targets.x86 import LLVM_NAMES, V3_FLAGS
+from tvmlayers.targets.target import Target, architecture
+
+# What LLVM calls the flags of each architecture.
+LLVM_NAMES = {"x86_64": x86.LLVM_NAMES, "aarch64": arm.LLVM_NAMES}
 
 
 def resolve(target: object = "native") -> Target | CudaTarget:
@@ -47,14 +49,19 @@ def resolve_cpu(target: object = "native") -> Target:
 
 def native() -> Target:
     """This machine: the best row whose flags it has, with the caches and cores found here."""
-    flags = host.read_cpu_flags()
-    for row in ROWS:
+    flags, least = host.read_cpu_flags(), None
+    for row in _rows_for(host.machine()):
         if flags.issuperset(row.cpu_flags):
             found: dict[str, Any] = {"cores": host.physical_cores(), **host.read_caches()}
             return replace(row, **found)
+        least = row
+    if least is None:
+        raise TargetError(
+            f"this machine is {host.machine()}; supported are {', '.join(LLVM_NAMES)}"
+        )
     raise TargetError(
-        "this machine needs at least the CPU features of x86-64-v3 and lacks "
-        f"{', '.join(host.missing_features(V3_FLAGS))}"
+        f"this machine needs at least the CPU features of {least.name} and lacks "
+        f"{', '.join(host.missing_features(least.cpu_flags))}"
     )
 
 
@@ -107,39 +114,69 @@ def _from_mapping(target: Mapping[str, Any]) -> Target | CudaTarget:
         raise TargetError(
             f"only targets of kind 'llvm' and 'cuda' are supported so far, got {kind!r}"
         )
-    mcpu = str(target.get("mcpu", ""))
-    if not mcpu:
-        raise TargetError(
-            f"the target {dict(target)!r} names no mcpu, so nothing is known of its vectors; "
-            f"add one of {', '.join(TARGETS)}"
-        )
-    row = TARGETS.get(mcpu) or _from_llvm(mcpu)
+    triple = str(target.get("mtriple") or target.get("triple") or "")
+    row = _row(str(target.get("mcpu", "")), triple, target)
     changes: dict[str, Any] = {
         key: int(target[key]) for key in ("l1d", "l2", "l3", "cores") if key in target
     }
     if target.get("num-cores"):
         changes["cores"] = int(target["num-cores"])
-    if target.get("mtriple") or target.get("triple"):
-        changes["triple"] = str(target.get("mtriple") or target["triple"])
+    if triple:
+        changes["triple"] = triple
     attributes = [str(each) for each in target.get("mattr") or target.get("features") or ()]
-    added = [flag for flag, name in LLVM_NAMES.items() if f"+{name}" in attributes]
+    names = LLVM_NAMES[row.architecture]
+    added = [flag for flag, name in names.items() if f"+{name}" in attributes]
     changes["features"] = tuple(dict.fromkeys((*row.features, *attributes)))
     changes["cpu_flags"] = tuple(dict.fromkeys((*row.cpu_flags, *added)))
     return replace(row, **changes)
 
 
-def _from_llvm(mcpu: str) -> Target:
-    """A core that the table lacks: LLVM says what it can do, a row lends its cache sizes."""
+def _row(mcpu: str, triple: str, target: Mapping[str, Any]) -> Target:
+    """The row of a core, or one made for it; `target` is what was asked for."""
+    wanted = architecture(triple) if triple else None
+    if wanted is not None and wanted not in LLVM_NAMES:
+        raise TargetError(
+            f"the target {dict(target)!r} is {wanted}; supported are {', '.join(LLVM_NAMES)}"
+        )
+    if wanted == "aarch64" and mcpu in ("", arm.GENERIC):
+        return TARGETS["armv8-a"]
+    if not mcpu:
+        raise TargetError(
+            f"the target {dict(target)!r} names no mcpu, so nothing is known of its vectors; "
+            f"add one of {', '.join(TARGETS)}"
+        )
+    row = TARGETS.get(mcpu) or _from_llvm(mcpu, wanted)
+    if wanted is not None and wanted != row.architecture:
+        raise TargetError(f"{mcpu} is an {row.architecture} core, and the triple is {triple}")
+    return row
+
+
+def _rows_for(machine: str) -> list[Target]:
+    """The rows of one architecture, the best first."""
+    return [row for row in ROWS if row.architecture == machine]
+
+
+def _from_llvm(mcpu: str, wanted: str | None) -> Target:
+    """A core that the table lacks: LLVM says what it can do, a row lends its cache sizes.
+
+    wanted: the architecture that the triple names; without, every one is asked for the core.
+    """
     from tvm.target import Target as TvmTarget
     from tvm.target import codegen
 
-    known = set(map(str, codegen.llvm_get_cpu_archlist(TvmTarget("llvm"))))
-    if mcpu not in known:
-        raise unknown_name("mcpu", mcpu, known)
-    described = TvmTarget({"kind": "llvm", "mcpu": mcpu})
-    features = set(map(str, codegen.llvm_get_cpu_features(described)))
-    flags = tuple(flag for flag, name in LLVM_NAMES.items() if name in features)
-    for row in ROWS:
-        if set(row.cpu_flags) <= set(flags):
-            return replace(row, name=mcpu, mcpu=mcpu, cpu_flags=flags)
-    raise TargetError(f"{mcpu} is older than x86-64-v3, the oldest level supported")
+    known: set[str] = set()
+    for machine in LLVM_NAMES if wanted is None else [wanted]:
+        rows, names = _rows_for(machine), LLVM_NAMES[machine]
+        described = {"kind": "llvm", "mtriple": rows[0].triple}
+        listed = codegen.llvm_get_cpu_archlist(TvmTarget({**described, "mcpu": rows[-1].mcpu}))
+        known.update(map(str, listed))
+        if mcpu not in map(str, listed):
+            continue
+        found = codegen.llvm_get_cpu_features(TvmTarget({**described, "mcpu": mcpu}))
+        features = set(map(str, found))
+        flags = tuple(flag for flag, name in names.items() if name in features)
+        for row in rows:
+            if set(row.cpu_flags) <= set(flags):
+                return replace(row, name=mcpu, mcpu=mcpu, cpu_flags=flags)
+        raise TargetError(f"{mcpu} is older than {rows[-1].name}, the oldest level supported")
+    raise unknown_name("mcpu", mcpu, known)

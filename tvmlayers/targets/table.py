@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tvmlayers.targets import cuda, x86
+from tvmlayers.targets import arm, cuda, x86
 from tvmlayers.targets.target import Target
 
-ROWS = (*x86.ROWS,)
+FAMILIES = (x86.ROWS, arm.ROWS)
+ROWS = tuple(row for rows in FAMILIES for row in rows)
 TARGETS = {row.name: row for row in ROWS}
+NAMES = ("native", *(row.name for rows in FAMILIES for row in reversed(rows)))
 GPUS = {row.name: row for row in cuda.ROWS}
-NAMES = ("native", *(row.name for row in reversed(ROWS)))
 GPU_NAMES = ("cuda", *(row.name for row in reversed(cuda.ROWS)))
 
 

@@ -10,6 +10,12 @@ import numpy as np
 KiB, MiB = 1 << 10, 1 << 20
 
 
+def architecture(triple: str) -> str:
+    """The instruction set that a triple (or the kernel) names, in one spelling of each."""
+    name = triple.partition("-")[0].lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
 @dataclass(frozen=True)
 class Hardware:
     """What every kind of hardware has: a name, and a description."""
@@ -41,6 +47,11 @@ class Target(Hardware):
     triple: str = "x86_64-unknown-linux-gnu"
     kind: str = "llvm"
     family: str = "x86"
+
+    @property
+    def architecture(self) -> str:
+        """The first word of the triple, such as "x86_64" or "aarch64"."""
+        return architecture(self.triple)
 
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` one vector register holds."""

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from tvmlayers.tune.api import TuningInterrupted, tune
+from tvmlayers.tune.api import RUNNERS, TuningInterrupted, tune
 from tvmlayers.tune.data import Data
 from tvmlayers.tune.effort import EFFORTS
 from tvmlayers.tune.progress import Progress, State
@@ -17,6 +17,7 @@ from tvmlayers.tune.result import TuneResult, WorkloadResult
 
 __all__ = [
     "EFFORTS",
+    "RUNNERS",
     "Data",
     "Progress",
     "State",

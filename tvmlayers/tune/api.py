@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 32, 256)
 SPACES = ("tvmlayers", "stock")
+RUNNERS = ("measure", "static")
 
 
 class TuningInterrupted(KeyboardInterrupt):
@@ -50,6 +52,7 @@ def tune(
     work_dir: str | os.PathLike[str] | None = None,
     tracker: str | None = None,
     key: str | None = None,
+    runner: str = "measure",
     progress: Progress | None = None,
 ) -> TuneResult:
     """The fastest decisions found for the kernels of `model`, written where `compile` finds them.
@@ -61,7 +64,9 @@ def tune(
     bags, "cold": bool}. space: "tvmlayers", or "stock" for MetaSchedule's own rules, which are only
     measured for comparison. records, work_dir: folders of the results, and of all trials, from
     which a run that was stopped goes on. tracker, key: "HOST:PORT" of a TVM RPC tracker and the
-    name of the devices there. progress: told what happens.
+    name of the devices there. runner: "measure", or "static" for what llvm-mca makes of the inner
+    loops of dense layers on an ARM core, without such a machine: the records are marked as
+    modelled. progress: told what happens.
 
     TuneError where tuning cannot start or go on; TuningInterrupted at Ctrl-C.
     """
@@ -73,13 +78,20 @@ def tune(
         raise ConfigError("a tracker and the key of its devices are given together, or neither")
     if space == "stock" and tracker is not None:
         raise ConfigError("the stock space is measured on this machine; leave the tracker out")
+    if runner not in RUNNERS:
+        raise unknown_name("runner", runner, RUNNERS)
+    is_static = runner == "static"
+    if is_static and (tracker is not None or space == "stock"):
+        raise ConfigError("the static runner measures nothing: leave tracker, key and space out")
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed is a whole number from 0 on, got {seed!r}")
     resolved = targets.resolve_cpu(target)
-    if tracker is None:
+    if tracker is None and not is_static:
         _check_runs_here(resolved)
     cases = _cases(model, batches, Data.of(data))
     plan = _plan(resolved, threads, wanted, seed, work_dir, records, key)
+    if is_static:
+        plan = _static(plan)
     journal.probe(plan.work_dir, "trials")
     if space == "tvmlayers":
         journal.probe(plan.records, "records")
@@ -157,11 +169,23 @@ def _plan(
     )
 
 
+def _static(plan: Plan) -> Plan:
+    """The plan for the static measure; TuneError where it has no model of the target."""
+    from tvmlayers.tune import mca, static
+
+    static.check_target(plan.target)
+    return replace(plan, threads=1, device="static", free=static.FREE, modelled=mca.version())
+
+
 def _measurer(plan: Plan, tracker: str | None, key: str | None, space: str) -> Measurer:
     from tvmlayers.tune.fleet import Fleet
     from tvmlayers.tune.local import LocalMeasurer
     from tvmlayers.tune.stock import StockMeasurer
 
+    if plan.modelled:
+        from tvmlayers.tune.static import StaticMeasurer
+
+        return StaticMeasurer(plan.target)
     if space == "stock":
         return StockMeasurer(plan.target, plan.threads)
     if tracker is not None and key is not None:
@@ -170,9 +194,9 @@ def _measurer(plan: Plan, tracker: str | None, key: str | None, space: str) -> M
 
 
 def _check_runs_here(target: Target) -> None:
-    missing = targets.missing_features(target.cpu_flags)
-    if missing:
+    why = targets.obstacle(target.triple, target.cpu_flags)
+    if why:
         raise TargetError(
-            f"{target.name} needs CPU features that this machine lacks: {', '.join(missing)}; "
+            f"what is compiled for {target.name} {why}; "
             "tune on such a machine, or on one behind an RPC tracker with --tracker and --key"
         )

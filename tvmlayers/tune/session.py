@@ -31,7 +31,11 @@ LEAST_GAIN = 1.01
 
 @dataclass(frozen=True)
 class Plan:
-    """What all workloads of a run share. device: where it is measured, as journals name it."""
+    """What all workloads of a run share. device: where it is measured, as journals name it.
+
+    free: the choices that are explored while the analytic choice decides the others; None for all.
+    modelled: what gives the times where nothing is measured; see `Record.modelled`.
+    """
 
     target: Target
     threads: int
@@ -40,6 +44,8 @@ class Plan:
     work_dir: Path
     records: Path
     device: str = "local"
+    free: tuple[str, ...] | None = None
+    modelled: str = ""
 
 
 class Stopped(Exception):
@@ -59,6 +65,8 @@ def tune_workload(
     """
     workload, target = case.workload, plan.target
     space = Space.of(workload, target)
+    if plan.free is not None:
+        space = space.around(analytic(workload, target), plan.free)
     conditions = Conditions(
         space.name,
         records.installed_tvm(),
@@ -166,6 +174,7 @@ class _Tuning:
             date=datetime.date.today().isoformat(),
             data=self.case.data.describe(self.case.workload.kind),
             of_limit=None if reached is None else round(reached, 3) or None,
+            modelled=self.plan.modelled,
         )
         records.add([record], self.plan.records)
         return WorkloadResult(

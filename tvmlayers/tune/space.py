@@ -51,6 +51,13 @@ class Space:
         listed = tuple((name, tuple(values)) for name, values in choices.items())
         return Space(SPACES[workload.kind], listed)
 
+    def around(self, decisions: Decisions, free: Sequence[str]) -> Space:
+        """The part of the space that differs from `decisions` in the choices `free` alone."""
+        kept = (
+            (name, values if name in free else (decisions[name],)) for name, values in self.choices
+        )
+        return Space(self.name, tuple(kept))
+
     @property
     def size(self) -> int:
         """How many different decisions there are."""

@@ -132,6 +132,18 @@ def _parts(name: str, spec: GemmSpec, functions: Functions) -> list[_Part]:
     return parts
 
 
+def tile_core(spec: GemmSpec, decisions: Decisions) -> tuple[GlobalVar, PrimFunc]:
+    """The function over one register tile alone: of full panels, or of the tail without them."""
+    layout, tile = spec.layout, Tile.of(decisions)
+    if layout.full_panels:
+        expression, schedule = _tiled(spec, decisions, tile, layout.width, layout.width)
+    else:
+        tile = _tallest(spec.tail_tiles, tile.rows)
+        decisions = {**decisions, "k_block": 0}
+        expression, schedule = _tiled(spec, decisions, tile, layout.tail_width, layout.tail)
+    return core("tile", expression, schedule)
+
+
 def _tallest(tiles: Sequence[Tile], most: int) -> Tile:
     """The tallest of the tiles with no more than `most` rows."""
     return max((tile for tile in tiles if tile.rows <= most), key=lambda tile: tile.rows)

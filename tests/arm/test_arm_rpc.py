@@ -1,0 +1,77 @@
+"""Tuning over RPC on an emulated device. Its times mean nothing; its results are right or wrong."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from agreement import Twin, normal
+from board import Board
+from machine import Machine
+from rpc_servers import TRACKER, at, end, free_port, start, start_here, wait_for_servers
+from rpc_servers import without_torch as without
+
+import tvmlayers as tl
+from tvmlayers import records
+
+pytestmark = pytest.mark.arm
+
+KEY, TARGET = "emulated", "neoverse-n1"
+SERVER = Path(__file__).with_name("server.py")
+START_SECONDS = 120.0
+
+
+@pytest.fixture
+def address(machine: Machine, tmp_path: Path) -> Iterator[str]:
+    """A tracker here with one server inside the emulator."""
+    tracker, server = free_port(), free_port()
+    address = f"127.0.0.1:{tracker}"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(machine.command(TARGET))} "$@"\n')
+    python.chmod(0o755)
+    started = [start_here(TRACKER, tmp_path / "tracker.log", without(tmp_path), *at(tracker))]
+    command = [*machine.command(TARGET), str(SERVER), str(python), "--host", "127.0.0.1"]
+    options = [*at(server), "--tracker", address, "--key", KEY]
+    started.append(start([*command, *options], tmp_path / "server.log", machine.environment()))
+    try:
+        wait_for_servers(address, KEY, 1, START_SECONDS)
+        yield address
+    finally:
+        for process in started:
+            end(process)
+
+
+def test_kernels_are_tuned_on_an_emulated_device_and_right_when_compiled_again(
+    address: str, boards: dict[str, Board], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "records"
+    found = tl.tune(
+        ["dense 5x40x33:relu", "embedding 300x20x64"],
+        TARGET,
+        trials=3,
+        threads=1,
+        tracker=address,
+        key=KEY,
+        records=kept,
+        work_dir=tmp_path / "trials",
+    )
+    assert [(each.trials, each.failures) for each in found.workloads] == [(3, {}), (3, {})]
+    written = [record for file in records.read_all([kept]) for record in file.records]
+    assert {record.workload.kind for record in written} == {"dense", "embedding"}
+    assert {record.target for record in written} == {TARGET}
+
+    monkeypatch.setenv("TVMLAYERS_RECORDS", str(kept))
+    twin = Twin(tl.Dense(33, "relu", input_dim=40), target=TARGET, threads=1)
+    sources = {regime["source"] for regime in twin.compiled.report()[0]["regimes"]}
+    assert "record" in sources
+    x = normal(5, 40)
+    twin.compare(boards[TARGET].put(twin.compiled)(x), twin.reference(x))
+
+    rows = tl.Embedding(300, 20)
+    table = rows.get_weights()[0]
+    ids = np.arange(64).reshape(1, 64)
+    compiled = tl.compile(rows, TARGET)
+    np.testing.assert_array_equal(boards[TARGET].put(compiled)(ids), table[ids])
