@@ -1,8 +1,8 @@
 """`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
 
-`python -m bench plot RESULT.json...` draws what earlier runs measured. `python -m bench arm-static`
-needs no ARM machine: it puts the inner loops for each core beside what its ports allow. `python -m
-bench cuda-static` needs no GPU: it reads what the kernels take from the compiler's report.
+`python -m bench plot RESULT.json...` draws what earlier runs measured. `arm-static` and
+`cuda-static` need no such machine: they put the inner loops for each core beside what its ports
+allow, and read what the kernels for GPUs take from the compiler's report.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.kind == "plot":
         return _plot(arguments)
-    if arguments.kind == "arm-static":
-        from bench import arm_static
-
-        return arm_static.run(arguments.targets, arguments.json)
     if arguments.kind == "cuda-static":
         return cuda_static.run(arguments)
     if arguments.kind == "cuda":
         return cuda_peers.run(arguments)
+    if arguments.kind == "arm-static":
+        from bench import arm_static
+
+        return arm_static.run(arguments.targets, arguments.json)
     try:
         wanted = chosen(arguments)
     except CaseError as error:

@@ -143,9 +143,8 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 def check_machine(manifest: Mapping[str, Any], path: object = "the artefact") -> None:
     """TargetError where this machine lacks something that the compiled code uses."""
     target = manifest["target"]
-    why = targets.obstacle(
-        str(target.get("triple") or manifest.get("host", "")), manifest["cpu_features"]
-    )
+    triple = str(target.get("triple") or manifest.get("host", ""))
+    why = targets.obstacle(triple, manifest["cpu_features"])
     if why:
         raise TargetError(
             f"{path} was compiled for {target.get('name', '?')}: it {why}; "

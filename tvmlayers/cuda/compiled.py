@@ -67,6 +67,7 @@ class CudaCompiled(ModelCall):
         self._driver = driver
         self._loaded: dict[int, tuple[DeviceArray, Any]] = {}
         self._flags: dict[int, DeviceArray] = {}
+        self._scratch: dict[tuple[int, int], DeviceArray] = {}
         self._lock = threading.RLock()
         self.deferred = False
 
@@ -201,7 +202,7 @@ class CudaCompiled(ModelCall):
         arguments += [arena.address, flags.address]
         if row["device_scratch"]:
             needed = -self._launch(entry.function, [*arguments, 0, -1], device)
-            scratch = memory.empty((needed,), np.dtype("uint8"))
+            scratch = self._scratch_of(memory, needed)
             arguments += [scratch.address, needed]
         self._launch(entry.function, arguments, device)
         if device.error:
@@ -211,6 +212,17 @@ class CudaCompiled(ModelCall):
             self.driver.fail(device.error, f"launching {kernel}")
         if row["checks"] and not self.deferred:
             self._raise_for(flags, entry, arrays, memory.stream)
+
+    def _scratch_of(self, memory: Any, needed: int) -> View:
+        """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""
+        if isinstance(memory, TorchMemory):
+            return memory.empty((needed,), np.dtype("uint8"))
+        key = memory.ordinal, memory.stream
+        kept = self._scratch.get(key)
+        if kept is None or kept.nbytes < needed:
+            room = needed + needed // 2
+            kept = self._scratch[key] = DeviceArray((room,), np.uint8, memory.ordinal, self.driver)
+        return kept.view()
 
     def _launch(self, function: Function, arguments: list[int], device: Any) -> int:
         return int(function(*arguments, ctypes.addressof(device)))

@@ -8,8 +8,8 @@ from tvmlayers.targets.target import Target
 FAMILIES = (x86.ROWS, arm.ROWS)
 ROWS = tuple(row for rows in FAMILIES for row in rows)
 TARGETS = {row.name: row for row in ROWS}
-GPUS = {row.name: row for row in cuda.ROWS}
 NAMES = ("native", *(row.name for rows in FAMILIES for row in reversed(rows)))
+GPUS = {row.name: row for row in cuda.ROWS}
 GPU_NAMES = ("cuda", *(row.name for row in reversed(cuda.ROWS)))
 
 

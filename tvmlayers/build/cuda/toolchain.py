@@ -84,11 +84,15 @@ def available() -> str | None:
 def with_preamble(source: str) -> str:
     """TVM's CUDA source under a head that needs no header of NVIDIA's.
 
-    Two blocks for a multiprocessor are enough: asked for none, ptxas spills a few words of a tile
-    to fit a third.
+    Few blocks for a multiprocessor are enough, and one of the largest tiles, which have 256
+    threads: asked for no number, ptxas spills a few words to fit one more.
     """
+
+    def bounded(found: re.Match[str]) -> str:
+        return f"__launch_bounds__({found[1]}, {1 if found[1] == '256' else 2})"
+
     kernels = source[source.index('extern "C" __global__') :]
-    return PREAMBLE + re.sub(r"__launch_bounds__\((\d+)\)", r"__launch_bounds__(\1, 2)", kernels)
+    return PREAMBLE + re.sub(r"__launch_bounds__\((\d+)\)", bounded, kernels)
 
 
 def threads_of(source: str) -> dict[str, int]:
