@@ -19,7 +19,7 @@ demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 arm: arm-machine
 	TVMLAYERS_ARM_WHOLE=1 $(BIN)/python -m pytest -m arm $(ARGS)

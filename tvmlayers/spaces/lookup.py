@@ -62,6 +62,8 @@ def bag_rows(sch: s_tir.Schedule, *, vectors: int, decisions: Decisions | None) 
     for block in sch.get_producers(out):
         if sch.get(block).name_hint in ("present", "weight"):
             sch.set_scope(block, 0, "local")
+            # Set to zero before its loop, which goes nowhere in an empty bag.
+            sch.decompose_reduction(block, sch.get_loops(block)[-1])
     run = choose(sch, "unrolled_vectors", run_lengths(vectors), decisions)
     _, unrolled = sch.split(vector, [None, run])
     sch.unroll(unrolled)
