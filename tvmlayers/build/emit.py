@@ -102,6 +102,16 @@ def by_bound(value: Expr, bounds: Bounds) -> Expr:
     return bound(found[0])
 
 
+def kept(value: Expr) -> Expr:
+    """`value` computed here and kept in memory of its own, into which no pass looks.
+
+    What several threads read is kept before they start.
+    """
+    found = T.sblock_alloc_buffer((1,), "int64", scope="local")
+    T.buffer_store(found, value, [0])
+    return bound(found[0])
+
+
 @contextmanager
 def loop(first: Expr, last: Expr) -> Iterator[Expr]:
     """A serial loop over first..last-1."""

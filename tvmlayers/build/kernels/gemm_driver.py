@@ -76,8 +76,8 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
         zero, every = emit.i64(0), emit.i64(panels)
         grain = decided("grain_kmacs") * emit.i64(1024)
         useful = te.indexdiv(m * emit.i64(layout.k * layout.columns), grain)
-        workers = te.min(emit.i64(threads), useful)
-        tasks_of_rows = te.min(workers, te.indexdiv(m, height))
+        workers = emit.kept(te.min(emit.i64(threads), useful))
+        tasks_of_rows = emit.kept(te.min(workers, te.indexdiv(m, height)))
 
         def serial() -> None:
             blocks(zero, m, zero, every)
