@@ -74,7 +74,7 @@ def test_products_are_summed_in_neon_registers_by_elements_without_spills(
     loops = [loop for loop in inner_loops(code) if loop.multiply_adds >= 4]
     tallest = max(loops, key=lambda loop: loop.multiply_adds)
     assert tallest.multiply_adds == 4 * 6 * 4  # unrolled 4 times, 6 rows by 4 vectors
-    assert all(re.search(r"\.4s, v\d+\.s\[\d\]", loop.text) for loop in loops[-1:])
+    assert any(re.search(r"\.4s, v\d+\.s\[\d\]", loop.text) for loop in loops)
     assert tallest.count(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.(4s|s\[\d\])") == 96
     assert [loop.spills for loop in loops] == [0] * len(loops)
 
