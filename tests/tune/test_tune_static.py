@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,8 @@ def test_products_are_summed_in_neon_registers_by_elements_without_spills(
     loops = [loop for loop in inner_loops(code) if loop.multiply_adds >= 4]
     tallest = max(loops, key=lambda loop: loop.multiply_adds)
     assert tallest.multiply_adds == 4 * 6 * 4  # unrolled 4 times, 6 rows by 4 vectors
-    assert any(re.search(r"\.4s, v\d+\.s\[\d\]", loop.text) for loop in loops)
+    # All but those of the last row, which may be read as a whole vector.
+    assert tallest.count(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]") >= 96 - 4
     assert tallest.count(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.(4s|s\[\d\])") == 96
     assert [loop.spills for loop in loops] == [0] * len(loops)
 

@@ -38,7 +38,7 @@ _NARROW_ROWS = (1, 2, 4, 8)
 _ROWS_BY_PANELS = 112
 # Where a softmax follows, the threads would meet once more: fewer, least for a W that stays near.
 _SOFTMAX_ROWS_BY_PANELS = {False: 8, True: 64}
-# From this many rows on the threads share out the rows of a chain, below the work of each layer.
+# From this many rows on the threads share out the rows of a chain; below, the work of each layer.
 CHAIN_ROWS = 4
 # Rows that a chain may take through its layers at a time: whole tiles of most heights.
 _CHAIN_BLOCKS = (48, 96, 192, 384)
