@@ -28,7 +28,7 @@ UNIT: Decisions = {
     "k_block": 0,
     "row_block": 64,
     "split": "rows",
-    "grain_kmacs": 24,
+    "grain_kmacs": 48,
 }
 VECTORS: Decisions = {**UNIT, "tile": "6x4"}
 

@@ -32,7 +32,7 @@ PREFETCH_STEPS = (0, 4, 8, 16, 32, 64)  # steps of k
 NEXT_LINE_COUNTS = (0, 1, 2, 4)
 _K_BLOCKS = (32, 64, 128, 256, 512, 1024)
 ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
-GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
+GRAIN_KMACS = (48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
 AMX = "amx"  # the matrix unit of x86, see `build.kernels.amx`
 

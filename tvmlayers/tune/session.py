@@ -26,7 +26,7 @@ from tvmlayers.tune.space import Space
 
 FINALISTS = 4
 # What tuned decisions must gain to be preferred to the analytic ones.
-LEAST_GAIN = 1.01
+LEAST_GAIN = 1.02
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ strip by strip, where a row holds two steps side by side for each column. Each t
 times, once for each part.
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 from tvm import te, tirx
@@ -53,7 +54,7 @@ def split_x(k: int, padding: int) -> None:
     def split(source: Var, at: Expr, row: Expr, tile: Expr) -> None:
         value = emit.view(source)[ramp(at, STEP)]
         for part, bits in enumerate(_parts(value)):
-            halves = tirx.Cast(f"uint16x{STEP}", bits >> tirx.const(16, str(bits.ty.dtype)))
+            halves = _upper_halves([bits], STEP)
             T.buffer_store(emit.view(parts), halves, [ramp(place_of(row, tile, part), STEP)])
 
     padded_rows = emit.bound(emit.ceil_div(m, padding) * emit.i64(padding))
@@ -84,23 +85,18 @@ def split_w(k: int, width: int, strips: int) -> None:
     stretch: bytes from a strip to the next; count: steps of k that there are, up to 32, in a W of k
     in all; the others are zeros.
     """
-    w, parts = emit.argument("w", "*float32"), emit.argument("parts", "*uint8")
+    w, parts = emit.argument("w", "*float32"), emit.argument("parts", "*uint16")
     stretch, count = emit.argument("stretch", "int64"), emit.argument("count", "int64")
 
     def load(step: Expr, strip: int) -> Expr:
         return emit.view(w)[ramp(step * emit.i64(width) + emit.i64(strip * LANES), LANES)]
 
-    def put(pair: Expr, strip: int, even: Expr, odd: Expr | None) -> None:
-        firsts = _parts(even)
-        seconds = _parts(odd) if odd is not None else [None] * PARTS
-        for part, (a, b) in enumerate(zip(firsts, seconds, strict=True)):
-            both = a >> tirx.const(16, str(a.ty.dtype))
-            if b is not None:
-                both = both | (b & tirx.const(_HIGH_BITS, str(b.ty.dtype)))
+    def put(pair: Expr, strip: int, even: Expr, odd: Expr) -> None:
+        for part, both in enumerate(zip(_parts(even), _parts(odd), strict=True)):
+            halves = _upper_halves(both, LANES)
             place = emit.i64(strip) * stretch + emit.i64(part * TILE_BYTES)
-            place = place + pair * emit.i64(_ROW_BYTES)
-            both = tirx.reinterpret(f"uint8x{_ROW_BYTES}", both)
-            T.buffer_store(emit.view(parts), both, [ramp(place, _ROW_BYTES)])
+            place = te.indexdiv(place + pair * emit.i64(_ROW_BYTES), emit.i64(2))
+            T.buffer_store(emit.view(parts), halves, [ramp(place, 2 * LANES)])
 
     def pairs(count: Expr) -> None:
         with T.serial(emit.i64(0), count) as pair:
@@ -113,19 +109,20 @@ def split_w(k: int, width: int, strips: int) -> None:
             for strip in range(strips):
                 put(pair, strip, load(step, strip), load(step + emit.i64(1), strip))
 
+    zeros = tirx.const(0.0, f"float32x{LANES}")
+
     def rest() -> None:
         pairs(emit.half(count))
 
         def odd() -> None:
             for strip in range(strips):
-                put(emit.half(count), strip, load(count - emit.i64(1), strip), None)
+                put(emit.half(count), strip, load(count - emit.i64(1), strip), zeros)
 
         if k % 2:
             emit.when(te.indexmod(count, emit.i64(2)) > emit.i64(0), odd)
-        zeros = tirx.const(0.0, f"float32x{LANES}")
         with T.serial(emit.ceil_div(count, 2), emit.i64(STEP // 2)) as pair:
             for strip in range(strips):
-                put(pair, strip, zeros, None)
+                put(pair, strip, zeros, zeros)
 
     whole = (count >= emit.i64(STEP), lambda: pairs(emit.i64(STEP // 2)))
     if k % STEP:
@@ -205,6 +202,13 @@ def _parts(value: Expr) -> list[Expr]:
             value = value - tirx.reinterpret(dtype, bits)
         made.append(bits)
     return made
+
+
+def _upper_halves(bits: Sequence[Expr], lanes: int) -> Expr:
+    """The upper 16 bits of each lane, those of several vectors taken in turn."""
+    halves = [tirx.reinterpret(f"uint16x{2 * lanes}", each) for each in bits]
+    order = [2 * (i * lanes + lane) + 1 for lane in range(lanes) for i in range(len(bits))]
+    return tirx.Shuffle(halves, order)
 
 
 def ramp(base: Expr, lanes: int) -> Expr:
