@@ -14,6 +14,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <mutex>
 #include <string>
@@ -25,10 +26,14 @@ extern "C" { Dim threadIdx, blockIdx, blockDim, gridDim; }
 namespace {
 
 enum Status { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kLaunchFailed = 719 };
-enum State { kReady, kAtBarrier, kInExchange, kEnded };
+enum State { kReady, kAtBarrier, kInExchange, kInProduct, kEnded };
 
 constexpr size_t kStack = 64 << 10, kPage = 4096;
 constexpr int kWarp = 32;
+
+struct Module { void* library; char* shared_begin; char* shared_end; };
+
+#include "instructions.h"
 
 struct Fibre {
   ucontext_t first;
@@ -37,9 +42,10 @@ struct Fibre {
   bool started;
   uint64_t brought, taken;
   int from;
+  Product product;
+  Copies copies;
 };
 
-struct Module { void* library; char* shared_begin; char* shared_end; };
 struct Function { void (*run)(void**); Module* module; };
 
 std::mutex lock;
@@ -47,7 +53,7 @@ std::vector<Fibre> fibres;
 std::vector<char*> stacks;
 jmp_buf scheduler;
 int running, total;
-bool backwards = false, guard_front = false;
+bool backwards = false, guard_front = false, faulty = false;
 size_t memory_left = 1ull << 40, live = 0;
 int capability_major = 8, capability_minor = 0, driver_version = 13000, device_count = 1;
 Function* current;
@@ -81,6 +87,22 @@ void resume(int thread) {
   if (fibre.started) _longjmp(fibre.at, 1);
   fibre.started = true;
   setcontext(&fibre.first);
+}
+
+// Lets the warps go on whose threads have all come to a product; whether any could.
+bool products() {
+  bool any = false;
+  for (int begin = 0; begin + kWarp <= total; begin += kWarp) {
+    Product lanes[kWarp];
+    int there = 0;
+    for (; there < kWarp && fibres[begin + there].state == kInProduct; ++there)
+      lanes[there] = fibres[begin + there].product;
+    if (there < kWarp) continue;
+    multiply(lanes);
+    for (int lane = 0; lane < kWarp; ++lane) fibres[begin + lane].state = kReady;
+    any = true;
+  }
+  return any;
 }
 
 // Lets the warps go on whose threads have all brought their value; whether any could.
@@ -120,7 +142,9 @@ int run_block() {
     makecontext(&fibre.first, body, 0);
     fibre.state = kReady;
     fibre.started = false;
+    fibre.copies.clear();
   }
+  faulty = false;
   for (;;) {
     int ended = 0, waiting = 0;
     for (int i = 0; i < total; ++i) {
@@ -131,8 +155,9 @@ int run_block() {
       ended += fibres[t].state == kEnded;
       waiting += fibres[t].state == kAtBarrier;
     }
+    if (faulty) return kLaunchFailed;  // an asynchronous copy that no GPU would make
     if (ended == total) return kSuccess;
-    if (exchange()) continue;
+    if (exchange() | products()) continue;
     if (waiting != total) return kLaunchFailed;  // a barrier that not all threads reach
     for (int t = 0; t < total; ++t) fibres[t].state = kReady;
   }
@@ -158,6 +183,21 @@ uint64_t emulated_exchange(uint64_t bits, int from) {
   fibres[running].from = from;
   wait_as(kInExchange);
   return fibres[running].taken;
+}
+
+void emulated_copy(void* to, const void* from, int size, int bytes) {
+  Copies& copies = fibres[running].copies;
+  if (!ask(copies, *current->module, (char*)to, (const char*)from, size, bytes)) faulty = true;
+}
+void emulated_commit() {
+  Copies& copies = fibres[running].copies;
+  copies.committed.push_back(copies.asked);
+  copies.asked.clear();
+}
+void emulated_wait(int left) { land(fibres[running].copies, left); }
+void emulated_product(float* sum, const float* a, const float* b) {
+  fibres[running].product = {sum, a, b};
+  wait_as(kInProduct);
 }
 
 // What a test can change about the device.
