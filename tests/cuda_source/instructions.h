@@ -2,8 +2,12 @@
 // device.cpp: asynchronous copies and products on tensor cores.
 #pragma once
 
+// What unset memory of a block holds, 1.3e7 as a float. No NaN: sums that are not finite are computed
+// again from what was given, which would hide a wrong one.
+constexpr int kSpoilt = 0x4b;
+
 // A copy that is asked for spoils its place at once and lands when its group is waited for, never
-// before: a missing wait reads NaN, and so does a thread that a missing barrier lets be late.
+// before: a missing wait reads what is spoilt, and so does one whom a missing barrier lets be late.
 struct Copy { char* to; int size; char data[16]; };
 struct Copies {
   std::vector<Copy> asked;                   // not in a group yet
@@ -17,7 +21,7 @@ bool ask(Copies& copies, const Module& module, char* to, const char* from, int s
   if (!aligned || !shared || bytes < 0 || bytes > size) return false;
   Copy copy{to, size, {}};
   memcpy(copy.data, from, bytes);
-  memset(to, 0xff, size);
+  memset(to, kSpoilt, size);
   copies.asked.push_back(copy);
   return true;
 }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from agreement import Array, fill, normal
-from emulator import driver, emulated, emulated_images
+from emulator import device, driver, emulated, emulated_images
 from test_cuda_parity import GpuTwin
 
 import tvmlayers as tl
@@ -150,21 +151,47 @@ def test_a_row_does_not_change_with_what_its_neighbours_hold() -> None:
     np.testing.assert_array_equal(compiled(other)[rows], compiled(x)[rows])
 
 
-@pytest.mark.parametrize("gone", ["tvmlayers_wait_1();", "tvmlayers_commit();", "__syncthreads();"])
-def test_the_emulated_gpu_finds_what_is_missing(gone: str) -> None:
-    model = as_model(tl.Dense(64, input_dim=96))
+def without(what: str, place: int) -> Callable[[str], str]:
+    """Takes the `what` of that place out of a source."""
+
+    def edit(source: str) -> str:
+        begin = [found.start() for found in re.finditer(re.escape(what), source)][place]
+        return source[:begin] + source[begin + len(what) :]
+
+    return edit
+
+
+SLICED: dict[str, Any] = {"tile": "tf32:64x64:64x32/2", "k_steps": 16, "stages": 2}
+BREAKS = {
+    "waits for less": (SMALL, lambda source: source.replace("wait_1();", "wait_2();")),
+    "no wait": (SMALL, without("tvmlayers_wait_1();", 0)),
+    "no first group": (SMALL, without("tvmlayers_commit();", 0)),
+    "no group in the loop": (SMALL, without("tvmlayers_commit();", 2)),
+    "no barrier in the loop": (SMALL, without("__syncthreads();", 0)),
+    "no barrier before sums are handed over": (SLICED, without("__syncthreads();", 1)),
+    "no barrier after sums are handed over": (SLICED, without("__syncthreads();", 2)),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_the_emulated_gpu_finds_what_is_missing(broken: str) -> None:
+    decided, edit = BREAKS[broken]
+    model = as_model(tl.Dense(64, input_dim=16 if decided is SLICED else 96))
     fill(model, 0)
-    selector = CudaSelector(GPUS["cuda-sm80"], use_records=False, fixed={"dense": SMALL})
+    selector = CudaSelector(GPUS["cuda-sm80"], use_records=False, fixed={"dense": decided})
 
-    def without(source: str, kernels: Sequence[Any], target: Any) -> Any:
-        assert gone in source
-        return emulated_images(source.replace(gone, ""), kernels, target)
+    def toolchain(source: str, kernels: Sequence[Any], target: Any) -> Any:
+        return emulated_images(edit(source), kernels, target)
 
-    x: Array = normal(64, 96)
-    whole = compile_cuda(model, selector, emulated_images, driver())(x)
-    broken = compile_cuda(model, selector, without, driver())(x)
-    assert np.isfinite(whole).all()
-    assert not np.array_equal(whole, broken, equal_nan=True)
+    x: Array = normal(64, *model.inputs[0].shape[1:])
+    whole = compile_cuda(model, selector, emulated_images, driver())
+    wrong = compile_cuda(model, selector, toolchain, driver())
+    differ = []
+    for backwards in (0, 1):
+        device().emulated_set(backwards, backwards)
+        differ.append(not np.allclose(wrong(x), whole(x), rtol=1e-4, atol=1e-4))
+    device().emulated_set(0, 0)
+    assert any(differ)
 
 
 def test_stages_are_as_many_as_shared_memory_holds() -> None:
