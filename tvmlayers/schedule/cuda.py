@@ -17,7 +17,7 @@ from tvmlayers.schedule.nearest import exact
 from tvmlayers.schedule.select import ANALYTIC, GIVEN, Regime
 from tvmlayers.spaces import cuda_gemm, cuda_rows
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.cuda_tensor_gemm import TensorTile, tensor_tiles
+from tvmlayers.spaces.cuda_tensor_gemm import TensorTile, pipeline, tensor_tiles
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
 
@@ -74,14 +74,14 @@ def analytic(workload: Workload, target: CudaTarget) -> Decisions:
 
 def _dense(workload: Workload, target: CudaTarget) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
-    decided = {"k_steps": 16 if k >= 16 else 8, "stages": 3}
+    steps = 16 if k >= 16 else 8
     if m <= _SPLIT_MOST_ROWS:
         fitting = cuda_gemm.split_tiles(n, target)
         rows = max(r for r, _, _ in fitting if r <= max(m, 1))
         # A slice of k is worth its share of the sum at the end from 16 steps on.
         slices = [s for r, _, s in fitting if r == rows]
         wanted = max((s for s in slices if s * 16 <= k), default=min(slices))
-        return {"tile": f"{cuda_gemm.SPLIT}:{rows}x{wanted}", **decided}
+        return {"tile": f"{cuda_gemm.SPLIT}:{rows}x{wanted}", "k_steps": steps, "stages": 1}
     columns = cuda_gemm.padded_columns(n)
     on_tensor_cores = tensor_tiles(columns, k, dtype)
     if (
@@ -91,9 +91,12 @@ def _dense(workload: Workload, target: CudaTarget) -> Decisions:
     ):
         share = k >= _LONG_K
         on_tensor_cores.sort(key=lambda t: (-t.rows * t.columns, share == (t.slices == 1)))
-        return {"tile": _filling(on_tensor_cores, m, columns, target).name, **decided}
+        tile = _filling(on_tensor_cores, m, columns, target)
+        held = pipeline(tile, {"k_steps": steps, "stages": 3}, target)
+        return {"tile": tile.name, "k_steps": held.k_steps, "stages": held.stages}
     made = sorted(cuda_gemm.tiles(n, dtype, target), key=lambda t: -t.rows * t.columns)
-    return {"tile": cuda_gemm.tile_name(_filling(made, m, columns, target)), **decided}
+    chosen = _filling(made, m, columns, target)
+    return {"tile": cuda_gemm.tile_name(chosen), "k_steps": steps, "stages": 1}
 
 
 def _filling(tiles: Sequence[_Tile], m: int, columns: int, target: CudaTarget) -> _Tile:

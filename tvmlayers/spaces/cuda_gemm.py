@@ -72,7 +72,8 @@ def gemm_choices(workload: Workload, target: CudaTarget) -> Choices:
     as "tf32:ROWSxCOLUMNS:ROWSxCOLUMNS/SLICES", on tensor cores, of a block and of its warps, with
     k shared out among so many of them;
     k_steps: of k that are in shared memory at a time;
-    stages: of so many steps that tensor cores have in shared memory, most of them on their way.
+    stages: of so many steps that tensor cores have in shared memory, all but one on their way;
+    the other kernels have one.
     """
     k, n, dtype = workload["k"], workload["n"], workload["dtype"]
     named = [tile.name for tile in tensor_tiles(padded_columns(n), k, dtype)]

@@ -13,7 +13,8 @@ from tvmlayers.targets import CudaTarget
 from tvmlayers.targets.cuda import WARP
 
 TENSOR = "tf32"  # the kind of tile that takes tensor cores
-STAGES = (2, 3, 4)
+STAGES = (1, 2, 3, 4)  # tensor cores take two at least, the other kernels one
+_LEAST_STAGES = 2
 # Rows, columns and steps of k of one instruction, m16n8k8.
 MMA = (16, 8, 8)
 # A product of split numbers may be off by 8 units of rounding, and a float32 sum of n products by n
@@ -117,8 +118,9 @@ def pipeline(tile: TensorTile, decisions: Decisions, target: CudaTarget) -> Pipe
     Stages go first, down to two, then steps of k. Each slice has a step of its own.
     """
     least = MMA[2] * tile.slices
-    steps, stages = max(int(decisions["k_steps"]), least), int(decisions["stages"])
+    steps = max(int(decisions["k_steps"]), least)
+    stages = max(int(decisions["stages"]), _LEAST_STAGES)
     while (made := Pipeline(tile, steps, stages)).shared > target.static_shared:
-        stages, steps = (stages - 1, steps) if stages > STAGES[0] else (stages, steps // 2)
+        stages, steps = (stages - 1, steps) if stages > _LEAST_STAGES else (stages, steps // 2)
         assert steps >= least, f"{tile.name} has no room in shared memory"
     return made
