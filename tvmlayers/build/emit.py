@@ -9,7 +9,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
-from tvmlayers.build.private import PRIVATE, pointer_type
+from tvmlayers.build.private import PRIVATE, WRITTEN, pointer_type
 
 INT32, INT64 = PrimType("int32"), PrimType("int64")
 
@@ -50,7 +50,7 @@ def invoke(function: GlobalVar, *arguments: Expr) -> Expr:
 def private(body: Callable[[], None]) -> PrimFunc:
     """The private int32 function that `body` writes with `T` and the words of this module."""
     with IRBuilder() as builder, T.prim_func(s_tir=True, private=True):
-        T.func_attr({PRIVATE: True})
+        T.func_attr({PRIVATE: True, WRITTEN: True})
         T.func_ret(INT32)
         body()
         T.Return(tirx.const(0, "int32"))

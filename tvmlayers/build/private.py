@@ -20,6 +20,7 @@ from tvmlayers.expr.take import is_outside, nearest_row
 from tvmlayers.spaces.choices import BLOCK_LOOP, PANEL_READS, PREFETCH, TILE_LOOP
 
 PRIVATE = "tvmlayers.private"  # attribute of every private function
+WRITTEN = "tvmlayers.written"  # of those that were written out, not scheduled
 CACHE_LINE = 64
 PANEL_LOOP, STRIP_LOOP = "p", "c"  # the loops over panels and their strips in `expr.dense`
 MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen the stream
@@ -164,13 +165,13 @@ def _panel_ahead(
     if steps:
         for step, begin, column in product(range(unroll), begins, range(0, columns, line)):
             row = block + begin + loop.loop_var * unroll + (step + steps)
-            made.append(_prefetch(weight[panel, row, first + column]))
+            made.append(_ask_for(weight[panel, row, first + column]))
     if k_block and next_lines:
         # The lines of the next block, counted on from its first row.
         tile = te.min(around[TILE_LOOP], width // line // next_lines - 1)
         for ahead in range(unroll * next_lines):
             at = (tile * k_block + loop.loop_var * unroll) * next_lines + ahead
-            made.append(_prefetch(weight[panel, block + k_block, at * line]))
+            made.append(_ask_for(weight[panel, block + k_block, at * line]))
     return made
 
 
@@ -179,12 +180,14 @@ def _prefetch_row(table: Buffer, row: Expr) -> list[Stmt]:
     itemsize = tvm_ffi.dtype(str(table.dtype)).bits // 8
     width = int(table.shape[1])
     lines = min(-(-width * itemsize // CACHE_LINE), MOST_LINES)
-    return [_prefetch(table[row, line * (CACHE_LINE // itemsize)]) for line in range(lines)]
+    return [_ask_for(table[row, line * (CACHE_LINE // itemsize)]) for line in range(lines)]
 
 
-def _prefetch(element: Expr) -> Stmt:
+def _ask_for(element: Expr) -> Stmt:
+    return tirx.Evaluate(prefetch_line(element))
+
+
+def prefetch_line(element: Expr) -> Expr:
     """Ask for the cache line of a buffer's element, to be read and kept in all caches."""
     hints = [tirx.const(n, "int32") for n in (0, 3, 1)]  # read, keep, data
-    return tirx.Evaluate(
-        tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(element), *hints)
-    )
+    return tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(element), *hints)

@@ -29,6 +29,8 @@ _STREAMED_ROWS = 2
 _STREAMED_STEPS = 64  # of k, for two streams to be worth their start
 _SHORT_STEPS = 64
 _BLOCKED_ROWS = 192
+_AMX_MARGIN = 1.08
+_AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
 # A tile of a single vector of columns needs more rows to have enough sums in flight.
@@ -83,8 +85,40 @@ def chain_block(weight_bytes: int, row_bytes: int, target: Target) -> int | None
     return max((block for block in _CHAIN_BLOCKS if block <= rows), default=None)
 
 
+def amx_pays(m: int, k: int, n: int) -> bool:
+    """Whether the matrix unit is the faster one for m rows of k by n columns.
+
+    It multiplies by whole tiles, and x, W and the sums have to be brought into its form: each has a
+    price in nanoseconds, fitted to what 13 shapes took on one core of Sapphire Rapids.
+    """
+    tiles = -(-m // 16) * -(-k // 32) * -(-n // 16) * (16 * 32 * 16)
+    unit = 0.0058 * tiles + 0.2 * (m * k + k * n) + 0.33 * m * n
+    vectors = 0.0127 * m * k * n
+    return vectors > _AMX_MARGIN * unit
+
+
+def _on_amx(workload: Workload, target: Target, tile: Tile) -> Decisions:
+    """The decisions for the matrix unit: the parts of x and of a panel fill half of L2."""
+    k, n = workload["k"], workload["n"]
+    blocks = [b for b in gemm.k_blocks(k) if b <= _AMX_STEPS]
+    return {
+        "tile": tile.name,
+        "streams": 1,
+        "k_unroll": 1,
+        "prefetch_steps": 0,
+        "next_lines": 0,
+        "k_block": max(blocks, default=0) if k > _AMX_STEPS else 0,
+        "row_block": 512 if k <= 256 else 256,
+        "split": gemm.BY_PANELS if _shares_panels(workload, target, most=n) else gemm.BY_ROWS,
+        "grain_kmacs": GRAIN_KMACS,
+    }
+
+
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
+    unit = gemm.amx_tile(n, dtype, target)
+    if unit is not None and m >= unit.rows and amx_pays(m, k, n):
+        return _on_amx(workload, target, unit)
     tile = best_tile(m, usual_tiles(n, dtype, target))
     choices = gemm.gemm_choices(workload, target)
     itemsize = np.dtype(dtype).itemsize
@@ -114,11 +148,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         blocked = max(16, target.l2 // 16 // (n * itemsize))
     else:
         blocked = max(64, 2 * target.l2 // (k * itemsize))
-    by_panels = gemm.panels(n, dtype, target) > 1 and m <= (
-        _SOFTMAX_ROWS_BY_PANELS[weight_bytes > target.l2]
-        if workload["activation"] in ROW_ACTIVATIONS
-        else _ROWS_BY_PANELS
-    )
+    by_panels = _shares_panels(workload, target, most=_ROWS_BY_PANELS)
     return {
         "tile": tile.name,
         "streams": 2 if streamed and k >= _STREAMED_STEPS else 1,
@@ -130,6 +160,14 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         "split": gemm.BY_PANELS if by_panels else gemm.BY_ROWS,
         "grain_kmacs": _READ_GRAIN_KMACS if streamed else GRAIN_KMACS,
     }
+
+
+def _shares_panels(workload: Workload, target: Target, most: int) -> bool:
+    """Whether threads share the panels out and not the rows, as they do for up to `most` rows."""
+    k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
+    if workload["activation"] in ROW_ACTIVATIONS:
+        most = _SOFTMAX_ROWS_BY_PANELS[k * n * np.dtype(dtype).itemsize > target.l2]
+    return gemm.panels(n, dtype, target) > 1 and workload["m"] <= most
 
 
 def _lookup(workload: Workload, target: Target) -> Decisions:

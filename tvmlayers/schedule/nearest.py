@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable
 
 from tvmlayers.records import Record
+from tvmlayers.schedule.analytic import analytic
 from tvmlayers.spaces import SPACES, choices_of, space_of
 from tvmlayers.spaces.choices import Decisions, is_legal
+from tvmlayers.spaces.gemm import Tile
 from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.workload import Workload
 
@@ -21,10 +23,10 @@ def exact(
     workload: Workload, target: Target | CudaTarget, records: Iterable[Record]
 ) -> tuple[Record, Decisions] | None:
     """The record of this very workload, if there is one and its decisions are legal."""
-    choices, space = choices_of(workload, target), space_of(workload.kind, target)
+    space = space_of(workload.kind, target)
     for record in records:
         is_its_own = record.workload == workload and record.space == space
-        if is_its_own and is_legal(record.decisions, choices):
+        if is_its_own and is_legal(record.decisions, choices_of(workload, target)):
             return record, record.decisions
     return None
 
@@ -32,18 +34,28 @@ def exact(
 def nearest(
     workload: Workload, target: Target, records: Iterable[Record]
 ) -> tuple[Record, Decisions] | None:
-    """The nearest record whose decisions are legal for `workload`."""
-    choices = choices_of(workload, target)
+    """The nearest record whose decisions are legal for `workload`.
+
+    Which unit of the core is worth its price is no neighbour's to say, but the analytic choice's.
+    """
     ranked = sorted(
         ((distance(workload, each.workload), each) for each in records if _tells(each, workload)),
         key=lambda pair: pair[0],
     )
-    for doublings, record in ranked:
-        if doublings > MOST_DOUBLINGS:
-            return None
-        if record.space == SPACES[workload.kind] and is_legal(record.decisions, choices):
+    near = [record for doublings, record in ranked if doublings <= MOST_DOUBLINGS]
+    if not near:
+        return None
+    choices, unit = choices_of(workload, target), _unit(analytic(workload, target))
+    for record in near:
+        is_legal_here = is_legal(record.decisions, choices) and _unit(record.decisions) == unit
+        if record.space == SPACES[workload.kind] and is_legal_here:
             return record, record.decisions
     return None
+
+
+def _unit(decisions: Decisions) -> str:
+    """The unit that the decisions of a dense layer are for; "" for all others."""
+    return Tile.of(decisions).unit if "tile" in decisions else ""
 
 
 def distance(a: Workload, b: Workload) -> float:

@@ -30,16 +30,18 @@ SPACE = "gemm"
 K_UNROLL = (1, 2, 4, 8)
 PREFETCH_STEPS = (0, 4, 8, 16, 32, 64)  # steps of k
 NEXT_LINE_COUNTS = (0, 1, 2, 4)
-_K_BLOCKS = (32, 64, 128, 256, 512)
+_K_BLOCKS = (32, 64, 128, 256, 512, 1024)
 ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
 GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
+AMX = "amx"  # the matrix unit of x86, see `build.kernels.amx`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
 _PANEL_VECTORS = {16: 2, 32: 4}
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 _ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
+_AMX_ROWS, _AMX_COLUMNS = 32, 32
 
 
 def panel_width(dtype: str, target: Target) -> int:
@@ -64,8 +66,12 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     steps = k // target.lanes(dtype) if n == 1 else math.gcd(*(k // s for s in streams))
     blocks = [0] if m <= 2 or n < panel_width(dtype, target) else [0, *k_blocks(k)]
     split = [BY_ROWS] if panels(n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
+    there = tiles(n, dtype, target)
+    unit = amx_tile(n, dtype, target)
+    if unit is not None:
+        there.append(unit)
     return {
-        "tile": [tile.name for tile in tiles(n, dtype, target) if tile.rows <= m],
+        "tile": [tile.name for tile in there if tile.rows <= m],
         "streams": streams,
         "k_unroll": [u for u in K_UNROLL if steps % u == 0],
         "prefetch_steps": [0] if n == 1 else PREFETCH_STEPS,
@@ -98,21 +104,23 @@ def panels(n: int, dtype: str, target: Target) -> int:
 
 @dataclass(frozen=True)
 class Tile:
-    """A register tile: rows of x by vectors of columns."""
+    """A register tile: rows of x by vectors of columns; unit: "" for the vector units, or AMX."""
 
     rows: int
     vectors: int
+    unit: str = ""
 
     @property
     def name(self) -> str:
-        """As a decision says it, such as "6x4"."""
-        return f"{self.rows}x{self.vectors}"
+        """As a decision says it, such as "6x4" or "amx:32x4"."""
+        return f"{self.unit}:{self.rows}x{self.vectors}".removeprefix(":")
 
     @staticmethod
     def of(decisions: Decisions) -> Tile:
         """The tile that `decisions` name."""
-        rows, vectors = str(decisions["tile"]).split("x")
-        return Tile(int(rows), int(vectors))
+        unit, _, shape = str(decisions["tile"]).rpartition(":")
+        rows, vectors = shape.split("x")
+        return Tile(int(rows), int(vectors), unit)
 
 
 def tiles(n: int, dtype: str, target: Target) -> list[Tile]:
@@ -129,6 +137,13 @@ def tiles(n: int, dtype: str, target: Target) -> list[Tile]:
         made += [Tile(rows, vectors) for rows in taller]
         vectors //= 2
     return made
+
+
+def amx_tile(n: int, dtype: str, target: Target) -> Tile | None:
+    """The tile of the matrix unit, where the target has one that n columns are worth."""
+    if "amx_bf16" not in target.cpu_flags or dtype != "float32" or n < _AMX_COLUMNS:
+        return None
+    return Tile(_AMX_ROWS, _PANEL_VECTORS[target.vector_registers], AMX)
 
 
 def tail_tiles(n: int, dtype: str, target: Target) -> list[Tile]:

@@ -81,6 +81,7 @@ def _tile_cost(
     spec = GemmSpec(
         panel_layout(k, n, width=width, lanes=lanes, dtype=dtype),
         lanes,
+        Tile.of({"tile": tile[0]}),
         gemm.tail_tiles(n, dtype, target) if n < width else (),
         (),
         linear,

@@ -48,6 +48,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         GemmSpec(
             layout,
             lanes,
+            max(gemm.tiles(n, layer.dtype, target), key=lambda tile: (tile.vectors, tile.rows)),
             gemm.tail_tiles(n, layer.dtype, target) if layout.tail else (),
             regimes,
             elementwise_function("linear" if over_row else layer.activation),

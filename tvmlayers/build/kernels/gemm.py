@@ -4,23 +4,24 @@ One artefact serves every batch size: a few register tiles are compiled, and whi
 comes with the call.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import gcd
 
-from tvm import s_tir, te
+from tvm import s_tir, te, tirx
 from tvm.ir import Expr, GlobalVar
-from tvm.tirx import PrimFunc, Var
+from tvm.tirx import PrimFunc
 
 from tvmlayers.build import emit
-from tvmlayers.build.kernels.kernel import Functions, core
+from tvmlayers.build.kernels.amx import AmxSpec, amx_rows, rounded_k_block
+from tvmlayers.build.kernels.kernel import Functions, core, tensor_arguments
 from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.expr.expression import Expression
 from tvmlayers.pack import PanelLayout
 from tvmlayers.schedule import Regime
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.gemm import Tile, dot_tiles, gemm_blocks, gemm_tiles
+from tvmlayers.spaces.gemm import AMX, Tile, dot_tiles, gemm_blocks, gemm_tiles
 
 Activation = Callable[[Expr], Expr]
 
@@ -31,12 +32,14 @@ _MOST_SCRATCH_ROWS = 1024
 class GemmSpec:
     """What is computed for one dense layer, and how its decisions differ by the number of rows.
 
-    lanes: of a vector; tail_tiles: the register tiles of the panel that is not full; cheap: whether
-    the activation is short enough to be unrolled into the tile.
+    lanes: of a vector; usual_tile: the tallest of the vector units' tiles; tail_tiles: the register
+    tiles of the panel that is not full; cheap: whether the activation is short enough to be
+    unrolled into the tile.
     """
 
     layout: PanelLayout
     lanes: int
+    usual_tile: Tile
     tail_tiles: Sequence[Tile]
     regimes: Sequence[Regime]
     activation: Activation
@@ -58,10 +61,20 @@ class GemmSpec:
 
 
 _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block")
+# What takes over where the matrix unit cannot be had, beside the tile.
+_IN_VECTORS: Decisions = {
+    "streams": 1,
+    "k_unroll": 4,
+    "prefetch_steps": 16,
+    "next_lines": 0,
+    "k_block": 0,
+}
 
 
 def _tile(decisions: Decisions) -> Decisions:
     """Those of the decisions that make other machine code."""
+    if Tile.of(decisions).unit:
+        return {**_IN_VECTORS, **{name: decisions[name] for name in ("tile", "k_block")}}
     return {name: decisions[name] for name in _TILE}
 
 
@@ -72,9 +85,37 @@ def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
     tile.
     """
     parts = _parts(name, spec, functions)
+    on_unit = {
+        place: amx_rows(f"{name}_amx{place}", _amx_spec(spec, decisions), functions)
+        for place, decisions in enumerate(spec.variants())
+        if Tile.of(decisions).unit == AMX
+    }
     made = GlobalVar(f"{name}_rows")
-    functions[made] = _rows_function(spec, parts)
+    functions[made] = _rows_function(spec, parts, on_unit)
     return made
+
+
+def _amx_spec(spec: GemmSpec, decisions: Decisions) -> AmxSpec:
+    """What the matrix unit computes; rows: the most that any batch brings at a time."""
+    rows = [
+        max(row_block_of(regime.decisions), 2 * Tile.of(regime.decisions).rows)
+        for regime in spec.regimes
+        if _tile(regime.decisions) == decisions
+    ]
+    return AmxSpec(
+        spec.layout,
+        rounded_k_block(spec.layout.k, int(decisions["k_block"])),
+        max(rows),
+        spec.activation,
+        spec.use_bias,
+    )
+
+
+def _on_vectors(spec: GemmSpec, decisions: Decisions) -> Decisions:
+    """`decisions`, or what takes over from those for the matrix unit."""
+    if not Tile.of(decisions).unit:
+        return decisions
+    return {**decisions, **_IN_VECTORS, "tile": spec.usual_tile.name}
 
 
 @dataclass(frozen=True)
@@ -116,16 +157,17 @@ def _parts(name: str, spec: GemmSpec, functions: Functions) -> list[_Part]:
         return made[key]
 
     parts = []
+    variants = [_on_vectors(spec, decisions) for decisions in spec.variants()]
     if layout.full_panels:
         full = [
             make(decisions, Tile.of(decisions), layout.width, layout.width)
-            for decisions in spec.variants()
+            for decisions in variants
         ]
         parts.append(_Part(0, layout.full_panels, layout.width, full))
     if layout.tail:
         tail = [
             make({**decisions, "k_block": 0}, tile, layout.tail_width, layout.tail)
-            for decisions in spec.variants()
+            for decisions in variants
             for tile in [_tallest(spec.tail_tiles, Tile.of(decisions).rows)]
         ]
         parts.append(_Part(layout.full_panels, 1, layout.tail_width, tail))
@@ -189,12 +231,14 @@ def _tiled(
     return expression, partial(tiles, cheap_epilogue=spec.cheap, decisions=decisions)
 
 
-def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
+def _rows_function(
+    spec: GemmSpec, parts: Sequence[_Part], on_unit: Mapping[int, GlobalVar]
+) -> PrimFunc:
     layout = spec.layout
     blocks = [(row_block_of(regime.decisions), regime.decisions) for regime in spec.regimes]
     scratch_size = max(
         (max(rows, 2 * tile.rows) + tile.rows) * tile.vectors * spec.lanes
-        if decisions["k_block"]
+        if decisions["k_block"] and not Tile.of(decisions).unit
         else 0
         for rows, decisions in blocks
         for tile in [Tile.of(decisions)]
@@ -231,14 +275,32 @@ def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
 
             return write if len(parts) == 1 else only_if_any
 
-        for part in parts:
-            places = list(range(len(part.cores)))
-            emit.chain(
-                [
-                    (None if place == places[-1] else variant <= emit.i64(place), run(part, place))
-                    for place in places
-                ]
-            )
+        def on_vectors(place: int) -> Callable[[], None]:
+            def write() -> None:
+                for part in parts:
+                    run(part, place)()
+
+            return write
+
+        def compute(place: int) -> None:
+            if place not in on_unit:
+                on_vectors(place)()
+                return
+            status = emit.view(emit.on_stack(1, "int32"))
+            pointers = [x, w, *([b] if b is not None else []), out]
+            emit.call(on_unit[place], *pointers, m, first, last, tirx.address_of(status[0]))
+            emit.when(status[0] != 0, on_vectors(place))
+
+        places = range(len(spec.variants()))
+        emit.chain(
+            [
+                (
+                    None if place == places[-1] else variant <= emit.i64(place),
+                    partial(compute, place),
+                )
+                for place in places
+            ]
+        )
 
     return emit.private(body)
 
@@ -246,11 +308,5 @@ def _rows_function(spec: GemmSpec, parts: Sequence[_Part]) -> PrimFunc:
 def row_block_of(decisions: Decisions) -> int:
     """Rows that are gone over at a time; few enough for the sums of blocks of k on the stack."""
     rows = int(decisions["row_block"])
-    return min(rows, _MOST_SCRATCH_ROWS) if decisions["k_block"] else rows
-
-
-def tensor_arguments(dtype: str, use_bias: bool) -> tuple[Var, Var, Var | None, Var]:
-    """The parameters x, w, b (None where there is none) and out of the function being written."""
-    x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{dtype}")
-    b = emit.argument("b", f"*{dtype}") if use_bias else None
-    return x, w, b, emit.argument("out", f"*{dtype}")
+    kept = decisions["k_block"] or Tile.of(decisions).unit
+    return min(rows, _MOST_SCRATCH_ROWS) if kept else rows

@@ -8,8 +8,8 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
-from tvmlayers.build.kernels.gemm import GemmSpec, row_block_of, rows_function, tensor_arguments
-from tvmlayers.build.kernels.kernel import Functions
+from tvmlayers.build.kernels.gemm import GemmSpec, row_block_of, rows_function
+from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
 from tvmlayers.schedule import Regime, by_choice
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import s_tir, te
 from tvm.ir import Expr, GlobalVar
-from tvm.tirx import PrimFunc
+from tvm.tirx import PrimFunc, Var
 
 from tvmlayers.build import emit
 from tvmlayers.build.fuse import AnyLayer
@@ -90,6 +90,13 @@ def core(
     sch = s_tir.Schedule(function, debug_mask="none")
     schedule(sch)
     return GlobalVar(name), private_function(expression, sch.mod["main"], **guards)
+
+
+def tensor_arguments(dtype: str, use_bias: bool) -> tuple[Var, Var, Var | None, Var]:
+    """The parameters x, w, b (None where there is none) and out of the function being written."""
+    x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{dtype}")
+    b = emit.argument("b", f"*{dtype}") if use_bias else None
+    return x, w, b, emit.argument("out", f"*{dtype}")
 
 
 def report(

@@ -1,0 +1,278 @@
+"""float32 GEMM on the matrix unit of x86 cores, as exact as on their vector units.
+
+x and the panels of W are brought into the unit's form (see `amx_tiles`) a block of k at a time: x
+once for a block of rows, a panel while its first rows are multiplied. An infinity has no such form.
+Sums that are not finite are noticed, and the caller computes those rows on the vector units
+instead; so it does where Linux does not let this process use the unit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tvm import te, tirx
+from tvm.ir import Call, Expr, GlobalVar, Op, StringImm
+from tvm.tirx import Var
+from tvm.tirx.script.builder import ir as T
+
+from tvmlayers.build import emit
+from tvmlayers.build.kernels import amx_tiles as tiles
+from tvmlayers.build.kernels.amx_tiles import BLOCK, LANES, PARTS, ROWS, STEP, TILE_BYTES, ramp
+from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
+from tvmlayers.build.private import pointer_type
+from tvmlayers.expr.math import bind
+from tvmlayers.expr.reduction import tree
+from tvmlayers.pack import PanelLayout
+
+_CHECKED_ROWS = 4  # whose sums are checked side by side
+# Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA), 0 where it is granted.
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+
+
+@dataclass(frozen=True)
+class AmxSpec:
+    """One dense layer on the matrix unit.
+
+    k_block: steps of k for which x and a panel are kept in parts, a multiple of 32; rows: the most
+    that come at a time.
+    """
+
+    layout: PanelLayout
+    k_block: int
+    rows: int
+    activation: Callable[[Expr], Expr]
+    use_bias: bool
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of k."""
+        return -(-self.layout.k // self.k_block)
+
+    @property
+    def x_bytes(self) -> int:
+        """What the parts of the rows of x take."""
+        return -(-self.rows // (BLOCK * ROWS)) * BLOCK * self._strip_bytes
+
+    @property
+    def panel_bytes(self) -> int:
+        """What the parts of a panel take."""
+        return self.layout.width // LANES * self._strip_bytes
+
+    @property
+    def _strip_bytes(self) -> int:
+        return self.k_block // STEP * PARTS * TILE_BYTES
+
+
+def rounded_k_block(k: int, k_block: int) -> int:
+    """About `k_block` steps of k (0: all of them), as many in each block, a multiple of 32."""
+    blocks = -(-k // (k_block or k))
+    return -(-k // (blocks * STEP)) * STEP
+
+
+def amx_rows(name: str, spec: AmxSpec, functions: Functions) -> GlobalVar:
+    """`f(x, w, [b], out, m, first, last, status)`: m rows by panels first..last-1, on one thread.
+
+    It and all that it calls are added to `functions`. The status is 0 where all is computed, else
+    nothing can be said of `out`.
+    """
+    return _Writer(name, spec, functions).rows()
+
+
+class _Writer:
+    """Writes the functions of one layer, each once."""
+
+    def __init__(self, name: str, spec: AmxSpec, functions: Functions) -> None:
+        self._name, self._spec, self._layout = name, spec, spec.layout
+        self._functions = functions
+        self._made: dict[str, GlobalVar] = {}
+
+    def rows(self) -> GlobalVar:
+        """The function that the others serve."""
+        layout = self._layout
+        split_x = self._function("split_x", partial(tiles.split_x, layout.k, _CHECKED_ROWS))
+        full = self._panel(layout.width, layout.width) if layout.full_panels else None
+        tail = self._panel(layout.tail_width, layout.tail) if layout.tail else None
+        return self._function("rows", lambda: self._write_rows(split_x, full, tail))
+
+    def _function(self, label: str, body: Callable[[], None]) -> GlobalVar:
+        if label not in self._made:
+            self._made[label] = GlobalVar(f"{self._name}_{label}")
+            self._functions[self._made[label]] = emit.private(body)
+        return self._made[label]
+
+    def _write_rows(
+        self, split_x: GlobalVar, full: GlobalVar | None, tail: GlobalVar | None
+    ) -> None:
+        spec, layout = self._spec, self._layout
+        x, w, b, out = tensor_arguments("float32", spec.use_bias)
+        m, first, last = (emit.argument(name, "int64") for name in ("m", "first", "last"))
+        status = emit.argument("status", "*int32")
+        poison = emit.on_stack(_CHECKED_ROWS * BLOCK * LANES, "float32")
+        sums = emit.on_stack(BLOCK * ROWS * BLOCK * LANES, "float32")
+        configuration = emit.on_stack(len(tiles.CONFIGURATION), "int64")
+        chains = range(0, _CHECKED_ROWS * BLOCK * LANES, LANES)
+
+        def panels(memory: Var, begin: Expr, count: Expr, block: Expr) -> None:
+            def run(panel: GlobalVar, p: Expr, width: int) -> None:
+                columns = p * emit.i64(layout.width)
+                pointers = [memory, emit.offset(memory, spec.x_bytes)]
+                weight = columns * emit.i64(layout.k) + begin * emit.i64(width)
+                pointers.append(emit.offset(w, weight))
+                if b is not None:
+                    pointers.append(emit.offset(b, columns))
+                pointers += [emit.offset(out, columns), sums, poison]
+                emit.call(panel, *pointers, m, count, block)
+
+            if full is not None:
+                with T.serial(first, te.min(last, emit.i64(layout.full_panels))) as p:
+                    run(full, p, layout.width)
+            if tail is not None:
+                place = emit.i64(layout.full_panels)
+                emit.when(last > place, lambda: run(tail, place, layout.tail_width))
+
+        def compute(memory: Var) -> None:
+            for i, word in enumerate(tiles.CONFIGURATION):
+                T.buffer_store(emit.view(configuration), emit.i64(word), [emit.i64(i)])
+            tiles.intrinsic("ldtilecfg", tirx.address_of(emit.view(configuration)[emit.i64(0)]))
+            for chain in chains:
+                zeros = tirx.const(0.0, f"float32x{LANES}")
+                T.buffer_store(emit.view(poison), zeros, [ramp(emit.i64(chain), LANES)])
+            # As a plain number it would make the loop count in 32 bits, which no function takes.
+            blocks = emit.kept(emit.i64(spec.blocks))
+            with T.serial(emit.i64(0), blocks) as block:
+                begin = block * emit.i64(spec.k_block)
+                count = te.min(emit.i64(layout.k) - begin, emit.i64(spec.k_block))
+                emit.call(split_x, emit.offset(x, begin), memory, m, count)
+                panels(memory, begin, count, block)
+            tiles.intrinsic("tilerelease")
+            total = tree([emit.view(poison)[ramp(emit.i64(chain), LANES)] for chain in chains])
+            T.buffer_store(emit.view(poison), total, [ramp(emit.i64(0), LANES)])
+            total = tree([emit.view(poison)[emit.i64(lane)] for lane in range(LANES)])
+            unfit = tirx.Cast("int32", tirx.isnan(emit.bound(total)))
+            T.buffer_store(emit.view(status), unfit, [emit.i64(0)])
+            T.evaluate(tirx.call_extern("int32", "free", memory))
+
+        def with_memory() -> None:
+            memory = emit.bound(_allocated(spec.x_bytes + spec.panel_bytes))
+            emit.when(tirx.Not(tirx.isnullptr(memory)), lambda: compute(memory))
+
+        emit.store(status, 1)
+        request = [emit.i64(n) for n in (_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)]
+        granted = tirx.call_extern("int64", "syscall", *request) == emit.i64(0)
+        emit.when(granted, with_memory)
+
+    def _panel(self, width: int, valid: int) -> GlobalVar:
+        """`f(x parts, w parts, w, [b], out, sums, poison, m, count, block)`: m rows by one panel,
+        over count steps of k; the block of k that they are decides what becomes of the sums."""
+        return self._function(f"panel{valid}", lambda: self._write_panel(width, valid))
+
+    def _write_panel(self, width: int, valid: int) -> None:
+        x, parts = emit.argument("x", "*uint8"), emit.argument("parts", "*uint8")
+        w = emit.argument("w", "*float32")
+        b = emit.argument("b", "*float32") if self._spec.use_bias else None
+        out, sums = emit.argument("out", "*float32"), emit.argument("sums", "*float32")
+        poison = emit.argument("poison", "*float32")
+        m, count, block = (emit.argument(name, "int64") for name in ("m", "count", "block"))
+        stretch = emit.bound(emit.ceil_div(count, STEP) * emit.i64(PARTS * TILE_BYTES))
+        group = BLOCK * LANES
+
+        with T.serial(emit.i64(0), emit.ceil_div(m, BLOCK * ROWS)) as i:
+            row = i * emit.i64(BLOCK * ROWS)
+            here = emit.bound(te.min(m - row, emit.i64(BLOCK * ROWS)))
+
+            def write(column: Expr, strips: int, valid: int) -> None:
+                pointers = [
+                    emit.offset(x, i * emit.i64(BLOCK) * stretch),
+                    emit.offset(parts, te.indexdiv(column, emit.i64(LANES)) * stretch),
+                    sums,
+                ]
+                first, whole, half = self._multiply(strips, width)
+                panel = emit.offset(w, column)
+                emit.chain(
+                    [
+                        (i == emit.i64(0), lambda: emit.call(first, *pointers, count, panel)),
+                        (here > emit.i64(ROWS), lambda: emit.call(whole, *pointers, count)),
+                        (None, lambda: emit.call(half, *pointers, count)),
+                    ]
+                )
+                results = [emit.offset(b, column)] if b is not None else []
+                results += [emit.offset(out, row * emit.i64(self._layout.n) + column), poison]
+                emit.call(self._epilogue(valid), sums, *results, here, block)
+
+            with T.serial(emit.i64(0), emit.i64(valid // group)) as g:
+                write(emit.i64(g) * emit.i64(group), BLOCK, group)
+            if valid % group:
+                rest = valid // group * group
+                write(emit.i64(rest), (width - rest) // LANES, valid - rest)
+
+    def _multiply(self, strips: int, width: int) -> tuple[GlobalVar, GlobalVar, GlobalVar]:
+        """For so many strips of a panel: the function for the first rows, which also brings the
+        panel into parts, the one for other rows, and the one for up to 16 rows."""
+        split = partial(tiles.split_w, self._layout.k, width, strips)
+        split_w = self._function(f"split_w{strips}_{width}", split)
+        first = partial(tiles.multiply, BLOCK, strips, width, split_w)
+        return (
+            self._function(f"multiply_first{strips}_{width}", first),
+            self._function(f"multiply{BLOCK}x{strips}", partial(tiles.multiply, BLOCK, strips)),
+            self._function(f"multiply1x{strips}", partial(tiles.multiply, 1, strips)),
+        )
+
+    def _epilogue(self, valid: int) -> GlobalVar:
+        """`f(sums, [b], out, poison, rows, block)`: what becomes of sums over one block of k.
+
+        poison gets a NaN where a sum is not finite.
+        """
+        return self._function(f"epilogue{valid}", lambda: self._write_epilogue(valid))
+
+    def _write_epilogue(self, valid: int) -> None:
+        n, blocks = emit.i64(self._layout.n), self._spec.blocks
+        columns = -(-valid // LANES) * LANES
+        sums = emit.argument("sums", "*float32")
+        b = emit.argument("b", "*float32") if self._spec.use_bias else None
+        out, poison = emit.argument("out", "*float32"), emit.argument("poison", "*float32")
+        rows, block = emit.argument("rows", "int64"), emit.argument("block", "int64")
+
+        def write(*, is_first: bool, is_last: bool) -> None:
+            def element(row: Expr, column: Expr) -> None:
+                place = row * n + column
+                value = emit.view(sums)[row * emit.i64(columns) + column]
+                if not is_first:
+                    value = value + emit.view(out)[place]
+                if is_last:
+                    biased = value + emit.view(b)[column] if b is not None else value
+                    value = bind(biased, self._spec.activation)
+                T.buffer_store(emit.view(out), value, [place])
+
+            with T.serial(emit.i64(0), rows) as row:
+                for first in range(0, columns, LANES):
+                    count = min(LANES, valid - first)
+                    loop = T.vectorized if count == LANES else T.serial
+                    with loop(emit.i64(0), emit.i64(count)) as lane:
+                        element(row, emit.i64(first) + lane)
+
+        # Several sums side by side: one alone would wait for itself. Rows past the last are zeros.
+        with T.serial(emit.i64(0), emit.ceil_div(rows, _CHECKED_ROWS)) as group:
+            for row in range(_CHECKED_ROWS):
+                for first in range(0, columns, LANES):
+                    place = (group * emit.i64(_CHECKED_ROWS) + emit.i64(row)) * emit.i64(columns)
+                    value = emit.view(sums)[ramp(place + emit.i64(first), LANES)]
+                    chain = ramp(emit.i64(row * BLOCK * LANES + first), LANES)
+                    value = emit.view(poison)[chain] + value * tirx.const(0.0, f"float32x{LANES}")
+                    T.buffer_store(emit.view(poison), value, [chain])
+        if blocks == 1:
+            write(is_first=True, is_last=True)
+            return
+        emit.chain(
+            [
+                (block == emit.i64(0), partial(write, is_first=True, is_last=False)),
+                (block == emit.i64(blocks - 1), partial(write, is_first=False, is_last=True)),
+                (None, partial(write, is_first=False, is_last=False)),
+            ]
+        )
+
+
+def _allocated(nbytes: int) -> Expr:
+    """A pointer to memory of the C library, or null."""
+    sizes = [emit.i64(size) for size in (TILE_BYTES, nbytes)]
+    arguments = [StringImm("aligned_alloc"), *sizes]
+    return Call(Op.get("tirx.call_extern"), arguments, ret_ty=pointer_type("uint8"))

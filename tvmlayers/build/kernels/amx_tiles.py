@@ -1,0 +1,221 @@
+"""The matrix unit (AMX) of x86 cores: float32 tensors as tiles of bfloat16, and their products.
+
+Rounded to the 8 bits of a bfloat16, and what is left once more, a float32 is exactly the sum of
+three of them: its high, middle and low part. Of the nine products of two such sums the six largest
+are added up in float32; the three left out stay below 2^-23 of the product, less than sums in
+float32 lose by rounding.
+(G. Henry, P. T. P. Tang, A. Heinecke: "Leveraging the bfloat16 artificial intelligence datatype for
+higher-precision computations", ARITH 2019.)
+
+A tile register holds 16 rows of 64 bytes: 16 columns of float32, or 32 steps of k in bfloat16. x in
+parts is tiles of 16 rows and 32 steps, row by row; W in parts is tiles of 32 steps and 16 columns,
+strip by strip, where a row holds two steps side by side for each column. Each tile comes three
+times, once for each part.
+"""
+
+from itertools import product
+
+from tvm import te, tirx
+from tvm.ir import Expr, GlobalVar
+from tvm.tirx import Var
+from tvm.tirx.script.builder import ir as T
+
+from tvmlayers.build import emit
+from tvmlayers.build.private import prefetch_line
+
+ROWS, STEP, LANES = 16, 32, 16  # rows, steps of k and columns of a tile
+PARTS = 3
+BLOCK = 2  # tile registers of x, and of W, that are multiplied with one another at a time
+TILE_BYTES = 1024
+_ROW_BYTES = 64
+# Pairs of parts of x and W, the least products first; neighbours share a part, which stays loaded.
+_PRODUCTS = ((2, 0), (1, 0), (0, 0), (0, 2), (0, 1), (1, 1))
+_HIGH_BITS, _HALF_BIT = 0xFFFF0000, 0x8000
+# 64 bytes: palette 1; the bytes of a row of each register, 64; and their rows, 16.
+CONFIGURATION = (1, 0, 0x0040004000400040, 0x0040004000400040, 0, 0, 0x1010101010101010, 0)
+
+
+def split_x(k: int, padding: int) -> None:
+    """`f(x, parts, m, count)`: count steps of m rows of x, of k each.
+
+    Steps past the last one are zeros, and so are the rows up to the next multiple of `padding`.
+    """
+    x, parts = emit.argument("x", "*float32"), emit.argument("parts", "*uint16")
+    m, count = emit.argument("m", "int64"), emit.argument("count", "int64")
+    tiles = emit.bound(emit.ceil_div(count, STEP))
+    whole = emit.bound(te.indexdiv(count, emit.i64(STEP)))
+    padded = emit.on_stack(STEP, "float32")
+
+    def place_of(row: Expr, tile: Expr, part: int) -> Expr:
+        above = (te.indexdiv(row, emit.i64(ROWS)) * tiles + tile) * emit.i64(PARTS) + emit.i64(part)
+        return (above * emit.i64(ROWS) + te.indexmod(row, emit.i64(ROWS))) * emit.i64(STEP)
+
+    def split(source: Var, at: Expr, row: Expr, tile: Expr) -> None:
+        value = emit.view(source)[ramp(at, STEP)]
+        for part, bits in enumerate(_parts(value)):
+            halves = tirx.Cast(f"uint16x{STEP}", bits >> tirx.const(16, str(bits.ty.dtype)))
+            T.buffer_store(emit.view(parts), halves, [ramp(place_of(row, tile, part), STEP)])
+
+    padded_rows = emit.bound(emit.ceil_div(m, padding) * emit.i64(padding))
+    zeros = tirx.const(0, f"uint16x{STEP}")
+    with T.serial(m, padded_rows) as row, T.serial(emit.i64(0), tiles) as tile:
+        for part in range(PARTS):
+            T.buffer_store(emit.view(parts), zeros, [ramp(place_of(row, tile, part), STEP)])
+    with T.serial(emit.i64(0), m) as row:
+        start = emit.bound(row * emit.i64(k))
+        with T.serial(emit.i64(0), whole) as tile:
+            split(x, start + tile * emit.i64(STEP), row, tile)
+
+        def rest() -> None:
+            zeros = tirx.const(0.0, f"float32x{STEP}")
+            T.buffer_store(emit.view(padded), zeros, [ramp(emit.i64(0), STEP)])
+            with T.serial(whole * emit.i64(STEP), count) as step:
+                value = emit.view(x)[start + step]
+                T.buffer_store(emit.view(padded), value, [step - whole * emit.i64(STEP)])
+            split(padded, emit.i64(0), row, whole)
+
+        if k % STEP:
+            emit.when(whole < tiles, rest)
+
+
+def split_w(k: int, width: int, strips: int) -> None:
+    """`f(w, parts, stretch, count)`: one tile of each strip of a panel, `width` columns wide.
+
+    stretch: bytes from a strip to the next; count: steps of k that there are, up to 32, in a W of k
+    in all; the others are zeros.
+    """
+    w, parts = emit.argument("w", "*float32"), emit.argument("parts", "*uint8")
+    stretch, count = emit.argument("stretch", "int64"), emit.argument("count", "int64")
+
+    def load(step: Expr, strip: int) -> Expr:
+        return emit.view(w)[ramp(step * emit.i64(width) + emit.i64(strip * LANES), LANES)]
+
+    def put(pair: Expr, strip: int, even: Expr, odd: Expr | None) -> None:
+        firsts = _parts(even)
+        seconds = _parts(odd) if odd is not None else [None] * PARTS
+        for part, (a, b) in enumerate(zip(firsts, seconds, strict=True)):
+            both = a >> tirx.const(16, str(a.ty.dtype))
+            if b is not None:
+                both = both | (b & tirx.const(_HIGH_BITS, str(b.ty.dtype)))
+            place = emit.i64(strip) * stretch + emit.i64(part * TILE_BYTES)
+            place = place + pair * emit.i64(_ROW_BYTES)
+            both = tirx.reinterpret(f"uint8x{_ROW_BYTES}", both)
+            T.buffer_store(emit.view(parts), both, [ramp(place, _ROW_BYTES)])
+
+    def pairs(count: Expr) -> None:
+        with T.serial(emit.i64(0), count) as pair:
+            step = pair * emit.i64(2)
+            for line, strip in product(range(2), range(strips)):
+                # The hardware's own prefetcher stops at the end of a page; a panel goes on.
+                ahead = (step + emit.i64(STEP + line)) * emit.i64(width)
+                address = ahead + emit.i64(strip * LANES)
+                T.evaluate(prefetch_line(emit.view(w)[address]))
+            for strip in range(strips):
+                put(pair, strip, load(step, strip), load(step + emit.i64(1), strip))
+
+    def rest() -> None:
+        pairs(emit.half(count))
+
+        def odd() -> None:
+            for strip in range(strips):
+                put(emit.half(count), strip, load(count - emit.i64(1), strip), None)
+
+        if k % 2:
+            emit.when(te.indexmod(count, emit.i64(2)) > emit.i64(0), odd)
+        zeros = tirx.const(0.0, f"float32x{LANES}")
+        with T.serial(emit.ceil_div(count, 2), emit.i64(STEP // 2)) as pair:
+            for strip in range(strips):
+                put(pair, strip, zeros, None)
+
+    whole = (count >= emit.i64(STEP), lambda: pairs(emit.i64(STEP // 2)))
+    if k % STEP:
+        emit.chain([whole, (None, rest)])
+    else:
+        whole[1]()
+
+
+def multiply(rows: int, columns: int, width: int = 0, split: GlobalVar | None = None) -> None:
+    """`f(x parts, w parts, sums, count, [panel])`: rows by columns tiles of sums over count steps.
+
+    sums: float32, the rows of all tiles with their columns side by side. split: makes the parts of
+    w out of a panel, `width` columns wide, a tile of k ahead of their use: the vector units work
+    while the matrix unit does.
+    """
+    x, w = emit.argument("x", "*uint8"), emit.argument("w", "*uint8")
+    sums, count = emit.argument("sums", "*float32"), emit.argument("count", "int64")
+    tiles = emit.bound(emit.ceil_div(count, STEP))
+    x_registers = [rows * columns + i for i in range(rows)]
+    w_registers = [rows * columns + rows + i for i in range(columns)]
+    stretch = emit.bound(tiles * emit.i64(PARTS * TILE_BYTES))
+    for register in range(rows * columns):
+        intrinsic("tilezero", _register(register))
+
+    def load(register: int, source: Var, place: Expr) -> None:
+        address = tirx.address_of(emit.view(source)[place])
+        intrinsic("tileloadd64", _register(register), address, emit.i64(_ROW_BYTES))
+
+    def split_tile(panel: Var, tile: Expr) -> None:
+        emit.call(
+            split,
+            emit.offset(panel, tile * emit.i64(STEP * width)),
+            emit.offset(w, tile * emit.i64(PARTS * TILE_BYTES)),
+            stretch,
+            te.min(count - tile * emit.i64(STEP), emit.i64(STEP)),
+        )
+
+    panel = emit.argument("panel", "*float32") if split is not None else None
+    if panel is not None:
+        split_tile(panel, emit.i64(0))
+    with T.serial(emit.i64(0), tiles) as tile:
+        if panel is not None:
+            after = tile + emit.i64(1)
+            emit.when(after < tiles, lambda: split_tile(panel, after))
+        begin = tile * emit.i64(PARTS * TILE_BYTES)
+        held_x = held_w = None
+        for x_part, w_part in _PRODUCTS:
+            if x_part != held_x:
+                for i, register in enumerate(x_registers):
+                    load(register, x, begin + emit.i64(x_part * TILE_BYTES) + emit.i64(i) * stretch)
+            if w_part != held_w:
+                for i, register in enumerate(w_registers):
+                    load(register, w, begin + emit.i64(w_part * TILE_BYTES) + emit.i64(i) * stretch)
+            held_x, held_w = x_part, w_part
+            for i, a in enumerate(x_registers):
+                for j, b in enumerate(w_registers):
+                    intrinsic("tdpbf16ps", *map(_register, (i * columns + j, a, b)))
+    for i in range(rows):
+        for j in range(columns):
+            place = emit.i64((i * ROWS * columns + j) * LANES)
+            address = tirx.address_of(emit.view(sums)[place])
+            stride = emit.i64(columns * _ROW_BYTES)
+            intrinsic("tilestored64", _register(i * columns + j), address, stride)
+
+
+def _parts(value: Expr) -> list[Expr]:
+    """The bits of high, middle and low of a float32 vector; each has its own in the upper half."""
+    dtype = str(value.ty.dtype)
+    bits_dtype = dtype.replace("float32", "uint32")
+    mask, half = (tirx.const(bits, bits_dtype) for bits in (_HIGH_BITS, _HALF_BIT))
+    made = []
+    for part in range(PARTS):
+        value = emit.bound(value)
+        bits = tirx.reinterpret(bits_dtype, value)
+        if part < PARTS - 1:
+            bits = emit.bound((bits + half) & mask)
+            value = value - tirx.reinterpret(dtype, bits)
+        made.append(bits)
+    return made
+
+
+def ramp(base: Expr, lanes: int) -> Expr:
+    """`lanes` places from base on."""
+    return tirx.Ramp(base, emit.i64(1), lanes)
+
+
+def intrinsic(name: str, *arguments: Expr) -> None:
+    """Call one of LLVM's intrinsics for x86 as a statement."""
+    T.evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *arguments))
+
+
+def _register(number: int) -> Expr:
+    return tirx.const(number, "int8")
