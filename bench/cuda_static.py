@@ -1,8 +1,9 @@
 """`python -m bench cuda-static`: what the kernels of the public cases take of a GPU, by compiler.
 
 Registers, shared memory and spills are the compiler's report; occupancy, the share of a
-multiprocessor's threads that can be there at once, follows from them and the target's limits. No
-GPU is needed, and nothing here is a time.
+multiprocessor's threads that can be there at once, follows from them and the target's limits. Every
+tile for tensor cores is among them, named with its warps' tile, steps of k and stages. No GPU is
+needed, and nothing here is a time.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def measure(target_name: str) -> list[Row]:
 
     target = GPUS[target_name]
     rows: list[Row] = []
-    for case, model in _models():
-        lowered, _, _ = lower_model(as_model(model), CudaSelector(target))
+    for case, model, decided in [*_models(), *_tensor_tiles(target)]:
+        lowered, _, _ = lower_model(as_model(model), CudaSelector(target, fixed=decided))
         images = device_images(lowered.source, lowered.kernels, target)
         threads = threads_of(lowered.source)
         for kernel in lowered.kernels:
@@ -115,8 +116,8 @@ def occupancy(target: Any, threads: int, registers: int, shared: int) -> float:
     return float(blocks * warps * 32 / target.threads_per_multiprocessor)
 
 
-def _models() -> list[tuple[str, Any]]:
-    """(case, layer) of the public cases, each layer once."""
+def _models() -> list[tuple[str, Any, dict[str, Any]]]:
+    """(case, layer, nothing decided for it) of the public cases, each layer once."""
     import tvmlayers as tl
 
     made: dict[str, Any] = {}
@@ -133,4 +134,24 @@ def _models() -> list[tuple[str, Any]]:
         made.setdefault(
             f"bag {case.dim}:{case.mode}", tl.EmbeddingBag(FEW_ROWS, case.dim, mode=case.mode)
         )
-    return list(made.items())
+    return [(name, layer, {}) for name, layer in made.items()]
+
+
+def _tensor_tiles(target: Any) -> list[tuple[str, Any, dict[str, Any]]]:
+    """(case, layer, decisions) of every tile for tensor cores, whether `target` chooses it or not.
+
+    With the steps of k that the analytic choice takes, and with the most.
+    """
+    import tvmlayers as tl
+    from tvmlayers.spaces.cuda_tensor_gemm import pipeline, tensor_tiles
+
+    k, n = 768, 3072
+    made: dict[str, Any] = {}
+    for tile in tensor_tiles(n, k, "float32"):
+        for steps in (16, 32):
+            decided = {"tile": tile.name, "k_steps": steps, "stages": 3}
+            stages = pipeline(tile, decided, target)
+            name = f"tensor {k}x{n}:gelu {tile.name} {stages.k_steps}x{stages.stages}"
+            made.setdefault(name, {"dense": decided})
+    layer = tl.Dense(n, activation="gelu", input_dim=k)
+    return [(name, layer, decided) for name, decided in made.items()]

@@ -9,4 +9,5 @@ TVMLAYERS_TEST_DEVICE=cuda python -m pytest -q \
   tests/parity/test_parity_embedding.py tests/parity/test_parity_bag.py \
   tests/parity/test_parity_dense.py tests/parity/test_parity_activations.py \
   tests/parity/test_parity_models.py tests/parity/test_parity_shapes.py
+python schedules/tune_cuda.py --effort quick
 python -m bench cuda --json "$results/cuda.json"

@@ -72,7 +72,7 @@ def public_cases(kinds: Sequence[str], path: Path = CASES) -> Iterator[str]:
 
 def _parser(description: str, targets: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--target", default="native", choices=targets)
+    parser.add_argument("--target", default=targets[0], choices=targets)
     parser.add_argument("--kinds", type=_kinds, metavar="KIND,KIND,...")
     parser.add_argument("--effort", default="standard", help="quick, standard or thorough")
     parser.add_argument("--trials", type=int, help="of each case, instead of an effort")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.cuda_source)
         if emulator.COMPILER is None:
             item.add_marker(pytest.mark.skip("the emulated GPU needs g++, which is not here"))
+
+
+@pytest.fixture(params=[(0, 0), (1, 1)], ids=["forwards", "backwards"])
+def order(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Threads in rising order against memory that ends, or falling against one that begins."""
+    emulator.device().emulated_set(*request.param)
+    yield
+    emulator.device().emulated_set(0, 0)

@@ -2,8 +2,9 @@
 // were compiled from their CUDA source as C++.
 //
 // Threads of a block are fibres: each runs until it waits (at a barrier, in a shuffle) or ends, and
-// the others follow. A barrier that some threads never reach is an error, as is a launch that
-// NVIDIA's driver would refuse. Every allocation ends or begins at memory that may not be touched.
+// the others of its warp follow, then the other warps (block.h). A barrier that some threads never
+// reach is an error, as is a launch that NVIDIA's driver would refuse. Every allocation ends or
+// begins at memory that may not be touched.
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <mutex>
 #include <string>
@@ -25,118 +27,17 @@ extern "C" { Dim threadIdx, blockIdx, blockDim, gridDim; }
 namespace {
 
 enum Status { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kLaunchFailed = 719 };
-enum State { kReady, kAtBarrier, kInExchange, kEnded };
+constexpr size_t kPage = 4096;
 
-constexpr size_t kStack = 64 << 10, kPage = 4096;
-constexpr int kWarp = 32;
-
-struct Fibre {
-  ucontext_t first;
-  jmp_buf at;
-  State state;
-  bool started;
-  uint64_t brought, taken;
-  int from;
-};
-
-struct Module { void* library; char* shared_begin; char* shared_end; };
-struct Function { void (*run)(void**); Module* module; };
+#include "block.h"
 
 std::mutex lock;
-std::vector<Fibre> fibres;
-std::vector<char*> stacks;
-jmp_buf scheduler;
-int running, total;
-bool backwards = false, guard_front = false;
 size_t memory_left = 1ull << 40, live = 0;
+bool guard_front = false;
 int capability_major = 8, capability_minor = 0, driver_version = 13000, device_count = 1;
-Function* current;
-void** current_arguments;
 struct Allocation { char* map; size_t length, size, begin; };
 std::map<uint64_t, Allocation> allocations;
 long launches = 0;
-
-void place(int thread) {
-  running = thread;
-  threadIdx.x = thread % blockDim.x;
-  threadIdx.y = thread / blockDim.x % blockDim.y;
-  threadIdx.z = thread / blockDim.x / blockDim.y;
-}
-
-void wait_as(State state) {
-  fibres[running].state = state;
-  if (_setjmp(fibres[running].at) == 0) _longjmp(scheduler, 1);
-}
-
-void body() {
-  current->run(current_arguments);
-  fibres[running].state = kEnded;
-  _longjmp(scheduler, 1);
-}
-
-void resume(int thread) {
-  place(thread);
-  Fibre& fibre = fibres[thread];
-  if (_setjmp(scheduler) != 0) return;
-  if (fibre.started) _longjmp(fibre.at, 1);
-  fibre.started = true;
-  setcontext(&fibre.first);
-}
-
-// Lets the warps go on whose threads have all brought their value; whether any could.
-bool exchange() {
-  bool any = false;
-  for (int begin = 0; begin < total; begin += kWarp) {
-    int end = std::min(begin + kWarp, total), waiting = 0, ended = 0;
-    for (int t = begin; t < end; ++t) {
-      waiting += fibres[t].state == kInExchange;
-      ended += fibres[t].state == kEnded;
-    }
-    if (!waiting || waiting + ended < end - begin) continue;
-    for (int t = begin; t < end; ++t) {
-      if (fibres[t].state != kInExchange) continue;
-      int from = begin + fibres[t].from;
-      // What a lane that is not there brings is anybody's guess.
-      bool there = from < end && fibres[from].state == kInExchange;
-      fibres[t].taken = there ? fibres[from].brought : 0x7ff7dead7fc0deadull;
-    }
-    for (int t = begin; t < end; ++t)
-      if (fibres[t].state == kInExchange) fibres[t].state = kReady;
-    any = true;
-  }
-  return any;
-}
-
-int run_block() {
-  if (current->module->shared_begin)
-    memset(current->module->shared_begin, 0xff,
-           current->module->shared_end - current->module->shared_begin);
-  for (int t = 0; t < total; ++t) {
-    Fibre& fibre = fibres[t];
-    getcontext(&fibre.first);
-    fibre.first.uc_stack.ss_sp = stacks[t];
-    fibre.first.uc_stack.ss_size = kStack;
-    fibre.first.uc_link = nullptr;
-    makecontext(&fibre.first, body, 0);
-    fibre.state = kReady;
-    fibre.started = false;
-  }
-  for (;;) {
-    int ended = 0, waiting = 0;
-    for (int i = 0; i < total; ++i) {
-      int t = backwards ? total - 1 - i : i;
-      if (fibres[t].state == kReady) resume(t);
-    }
-    for (int t = 0; t < total; ++t) {
-      ended += fibres[t].state == kEnded;
-      waiting += fibres[t].state == kAtBarrier;
-    }
-    if (ended == total) return kSuccess;
-    if (exchange()) continue;
-    if (waiting != total) return kLaunchFailed;  // a barrier that not all threads reach
-    for (int t = 0; t < total; ++t) fibres[t].state = kReady;
-  }
-}
 
 const char kHead[] = "tvmlayers emulated kernels\n";
 
@@ -158,6 +59,21 @@ uint64_t emulated_exchange(uint64_t bits, int from) {
   fibres[running].from = from;
   wait_as(kInExchange);
   return fibres[running].taken;
+}
+
+void emulated_copy(void* to, const void* from, int size, int bytes) {
+  Copies& copies = fibres[running].copies;
+  if (!ask(copies, *current->module, (char*)to, (const char*)from, size, bytes)) faulty = true;
+}
+void emulated_commit() {
+  Copies& copies = fibres[running].copies;
+  copies.committed.push_back(copies.asked);
+  copies.asked.clear();
+}
+void emulated_wait(int left) { land(fibres[running].copies, left); }
+void emulated_product(float* sum, const float* a, const float* b) {
+  fibres[running].product = {sum, a, b};
+  wait_as(kInProduct);
 }
 
 // What a test can change about the device.

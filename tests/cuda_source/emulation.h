@@ -20,6 +20,10 @@ unsigned __activemask();
 // The 64 bits that lane `from` of the caller's warp brought to the same call.
 uint64_t emulated_exchange(uint64_t bits, int from);
 int emulated_lane();
+void emulated_copy(void* to, const void* from, int size, int bytes);
+void emulated_commit();
+void emulated_wait(int left);
+void emulated_product(float* sum, const float* a, const float* b);
 }
 
 using std::isinf;
@@ -62,6 +66,16 @@ template <class T> T __shfl_sync(unsigned, T value, int from, int width = 32) {
   int lane = emulated_lane();
   return emulated_shuffle(value, lane / width * width + from % width);
 }
+
+// The instructions of `tvmlayers.build.cuda.instructions`.
+inline void tvmlayers_copy_async_4(void* to, const void* from, int n) { emulated_copy(to, from, 4, n); }
+inline void tvmlayers_copy_async_8(void* to, const void* from, int n) { emulated_copy(to, from, 8, n); }
+inline void tvmlayers_copy_async_16(void* to, const void* from, int n) { emulated_copy(to, from, 16, n); }
+inline void tvmlayers_commit() { emulated_commit(); }
+inline void tvmlayers_wait_0() { emulated_wait(0); }
+inline void tvmlayers_wait_1() { emulated_wait(1); }
+inline void tvmlayers_wait_2() { emulated_wait(2); }
+inline void tvmlayers_mma_tf32(float* sum, const float* a, const float* b) { emulated_product(sum, a, b); }
 
 // A launch's argument that is a pointer, whatever it points at.
 struct Pointer {

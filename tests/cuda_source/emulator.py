@@ -20,7 +20,7 @@ from typing import Any
 
 from tvmlayers.build.cuda.compiler import compile_cuda
 from tvmlayers.build.cuda.lower import DeviceKernel
-from tvmlayers.build.cuda.toolchain import Images, with_preamble
+from tvmlayers.build.cuda.toolchain import PREAMBLE, Images, with_preamble
 from tvmlayers.cuda import CudaCompiled, Driver
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.schedule.cuda import CudaSelector
@@ -73,7 +73,7 @@ def emulated_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTa
     code = "\n".join(
         [
             '#include "emulation.h"',
-            with_preamble(source).replace("#include <cstdint>", ""),
+            with_preamble(source, PREAMBLE).replace("#include <cstdint>", ""),
             *(_wrapper(kernel) for kernel in kernels),
             _EDGES,
         ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from itertools import product
 
 import numpy as np
 import pytest
 from agreement import Array, Twin, indices, normal
-from emulator import be, device, emulated
+from emulator import be, emulated
 from samples import every_input, every_kernel
 
 import tvmlayers as tl
@@ -29,14 +28,6 @@ class GpuTwin(Twin):
 
     def _compile(self, target: str, threads: int) -> tl.layers.Layer:
         return emulated(self.model, "cuda-sm80" if target == "native" else target)
-
-
-@pytest.fixture(params=[(0, 0), (1, 1)], ids=["forwards", "backwards"])
-def order(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Threads in rising order against memory that ends, or falling against one that begins."""
-    device().emulated_set(*request.param)
-    yield
-    device().emulated_set(0, 0)
 
 
 @cache

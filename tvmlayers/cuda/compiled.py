@@ -12,7 +12,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -193,8 +193,21 @@ class CudaCompiled(ModelCall):
         arrays: Sequence[Any],
     ) -> None:
         """Launch all kernels of an entry; raise for indices out of range unless deferred."""
+        self._prepared(entry, sizes, inputs, outputs, memory)()
+        if self._described[id(entry)]["checks"] and not self.deferred:
+            self._raise_for(self._flags[memory.ordinal], entry, arrays, memory.stream)
+
+    def _prepared(
+        self,
+        entry: Entry,
+        sizes: Mapping[str, int],
+        inputs: Sequence[View],
+        outputs: Sequence[View],
+        memory: Any,
+    ) -> Callable[[], None]:
+        """What launches all kernels of an entry on these tensors, as often as it is called."""
         arena, handles = self._load(memory.ordinal)
-        row = self._described[id(entry)]
+        row, scratch = self._described[id(entry)], None
         device = self.driver.device(handles, memory.stream)
         flags = self._flags_of(memory.ordinal, memory.stream)
         arguments = [sizes[name] for name in row["sizes"]]
@@ -204,14 +217,17 @@ class CudaCompiled(ModelCall):
             needed = -self._launch(entry.function, [*arguments, 0, -1], device)
             scratch = self._scratch_of(memory, needed)
             arguments += [scratch.address, needed]
-        self._launch(entry.function, arguments, device)
-        if device.error:
-            kernel = self.manifest["cuda"]["kernels"][device.kernel]
-            if device.error < 0:
-                raise TvmLayersError(f"the batch is too large for the grid of kernel {kernel}")
-            self.driver.fail(device.error, f"launching {kernel}")
-        if row["checks"] and not self.deferred:
-            self._raise_for(flags, entry, arrays, memory.stream)
+        held = scratch, arena, inputs, outputs  # what the addresses are of
+
+        def launch(_held: object = held) -> None:
+            self._launch(entry.function, arguments, device)
+            if device.error:
+                kernel = self.manifest["cuda"]["kernels"][device.kernel]
+                if device.error < 0:
+                    raise TvmLayersError(f"the batch is too large for the grid of kernel {kernel}")
+                self.driver.fail(device.error, f"launching {kernel}")
+
+        return launch
 
     def _scratch_of(self, memory: Any, needed: int) -> View:
         """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""
@@ -250,15 +266,19 @@ class CudaCompiled(ModelCall):
         """The weights and the kernels on a GPU, put there at its first call."""
         found = self._loaded.get(ordinal)
         if found is None:
-            target = self.manifest["target"]
-            capability = self.driver.capability(ordinal)
-            image = image_for(self._images, tuple(target["capability"]), capability)
-            handles = self.driver.load(image, self.manifest["cuda"]["kernels"])
+            handles = self._kernels(ordinal)
             arena = DeviceArray(self._arena.shape, np.uint8, ordinal, self.driver)
             self.driver.upload(arena.address, address(self._arena), self._arena.nbytes, 0)
             self.driver.synchronize(0)
             found = self._loaded[ordinal] = arena, handles
         return found
+
+    def _kernels(self, ordinal: int) -> Any:
+        """The kernels in the current context, that of a GPU."""
+        capability = self.driver.capability(ordinal)
+        arch = tuple(self.manifest["target"]["capability"])
+        image = image_for(self._images, arch, capability)
+        return self.driver.load(image, self.manifest["cuda"]["kernels"])
 
     def _flags_of(self, ordinal: int, stream: int) -> DeviceArray:
         if ordinal not in self._flags:

@@ -16,6 +16,9 @@ from tvmlayers.layers.graph import Dim, Shape, SymbolicTensor
 class Dense(Layer):
     """Maps (*s, in_features) to (*s, units): activation(x @ kernel + bias).
 
+    The products are summed in the layer's dtype, or as accurately: where a GPU's tensor cores
+    compute float32, they do it by several tf32 products (see the README on NVIDIA GPUs).
+
     activation: a name, None for linear, or a callable on a tensor expression.
     input_dim: the number of input features; left out, the first input gives it.
     """

@@ -1,25 +1,34 @@
 """Which way a GPU's kernels are made: a tuned record of the workload, else the analytic choice.
 
 The analytic choice fills the multiprocessors: the largest tile whose blocks are enough for all of
-them, and k shared out among the threads of a block where there are few rows.
+them, and k shared out among the threads of a block where there are few rows. Float32 goes to tensor
+cores, which take three products for one, where they are more than three times as fast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tvmlayers import records as stored
+from tvmlayers.expr.gemm import BlockTile
 from tvmlayers.schedule.nearest import exact
 from tvmlayers.schedule.select import ANALYTIC, GIVEN, Regime
 from tvmlayers.spaces import cuda_gemm, cuda_rows
 from tvmlayers.spaces.choices import Decisions
+from tvmlayers.spaces.cuda_tensor_gemm import TensorTile, pipeline, tensor_tiles
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
 
 # Sizes of batch that are looked up by themselves; those between take what the next smaller has.
 _BATCHES = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 16384)
 _SPLIT_MOST_ROWS = 16
+_TENSOR_LEAST_ROWS = 33
+_TENSOR_PRODUCTS = 3
+# From so much of k on, small tiles share it out among their warps, which then read less.
+_LONG_K = 512
+_Tile = TypeVar("_Tile", BlockTile, TensorTile)
 
 
 @dataclass(frozen=True)
@@ -65,22 +74,40 @@ def analytic(workload: Workload, target: CudaTarget) -> Decisions:
 
 def _dense(workload: Workload, target: CudaTarget) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
+    steps = 16 if k >= 16 else 8
     if m <= _SPLIT_MOST_ROWS:
         fitting = cuda_gemm.split_tiles(n, target)
         rows = max(r for r, _, _ in fitting if r <= max(m, 1))
         # A slice of k is worth its share of the sum at the end from 16 steps on.
         slices = [s for r, _, s in fitting if r == rows]
         wanted = max((s for s in slices if s * 16 <= k), default=min(slices))
-        tile = f"{cuda_gemm.SPLIT}:{rows}x{wanted}"
-    else:
-        columns = cuda_gemm.padded_columns(n)
-        made = sorted(cuda_gemm.tiles(n, dtype, target), key=lambda t: -t.rows * t.columns)
-        full = [
-            t for t in made if -(-m // t.rows) * (columns // t.columns) >= target.multiprocessors
-        ]
-        best = full[0] if full else made[-1]
-        tile = cuda_gemm.tile_name(best)
-    return {"tile": tile, "k_steps": 16 if k >= 16 else 8}
+        return {"tile": f"{cuda_gemm.SPLIT}:{rows}x{wanted}", "k_steps": steps, "stages": 1}
+    columns = cuda_gemm.padded_columns(n)
+    on_tensor_cores = tensor_tiles(columns, k, dtype)
+    if (
+        on_tensor_cores
+        and m >= _TENSOR_LEAST_ROWS
+        and target.tf32_rate > _TENSOR_PRODUCTS * target.float32_rate
+    ):
+        share = k >= _LONG_K
+        on_tensor_cores.sort(key=lambda t: (-t.rows * t.columns, share == (t.slices == 1)))
+        tile = _filling(on_tensor_cores, m, columns, target)
+        held = pipeline(tile, {"k_steps": steps, "stages": 3}, target)
+        return {"tile": tile.name, "k_steps": held.k_steps, "stages": held.stages}
+    made = sorted(cuda_gemm.tiles(n, dtype, target), key=lambda t: -t.rows * t.columns)
+    chosen = _filling(made, m, columns, target)
+    return {"tile": cuda_gemm.tile_name(chosen), "k_steps": steps, "stages": 1}
+
+
+def _filling(tiles: Sequence[_Tile], m: int, columns: int, target: CudaTarget) -> _Tile:
+    """The first of `tiles`, largest first, with a block for every multiprocessor, or the smallest.
+
+    Of several of one size it is the first.
+    """
+    for tile in tiles:
+        if -(-m // tile.rows) * (columns // tile.columns) >= target.multiprocessors:
+            return tile
+    return next(t for t in tiles if t.rows * t.columns == tiles[-1].rows * tiles[-1].columns)
 
 
 def _lookup(workload: Workload, target: CudaTarget) -> Decisions:

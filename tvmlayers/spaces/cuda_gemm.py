@@ -6,6 +6,7 @@ from tvm import s_tir
 
 from tvmlayers.expr.gemm import BlockTile
 from tvmlayers.spaces.choices import Choices, Decisions, choose
+from tvmlayers.spaces.cuda_tensor_gemm import STAGES, tensor_tiles
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
 
@@ -67,13 +68,18 @@ def target_columns(n: int) -> int:
 def gemm_choices(workload: Workload, target: CudaTarget) -> Choices:
     """What a dense layer may decide.
 
-    tile: of a block of threads, in shared memory or, as "split:ROWSxSLICES", with k shared out;
-    k_steps: of k that are in shared memory at a time.
+    tile: of a block of threads, in shared memory or, as "split:ROWSxSLICES", with k shared out or,
+    as "tf32:ROWSxCOLUMNS:ROWSxCOLUMNS/SLICES", on tensor cores, of a block and of its warps, with
+    k shared out among so many of them;
+    k_steps: of k that are in shared memory at a time;
+    stages: of so many steps that tensor cores have in shared memory, all but one on their way;
+    the other kernels have one.
     """
-    n, dtype = workload["n"], workload["dtype"]
-    named = [tile_name(tile) for tile in tiles(n, dtype, target)]
+    k, n, dtype = workload["k"], workload["n"], workload["dtype"]
+    named = [tile.name for tile in tensor_tiles(padded_columns(n), k, dtype)]
+    named += [tile_name(tile) for tile in tiles(n, dtype, target)]
     named += [f"{SPLIT}:{rows}x{slices}" for rows, _, slices in split_tiles(n, target)]
-    return {"tile": named, "k_steps": K_STEPS}
+    return {"tile": named, "k_steps": K_STEPS, "stages": STAGES}
 
 
 def block_tile(decisions: Decisions, n: int, dtype: str, target: CudaTarget) -> BlockTile | None:

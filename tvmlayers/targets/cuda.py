@@ -22,7 +22,11 @@ VECTOR_BYTES = 16  # the widest load of a thread
 
 @dataclass(frozen=True)
 class CudaTarget(Hardware):
-    """One kind of GPU. Sizes are bytes, registers are of 32 bits, bandwidth is bytes a second."""
+    """One kind of GPU. Sizes are bytes, registers are of 32 bits, bandwidth is bytes a second.
+
+    float32_rate, tf32_rate: multiply-adds of a multiprocessor a clock, on CUDA cores and on tensor
+    cores, by NVIDIA's papers on the architecture and the card's data sheet.
+    """
 
     name: str
     capability: tuple[int, int]
@@ -34,6 +38,8 @@ class CudaTarget(Hardware):
     blocks_per_multiprocessor: int
     l2: int
     bandwidth: float
+    float32_rate: int
+    tf32_rate: int
     registers_per_multiprocessor: int = 65536
     registers_per_thread: int = 255
     threads_per_block: int = 1024
@@ -65,6 +71,8 @@ ROWS = (
         blocks_per_multiprocessor=32,
         l2=50 * MiB,
         bandwidth=3.35e12,
+        float32_rate=128,
+        tf32_rate=1024,
     ),
     CudaTarget(
         name="cuda-sm89",
@@ -77,6 +85,8 @@ ROWS = (
         blocks_per_multiprocessor=24,
         l2=96 * MiB,
         bandwidth=0.864e12,
+        float32_rate=128,
+        tf32_rate=256,
     ),
     CudaTarget(
         name="cuda-sm86",
@@ -89,6 +99,8 @@ ROWS = (
         blocks_per_multiprocessor=16,
         l2=6 * MiB,
         bandwidth=0.600e12,
+        float32_rate=128,
+        tf32_rate=256,
     ),
     CudaTarget(
         name="cuda-sm80",
@@ -101,6 +113,8 @@ ROWS = (
         blocks_per_multiprocessor=32,
         l2=40 * MiB,
         bandwidth=1.555e12,
+        float32_rate=64,
+        tf32_rate=512,
     ),
 )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tvmlayers import _ffi, targets
 from tvmlayers.errors import ConfigError, TargetError, unknown_name
 from tvmlayers.records import user_folder
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target, cuda
 from tvmlayers.tune import journal
 from tvmlayers.tune.data import Data
 from tvmlayers.tune.effort import trials_of
@@ -66,7 +66,7 @@ def tune(
     which a run that was stopped goes on. tracker, key: "HOST:PORT" of a TVM RPC tracker and the
     name of the devices there. runner: "measure", or "static" for what llvm-mca makes of the inner
     loops of dense layers on an ARM core, without such a machine: the records are marked as
-    modelled. progress: told what happens.
+    modelled. progress: told what happens. A GPU is tuned on the machine that it is in.
 
     TuneError where tuning cannot start or go on; TuningInterrupted at Ctrl-C.
     """
@@ -85,8 +85,15 @@ def tune(
         raise ConfigError("the static runner measures nothing: leave tracker, key and space out")
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed is a whole number from 0 on, got {seed!r}")
-    resolved = targets.resolve_cpu(target)
-    if tracker is None and not is_static:
+    resolved = targets.resolve(target)
+    if isinstance(resolved, CudaTarget):
+        if is_static or tracker is not None or space == "stock":
+            raise ConfigError(
+                f"kernels for {resolved.name} are tuned on the GPU that is here, in this "
+                "project's space: leave runner, tracker, key and space out"
+            )
+        _check_is_here(resolved)
+    elif tracker is None and not is_static:
         _check_runs_here(resolved)
     cases = _cases(model, batches, Data.of(data))
     plan = _plan(resolved, threads, wanted, seed, work_dir, records, key)
@@ -145,7 +152,7 @@ def _cases(model: object, batches: Sequence[int], data: Data) -> list[Case]:
 
 
 def _plan(
-    target: Target,
+    target: Target | CudaTarget,
     threads: int | None,
     trials: int,
     seed: int,
@@ -160,7 +167,7 @@ def _plan(
         raise ConfigError(f"threads is a whole number from 1 up, or None, got {threads!r}")
     return Plan(
         target,
-        threads or (target.cores if key else targets.physical_cores()),
+        _threads(target, threads, key),
         trials,
         seed,
         journal.default_folder() if work_dir is None else Path(work_dir).expanduser(),
@@ -169,10 +176,17 @@ def _plan(
     )
 
 
+def _threads(target: Target | CudaTarget, threads: int | None, key: str | None) -> int:
+    if isinstance(target, CudaTarget):
+        return 1  # of the host, which only launches
+    return threads or (target.cores if key else targets.physical_cores())
+
+
 def _static(plan: Plan) -> Plan:
     """The plan for the static measure; TuneError where it has no model of the target."""
     from tvmlayers.tune import mca, static
 
+    assert isinstance(plan.target, Target)
     static.check_target(plan.target)
     return replace(plan, threads=1, device="static", free=static.FREE, modelled=mca.version())
 
@@ -182,6 +196,10 @@ def _measurer(plan: Plan, tracker: str | None, key: str | None, space: str) -> M
     from tvmlayers.tune.local import LocalMeasurer
     from tvmlayers.tune.stock import StockMeasurer
 
+    if isinstance(plan.target, CudaTarget):
+        from tvmlayers.tune.gpu import GpuMeasurer
+
+        return GpuMeasurer(plan.target)
     if plan.modelled:
         from tvmlayers.tune.static import StaticMeasurer
 
@@ -191,6 +209,20 @@ def _measurer(plan: Plan, tracker: str | None, key: str | None, space: str) -> M
     if tracker is not None and key is not None:
         return Fleet(plan.target, plan.threads, tracker, key)
     return LocalMeasurer(plan.target, plan.threads)
+
+
+def _check_is_here(target: CudaTarget) -> None:
+    try:
+        found = cuda.present()
+    except TargetError as error:
+        raise TargetError(
+            f"tuning for {target.name} measures on such a GPU, and there is none: {error}"
+        ) from error
+    if found.name != target.name:
+        raise TargetError(
+            f"tuning for {target.name} measures on such a GPU, and the one here is {found.name}; "
+            f"tune for {found.name}, or on another machine"
+        )
 
 
 def _check_runs_here(target: Target) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from platformdirs import user_data_path
 
 from tvmlayers.errors import TuneError
-from tvmlayers.targets import Target
+from tvmlayers.targets.target import Hardware
 from tvmlayers.tune.outcome import Key, Outcome, key_of
 from tvmlayers.workload import Workload
 
@@ -59,7 +59,7 @@ class Journal:
     """The trials of one workload under some conditions; held by one run at a time."""
 
     def __init__(
-        self, folder: Path, target: Target, workload: Workload, conditions: Conditions
+        self, folder: Path, target: Hardware, workload: Workload, conditions: Conditions
     ) -> None:
         """TuneError where the folder cannot be written, or another run holds the journal."""
         self.path = path_of(folder, target, workload)
@@ -149,7 +149,7 @@ class Journal:
             return  # not a trial of ours: left as it is
 
 
-def path_of(folder: Path, target: Target, workload: Workload) -> Path:
+def path_of(folder: Path, target: Hardware, workload: Workload) -> Path:
     """Where the trials of one workload on one target are kept."""
     described = json.dumps(workload.to_dict(), sort_keys=True).encode()
     digest = hashlib.sha256(described).hexdigest()[:12]

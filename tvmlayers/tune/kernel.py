@@ -20,7 +20,7 @@ from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.tune import inputs
 from tvmlayers.workload import Workload
 
@@ -42,7 +42,9 @@ class Kernel:
 class Builder:
     """Builds candidates for one workload; the arena is theirs together."""
 
-    def __init__(self, workload: Workload, target: Target, threads: int, seed: int) -> None:
+    def __init__(
+        self, workload: Workload, target: Target | CudaTarget, threads: int, seed: int
+    ) -> None:
         self.workload, self.target, self.threads = workload, target, threads
         self.model, self.layer = one_layer(workload, seed)
         self._arena: NDArray[np.uint8] | None = None
@@ -65,11 +67,13 @@ class Builder:
 
     def _compile(self, decisions: Decisions) -> Compiled:
         fixed = {self.workload.kind: decisions}
+        assert isinstance(self.target, Target)
         selector = Selector(self.target, use_records=False, fixed=fixed)
         # A table can be as large as the memory: it is filled once, and never packed again.
-        return compile_selected(self.model, selector, self.threads, self._arena_of)
+        return compile_selected(self.model, selector, self.threads, self.arena_of)
 
-    def _arena_of(self, plan: ArenaPlan) -> NDArray[np.uint8]:
+    def arena_of(self, plan: ArenaPlan) -> NDArray[np.uint8]:
+        """The packed weights, made at the first time."""
         if self._arena is not None:
             return self._arena
         if self.workload.kind in ("embedding", "bag"):

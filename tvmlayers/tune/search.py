@@ -12,7 +12,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from tvmlayers import targets
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.tune.engine import BATCH, Context, RandomState, cost_model, result_of
 from tvmlayers.tune.outcome import Key, Measure, Outcome, key_of
 from tvmlayers.tune.space import ChoiceFeatures, MutateChoice, Space, stand_in
@@ -27,7 +27,9 @@ Tell = Callable[[Decisions, Outcome], None]
 class Search:
     """Proposes batches of candidates and learns from what they took. Never the same one twice."""
 
-    def __init__(self, space: Space, target: Target, first: Decisions, seed: int) -> None:
+    def __init__(
+        self, space: Space, target: Target | CudaTarget, first: Decisions, seed: int
+    ) -> None:
         """first: the decisions that are proposed before all others."""
         self.space = space
         self._first: Decisions | None = first
@@ -143,7 +145,7 @@ def explore(
         search.learn(done, [known[key_of(each)] for each in done])
 
 
-def _context(space: Space, target: Target, seed: int) -> Any:
+def _context(space: Space, target: Target | CudaTarget, seed: int) -> Any:
     generator = ms.space_generator.ScheduleFn(
         space.schedule, sch_rules=[], postprocs=[], mutator_probs={MutateChoice(): 1.0}
     )
@@ -155,4 +157,6 @@ def _context(space: Space, target: Target, seed: int) -> Any:
         eps_greedy=GREEDY,
     )
     module = tvm.IRModule({"main": stand_in()})
-    return Context(module, targets.to_tvm(target), generator, strategy, seed)
+    # The stand-in is nobody's kernel: for a GPU it can just as well be a CPU's.
+    cpu = target if isinstance(target, Target) else targets.native()
+    return Context(module, targets.to_tvm(cpu), generator, strategy, seed)

@@ -12,9 +12,9 @@ from pathlib import Path
 from tvmlayers import records
 from tvmlayers.errors import TuneError, TvmLayersError
 from tvmlayers.records import Record
-from tvmlayers.schedule import analytic
+from tvmlayers.schedule import analytic, cuda
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.journal import Conditions, Journal
 from tvmlayers.tune.local import Measurer
@@ -23,6 +23,7 @@ from tvmlayers.tune.progress import Progress, State, of_limit
 from tvmlayers.tune.result import WorkloadResult, curve_of, failures_of
 from tvmlayers.tune.search import Search, explore
 from tvmlayers.tune.space import Space
+from tvmlayers.workload import Workload
 
 FINALISTS = 4
 # What tuned decisions must gain to be preferred to the analytic ones.
@@ -37,7 +38,7 @@ class Plan:
     modelled: what gives the times where nothing is measured; see `Record.modelled`.
     """
 
-    target: Target
+    target: Target | CudaTarget
     threads: int
     trials: int
     seed: int
@@ -66,7 +67,7 @@ def tune_workload(
     workload, target = case.workload, plan.target
     space = Space.of(workload, target)
     if plan.free is not None:
-        space = space.around(analytic(workload, target), plan.free)
+        space = space.around(_untuned(workload, target), plan.free)
     conditions = Conditions(
         space.name,
         records.installed_tvm(),
@@ -81,10 +82,16 @@ def tune_workload(
         journal.close()
 
 
+def _untuned(workload: Workload, target: Target | CudaTarget) -> Decisions:
+    if isinstance(target, CudaTarget):
+        return cuda.analytic(workload, target)
+    return analytic(workload, target)
+
+
 class _Tuning:
     def __init__(self, case: Case, plan: Plan, space: Space, journal: Journal) -> None:
         self.case, self.plan, self.space, self.journal = case, plan, space, journal
-        self.untuned = analytic(case.workload, plan.target)
+        self.untuned = _untuned(case.workload, plan.target)
         self.resumed = len(journal.known)
         self.untuned_microseconds = float("inf")  # until the reference is measured
         self.limits: Mapping[str, float] | None = None

@@ -21,9 +21,9 @@ from tvm.ir.utils import derived_object
 from tvm.tirx import PrimFunc
 
 from tvmlayers.errors import MissingDependencyError
-from tvmlayers.spaces import SPACES, choices_of
+from tvmlayers.spaces import choices_of, space_of
 from tvmlayers.spaces.choices import Decision, Decisions, choose
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.workload import Workload
 
 try:
@@ -45,11 +45,11 @@ class Space:
     choices: tuple[tuple[str, tuple[Decision, ...]], ...]
 
     @staticmethod
-    def of(workload: Workload, target: Target) -> Space:
+    def of(workload: Workload, target: Target | CudaTarget) -> Space:
         """The space that `build` chooses from for this workload."""
         choices = choices_of(workload, target)
         listed = tuple((name, tuple(values)) for name, values in choices.items())
-        return Space(SPACES[workload.kind], listed)
+        return Space(space_of(workload.kind, target), listed)
 
     def around(self, decisions: Decisions, free: Sequence[str]) -> Space:
         """The part of the space that differs from `decisions` in the choices `free` alone."""

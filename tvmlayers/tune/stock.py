@@ -108,7 +108,8 @@ def tune_stock(
     case: Case, plan: Plan, measurer: StockMeasurer, progress: Progress, place: str
 ) -> WorkloadResult:
     """The best time that the stock rules found, against our own untuned kernel."""
-    workload = case.workload
+    workload, target = case.workload, plan.target
+    assert isinstance(target, Target), "the stock space is for CPUs"
     conditions = Conditions(
         SPACE, records.installed_tvm(), plan.threads, case.data.describe(workload.kind)
     )
@@ -139,8 +140,8 @@ def tune_stock(
         )
 
     try:
-        measurer.search = StockSearch(case, plan.target, plan.seed, plan.trials)
-        state.untuned = measurer.open(case, plan.seed, analytic(workload, plan.target))
+        measurer.search = StockSearch(case, target, plan.seed, plan.trials)
+        state.untuned = measurer.open(case, plan.seed, analytic(workload, target))
         if journal.reference is None:
             journal.reference = state.untuned
         else:

@@ -1,6 +1,7 @@
 """From a model to a callable for one kind of GPU; no GPU is needed for that."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tvmlayers.build.cuda.stubs import stubs
 from tvmlayers.build.cuda.toolchain import Toolchain, device_images
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.graph import Kernels, planned, relax_module
+from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled, Driver
 from tvmlayers.errors import MissingDependencyError
 from tvmlayers.layers import Model
@@ -28,13 +30,14 @@ def compile_cuda(
     selector: CudaSelector,
     toolchain: Toolchain = device_images,
     driver: Driver | None = None,
+    arena_of: Callable[[ArenaPlan], Any] = ArenaPlan.fill,
 ) -> CudaCompiled:
     """A built model compiled with the decisions of `selector`.
 
     toolchain: makes machine code of CUDA source; driver: what the model will run with, by default
-    NVIDIA's, looked for at the first call.
+    NVIDIA's, looked for at the first call; arena_of: gives the packed weights.
     """
-    lowered, manifest, arena = lower_model(model, selector)
+    lowered, manifest, arena = lower_model(model, selector, arena_of)
     images = toolchain(lowered.source, lowered.kernels, selector.target)
     manifest["cuda"] = {
         "kernels": [kernel.name for kernel in lowered.kernels],
@@ -45,7 +48,9 @@ def compile_cuda(
     return CudaCompiled(manifest, _host_library(lowered), images.binaries, arena, driver=driver)
 
 
-def lower_model(model: Model, selector: CudaSelector) -> tuple[LoweredModule, dict[str, Any], Any]:
+def lower_model(
+    model: Model, selector: CudaSelector, arena_of: Callable[[ArenaPlan], Any] = ArenaPlan.fill
+) -> tuple[LoweredModule, dict[str, Any], Any]:
     """(host code and CUDA source, manifest, filled arena) of a built model."""
     graph = model.graph
     kernels = Kernels(selector, lower_kernel, lower_copy)
@@ -77,7 +82,7 @@ def lower_model(model: Model, selector: CudaSelector) -> tuple[LoweredModule, di
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = []
     manifest["host"] = host_target()["mtriple"]
-    return lower(module, selector.target, host_target()), manifest, kernels.arena.fill()
+    return lower(module, selector.target, host_target()), manifest, arena_of(kernels.arena)
 
 
 def host_target() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmlayers.build.cuda import nvrtc
+from tvmlayers.build.cuda.instructions import INSTRUCTIONS
 from tvmlayers.build.cuda.lower import DeviceKernel
 from tvmlayers.errors import ConfigError, MissingDependencyError
 from tvmlayers.targets import CudaTarget
@@ -81,7 +82,7 @@ def available() -> str | None:
     return "nvrtc" if nvrtc.find() is not None else None
 
 
-def with_preamble(source: str) -> str:
+def with_preamble(source: str, head: str = PREAMBLE + INSTRUCTIONS) -> str:
     """TVM's CUDA source under a head that needs no header of NVIDIA's.
 
     Few blocks for a multiprocessor are enough, and one of the largest tiles, which have 256
@@ -92,7 +93,7 @@ def with_preamble(source: str) -> str:
         return f"__launch_bounds__({found[1]}, {1 if found[1] == '256' else 2})"
 
     kernels = source[source.index('extern "C" __global__') :]
-    return PREAMBLE + re.sub(r"__launch_bounds__\((\d+)\)", bounded, kernels)
+    return head + re.sub(r"__launch_bounds__\((\d+)\)", bounded, kernels)
 
 
 def threads_of(source: str) -> dict[str, int]:

@@ -1,17 +1,20 @@
 """Dense on a GPU: W padded to whole tiles, a kernel for each tile that some batch takes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr, GlobalVar
-from tvm.tirx import PrimFunc
+from tvm.tirx import PrimFunc, Var
 
 from tvmlayers import layers
 from tvmlayers.build import emit
 from tvmlayers.build.cuda import launch
 from tvmlayers.build.cuda.kernels.rows import softmax_function
+from tvmlayers.build.cuda.kernels.tensor_block import TensorDense
+from tvmlayers.build.cuda.kernels.tensor_gemm import put_tensor_gemm
 from tvmlayers.build.kernels import Kernel, Lowered, Use, elements
 from tvmlayers.build.kernels.activation import elementwise_function
 from tvmlayers.build.kernels.dense import activation_name
@@ -24,8 +27,12 @@ from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces import cuda_gemm
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.cuda_lookup import vector_width
+from tvmlayers.spaces.cuda_tensor_gemm import pipeline, tensor_tile
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
+
+# Writes the kernel where it is called, on x, w, b if there is one and the result, for m rows of x.
+Put = Callable[[list[Var], Expr], None]
 
 
 def lower_dense(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowered:
@@ -41,7 +48,7 @@ def lower_dense(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -
     activation = elementwise_function("linear" if over_row else layer.activation)
     workload = Workload.make("dense", m=1, k=k, n=n, dtype=dtype, activation=activation_name(layer))
     regimes = selector.regimes(workload)
-    made: list[tuple[int | None, _Gemm]] = []
+    made: list[tuple[int | None, Put]] = []
     for regime in regimes:
         gemm = _gemm(k, n, padded, regime.decisions, target, activation, layer.use_bias, dtype)
         made.append((regime.most, gemm))
@@ -70,13 +77,6 @@ def lower_dense(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -
     return Lowered(kernel, tuple(names))
 
 
-class _Gemm:
-    """One way to compute the layer: its expression, scheduled, and the rows of its tile."""
-
-    def __init__(self, expression: Expression, scheduled: PrimFunc, rows: int) -> None:
-        self.expression, self.scheduled, self.rows = expression, scheduled, rows
-
-
 def _gemm(
     k: int,
     n: int,
@@ -86,7 +86,14 @@ def _gemm(
     activation: Callable[[Expr], Expr],
     use_bias: bool,
     dtype: str,
-) -> _Gemm:
+) -> Put:
+    """The kernel that `decisions` name."""
+    tensor = tensor_tile(decisions, padded[1], k, dtype)
+    if tensor is not None:
+        stages = pipeline(tensor, decisions, target)
+        vector = vector_width(k, target.lanes(dtype))
+        dense = TensorDense(k, n, padded, stages, vector, activation, use_bias)
+        return partial(put_tensor_gemm, dense)
     tile = cuda_gemm.block_tile(decisions, n, dtype, target)
     if tile is None:
         rows, columns, slices = cuda_gemm.split_tile(decisions, n)
@@ -104,7 +111,7 @@ def _gemm(
         function = launch.scheduled(
             expression, lambda sch: cuda_gemm.split_blocks(sch, slices=slices)
         )
-        return _Gemm(expression, function, rows)
+        return partial(_put, expression, function, rows)
     vector = vector_width(k, tile.lanes)
     expression = tiled_gemm(
         k,
@@ -120,11 +127,20 @@ def _gemm(
         expression,
         lambda sch: cuda_gemm.gemm_blocks(sch, tile=tile, vector=vector, decisions=decisions),
     )
-    return _Gemm(expression, function, tile.rows)
+    return partial(_put, expression, function, tile.rows)
+
+
+def _put(
+    expression: Expression, scheduled: PrimFunc, rows: int, pointers: list[Var], m: Expr
+) -> None:
+    launch.put(expression, scheduled, pointers, [m, emit.ceil_div(m, rows)])
 
 
 def _launching(
-    made: list[tuple[int | None, _Gemm]], use_bias: bool, softmax: GlobalVar | None, dtype: str
+    made: list[tuple[int | None, Put]],
+    use_bias: bool,
+    softmax: GlobalVar | None,
+    dtype: str,
 ) -> PrimFunc:
     """`f(x, w, [b], out, m, device)`: the kernel for m rows, then the softmax in place."""
 
@@ -134,15 +150,14 @@ def _launching(
         m = emit.argument("m", "int64")
         device = emit.argument(launch.DEVICE, "int64")
 
-        def run(gemm: _Gemm) -> Callable[[], None]:
-            sizes = [m, emit.ceil_div(m, gemm.rows)]
-            return lambda: launch.put(gemm.expression, gemm.scheduled, pointers, sizes)
+        def run(put: Put) -> Callable[[], None]:
+            return lambda: put(pointers, m)
 
         last = len(made) - 1
         emit.chain(
             [
-                (None if i == last else m <= emit.i64(most or 0), run(gemm))
-                for i, (most, gemm) in enumerate(made)
+                (None if i == last else m <= emit.i64(most or 0), run(put))
+                for i, (most, put) in enumerate(made)
             ]
         )
         if softmax is not None:

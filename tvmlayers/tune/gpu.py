@@ -1,0 +1,193 @@
+"""Measures on this machine's first GPU, in this process.
+
+Blocks of calls are put on the stream one after the other and waited for together, so that a kernel
+which takes longer than its launch is timed by itself. A kernel that ends with an error takes the
+GPU's context along: the run stops, and goes on from its journal when it is started again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+
+import numpy as np
+
+from tvmlayers import diagnose
+from tvmlayers.arena import view
+from tvmlayers.build.cuda.compiler import compile_cuda
+from tvmlayers.build.cuda.toolchain import Toolchain, device_images
+from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
+from tvmlayers.cuda.compiled import DriverMemory
+from tvmlayers.errors import ConfigError, DeviceError, TuneError, TvmLayersError
+from tvmlayers.schedule.cuda import CudaSelector
+from tvmlayers.spaces.choices import Decisions
+from tvmlayers.targets import CudaTarget
+from tvmlayers.tune import inputs, timing
+from tvmlayers.tune.cases import Case
+from tvmlayers.tune.expected import Array, Expected
+from tvmlayers.tune.kernel import Builder
+from tvmlayers.tune.outcome import Outcome
+from tvmlayers.tune.stand import WrongResult
+
+
+class Launches:
+    """Calls of a kernel on the arguments of one turn of a rotation after the other."""
+
+    def __init__(self, launches: Sequence[Callable[[], None]], driver: Driver) -> None:
+        self.turns, self._driver = len(launches), driver
+        self._next = cycle(launches)
+
+    def seconds(self, calls: int) -> float:
+        """Seconds of one call, on average over a block of `calls`."""
+        block = list(islice(self._next, calls))
+        with self._driver.context(0):
+            self._driver.synchronize(0)
+            begin = time.perf_counter_ns()
+            for launch in block:
+                launch()
+            self._driver.synchronize(0)
+            return (time.perf_counter_ns() - begin) * 1e-9 / calls
+
+
+class GpuStand:
+    """One workload on the GPU, ready to time candidates against the reference."""
+
+    def __init__(
+        self,
+        case: Case,
+        target: CudaTarget,
+        seed: int,
+        reference: Decisions,
+        toolchain: Toolchain,
+        driver: Driver,
+    ) -> None:
+        self._workload, self._target = case.workload, target
+        self._toolchain, self._driver = toolchain, driver
+        self._builder = Builder(case.workload, target, 1, seed)
+        self._weights: DeviceArray | None = None
+        self._drawn = inputs.draw(case.workload, case.data, seed)
+        self._given = [
+            tuple(to_device(each, driver=driver) for each in arrays) for arrays in self._drawn
+        ]
+        compiled = self._compile(reference)
+        self._expected = Expected(case.workload, self._host_weights(), self._drawn[0])
+        self.reference = self._call(compiled)
+        self.calls = timing.block_calls(self.reference)
+        self.seconds, _ = timing.compare(self.reference, [], self.calls)
+
+    def call(self, decisions: Decisions) -> Launches:
+        """The kernel with these decisions; WrongResult where its results are."""
+        return self._call(self._compile(decisions))
+
+    def _compile(self, decisions: Decisions) -> CudaCompiled:
+        fixed = {self._workload.kind: decisions}
+        selector = CudaSelector(self._target, use_records=False, fixed=fixed)
+        builder = self._builder
+        compiled = compile_cuda(
+            builder.model, selector, self._toolchain, self._driver, builder.arena_of
+        )
+        compiled.deferred = True
+        with self._driver.context(0):
+            if self._weights is None:
+                self._weights, _ = compiled._load(0)
+            else:  # a table can be as large as the memory: it lies there once
+                compiled._loaded[0] = self._weights, compiled._kernels(0)
+        return compiled
+
+    def _call(self, compiled: CudaCompiled) -> Launches:
+        memory = DriverMemory(self._driver, 0, 0)
+        launches: list[Callable[[], None]] = []
+        result: DeviceArray | None = None
+        for arrays, there in zip(self._drawn, self._given, strict=True):
+            names = tuple(compiled._bind(arrays, {}))
+            entry, sizes = diagnose.choose_entry(compiled._entries, names, list(arrays))
+            if result is None:
+                (shape,) = entry.output_shapes(sizes)
+                result = to_device(
+                    np.full(shape, np.nan, entry.outputs[0].dtype), 0, 0, self._driver
+                )
+            given = [each.view() for each in there]
+            with self._driver.context(0):
+                launches.append(compiled._prepared(entry, sizes, given, [result.view()], memory))
+        assert result is not None
+        with self._driver.context(0):
+            launches[0]()
+        wrong = self._expected.difference(result.numpy())
+        if wrong is not None:
+            raise WrongResult(wrong)
+        compiled.check()
+        return Launches(launches, self._driver)
+
+    def _host_weights(self) -> dict[str, Array]:
+        if self._workload.kind in ("dense", "softmax"):
+            return dict(self._builder.layer.weights)
+        shape = self._workload["rows"], self._workload["width"]
+        return {"table": view(self._builder.arena, 0, shape, self._workload["dtype"])}
+
+
+class GpuMeasurer:
+    """The measurer of this machine's first GPU; see `local.Measurer`."""
+
+    def __init__(
+        self, target: CudaTarget, toolchain: Toolchain = device_images, driver: Driver | None = None
+    ) -> None:
+        self._target, self._toolchain = target, toolchain
+        self._driver = driver
+        self._stand: GpuStand | None = None
+        self._microseconds = 0.0
+
+    def open(self, case: Case, seed: int, reference: Decisions) -> float:
+        if case.data.cold:
+            raise ConfigError("cold data is for CPUs: leave it out where a GPU is tuned")
+        self.close()
+        self._driver = self._driver or Driver()
+        try:
+            self._stand = GpuStand(
+                case, self._target, seed, reference, self._toolchain, self._driver
+            )
+        except (WrongResult, DeviceError) as error:
+            raise TuneError(
+                f"the untuned kernel of {case.workload} cannot be measured: {error}"
+            ) from error
+        self._microseconds = 1e6 * self._stand.seconds
+        return self._microseconds
+
+    def relate(self, microseconds: float) -> None:
+        self._microseconds = microseconds
+
+    def __call__(self, batch: Sequence[Decisions]) -> Iterator[tuple[int, Outcome]]:
+        for place, decisions in enumerate(batch):
+            yield place, self._trial(decisions)
+
+    def compare(self, finalists: Sequence[Decisions]) -> list[float]:
+        stand = self._opened
+        try:
+            calls = [stand.call(decisions) for decisions in finalists]
+            _, seconds = timing.compare(stand.reference, calls, stand.calls)
+        except (WrongResult, TvmLayersError) as error:
+            raise TuneError(f"the fastest candidates cannot be compared: {error}") from error
+        return [1e6 * each for each in seconds]
+
+    def limits(self, case: Case) -> dict[str, float] | None:
+        """None: a GPU's limits are not measured here."""
+        del case
+        return None
+
+    def close(self) -> None:
+        self._stand = None
+
+    @property
+    def _opened(self) -> GpuStand:
+        assert self._stand is not None, "a workload is opened before it is tried"
+        return self._stand
+
+    def _trial(self, decisions: Decisions) -> Outcome:
+        stand, begin = self._opened, time.monotonic()
+        try:
+            ratio = timing.ratio(stand.reference, stand.call(decisions), stand.calls)
+        except WrongResult as error:
+            return Outcome(None, f"wrong result: {error}", time.monotonic() - begin)
+        except ConfigError as error:
+            return Outcome(None, f"build failed: {error}", time.monotonic() - begin)
+        return Outcome(ratio * self._microseconds, None, time.monotonic() - begin)
