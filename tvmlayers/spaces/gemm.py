@@ -32,7 +32,7 @@ PREFETCH_STEPS = (0, 4, 8, 16, 32, 64)  # steps of k
 NEXT_LINE_COUNTS = (0, 1, 2, 4)
 _K_BLOCKS = (32, 64, 128, 256, 512, 1024)
 ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
-GRAIN_KMACS = (48, 96, 192, 384, 768)
+GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
 AMX = "amx"  # the matrix unit of x86, see `build.kernels.amx`
 
@@ -79,7 +79,9 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
         "k_block": blocks,
         "row_block": ROW_BLOCK,
         "split": split,
-        "grain_kmacs": GRAIN_KMACS,
+        # One row of a small W looks as fast on two threads as on one where nothing else is done;
+        # inside of a model waking the second costs a microsecond.
+        "grain_kmacs": GRAIN_KMACS if m > 1 else GRAIN_KMACS[1:],
     }
 
 
