@@ -14,7 +14,7 @@ from tvmlayers.spaces import SPACES, choices_of
 from tvmlayers.spaces.choices import is_legal
 from tvmlayers.workload import KINDS, Workload
 
-SPR = targets.TARGETS["sapphirerapids"]
+SPR, V4 = targets.TARGETS["sapphirerapids"], targets.TARGETS["x86-64-v4"]
 DENSE = Workload.make("dense", m=128, k=640, n=128, dtype="float32", activation="relu")
 EXAMPLES = [
     DENSE,
@@ -92,19 +92,19 @@ def test_records_can_be_left_out(folder):
 
 
 def test_the_nearest_of_two_records_serves_a_shape_without_one(folder):
-    keep(DENSE, prefetch_steps=64)
-    keep(DENSE.at(512), prefetch_steps=4)
-    regime = Selector(SPR).decide(DENSE.at(200))
+    keep(DENSE, V4.name, prefetch_steps=64)
+    keep(DENSE.at(512), V4.name, prefetch_steps=4)
+    regime = Selector(V4).decide(DENSE.at(200))
     assert regime.source == f"nearest {DENSE}"
     assert regime.decisions["prefetch_steps"] == 64
 
 
 def test_a_record_whose_decisions_are_not_legal_here_is_passed_over(folder):
-    keep(DENSE, k_unroll=8)
+    keep(DENSE, V4.name, k_unroll=8)
     other = Workload.from_dict({**DENSE.to_dict(), "k": 641})
-    assert Selector(SPR).decide(other).source == ANALYTIC
-    keep(DENSE.at(256), k_unroll=1)
-    assert Selector(SPR).decide(other).source == f"nearest {DENSE.at(256)}"
+    assert Selector(V4).decide(other).source == ANALYTIC
+    keep(DENSE.at(256), V4.name, k_unroll=1)
+    assert Selector(V4).decide(other).source == f"nearest {DENSE.at(256)}"
 
 
 def test_a_record_of_another_space_is_passed_over(folder):
@@ -123,10 +123,21 @@ def test_a_far_shape_and_another_dtype_serve_nobody(folder):
 
 
 def test_an_ancestor_serves_a_target_without_records(folder):
-    keep(DENSE, target="x86-64-v4", prefetch_steps=32)
-    regime = Selector(SPR).decide(DENSE)
+    few = DENSE.at(32)
+    keep(few, V4.name, prefetch_steps=32)
+    regime = Selector(SPR).decide(few)
     assert regime.source == "record of x86-64-v4"
     assert regime.decisions["prefetch_steps"] == 32
+
+
+def test_where_the_matrix_unit_pays_only_its_own_record_is_taken(folder):
+    keep(DENSE, V4.name)
+    keep(DENSE.at(256))
+    regime = Selector(SPR).decide(DENSE)
+    assert (regime.source, regime.decisions) == (ANALYTIC, analytic(DENSE, SPR))
+    assert regime.decisions["tile"] == "amx:32x4"
+    keep(DENSE, row_block=64)
+    assert Selector(SPR).decide(DENSE).source == "record"
 
 
 def test_decisions_of_narrower_vectors_serve_only_where_they_are_legal(folder):
@@ -159,7 +170,7 @@ def test_a_compiled_layer_says_where_its_decisions_come_from(folder):
     keep(DENSE, k_unroll=2, prefetch_steps=64, split="panels")
     model = tl.Sequential([tl.Dense(128, activation="relu", input_dim=640)])
     (row,) = tl.compile(model).report()
-    assert row["schedule"] == "analytic, nearest, record"
+    assert row["schedule"] == "analytic, record"
     regime = next(each for each in row["regimes"] if each["source"] == "record")
     assert regime["decisions"]["prefetch_steps"] == 64
     assert regime["record"]["microseconds"] == 90.0

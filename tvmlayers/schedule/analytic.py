@@ -29,7 +29,7 @@ _STREAMED_ROWS = 2
 _STREAMED_STEPS = 64  # of k, for two streams to be worth their start
 _SHORT_STEPS = 64
 _BLOCKED_ROWS = 192
-_AMX_MARGIN = 1.08
+_AMX_MARGIN = 1.15
 _AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
@@ -89,9 +89,10 @@ def amx_pays(m: int, k: int, n: int) -> bool:
     """Whether the matrix unit is the faster one for m rows of k by n columns.
 
     It multiplies by whole tiles, and x, W and the sums have to be brought into its form: each has a
-    price in nanoseconds, fitted to what 13 shapes took on one core of Sapphire Rapids.
+    price in nanoseconds, fitted to what 13 shapes took on one core of Sapphire Rapids. Rows come in
+    two tiles, as the choice for m rows also serves a few more.
     """
-    tiles = -(-m // 16) * -(-k // 32) * -(-n // 16) * (16 * 32 * 16)
+    tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
     unit = 0.0058 * tiles + 0.2 * (m * k + k * n) + 0.33 * m * n
     vectors = 0.0127 * m * k * n
     return vectors > _AMX_MARGIN * unit
@@ -109,7 +110,8 @@ def _on_amx(workload: Workload, target: Target, tile: Tile) -> Decisions:
         "next_lines": 0,
         "k_block": max(blocks, default=0) if k > _AMX_STEPS else 0,
         "row_block": 512 if k <= 256 else 256,
-        "split": gemm.BY_PANELS if _shares_panels(workload, target, most=n) else gemm.BY_ROWS,
+        # Each thread brings all rows into parts, or all panels: what is less.
+        "split": gemm.BY_PANELS if _shares_panels(workload, target, most=n // 2) else gemm.BY_ROWS,
         "grain_kmacs": GRAIN_KMACS,
     }
 

@@ -36,8 +36,11 @@ def nearest(
 ) -> tuple[Record, Decisions] | None:
     """The nearest record whose decisions are legal for `workload`.
 
-    Which unit of the core is worth its price is no neighbour's to say, but the analytic choice's.
+    None where the matrix unit is the faster: what it needs hangs on the very sizes, and the
+    analytic choice knows better than any neighbour.
     """
+    if wants_unit(workload, target):
+        return None
     ranked = sorted(
         ((distance(workload, each.workload), each) for each in records if _tells(each, workload)),
         key=lambda pair: pair[0],
@@ -45,12 +48,17 @@ def nearest(
     near = [record for doublings, record in ranked if doublings <= MOST_DOUBLINGS]
     if not near:
         return None
-    choices, unit = choices_of(workload, target), _unit(analytic(workload, target))
+    choices = choices_of(workload, target)
     for record in near:
-        is_legal_here = is_legal(record.decisions, choices) and _unit(record.decisions) == unit
+        is_legal_here = is_legal(record.decisions, choices) and not _unit(record.decisions)
         if record.space == SPACES[workload.kind] and is_legal_here:
             return record, record.decisions
     return None
+
+
+def wants_unit(workload: Workload, target: Target) -> bool:
+    """Whether the analytic choice is the target's matrix unit, which its ancestors do not have."""
+    return workload.kind == "dense" and bool(_unit(analytic(workload, target)))
 
 
 def _unit(decisions: Decisions) -> str:

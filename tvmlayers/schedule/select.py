@@ -9,7 +9,7 @@ from typing import Any
 from tvmlayers import records as stored
 from tvmlayers.records import Record
 from tvmlayers.schedule.analytic import analytic
-from tvmlayers.schedule.nearest import exact, nearest
+from tvmlayers.schedule.nearest import exact, nearest, wants_unit
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import Tile
 from tvmlayers.targets import Target, ancestors
@@ -72,6 +72,8 @@ class Selector:
                 found = self._from_records(workload, name)
                 if found is not None:
                     return found
+                if wants_unit(workload, self.target):
+                    break
         return Regime(None, analytic(workload, self.target), ANALYTIC)
 
     def regimes(self, workload: Workload) -> list[Regime]:
