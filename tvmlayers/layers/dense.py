@@ -16,8 +16,8 @@ from tvmlayers.layers.graph import Dim, Shape, SymbolicTensor
 class Dense(Layer):
     """Maps (*s, in_features) to (*s, units): activation(x @ kernel + bias).
 
-    The products are summed in the layer's dtype, or as accurately: where a GPU's tensor cores
-    compute float32, they do it by several tf32 products (see the README on NVIDIA GPUs).
+    The products are summed in the layer's dtype, or as accurately: AMX and a GPU's tensor cores
+    compute float32 by several products of shorter numbers (see the README).
 
     activation: a name, None for linear, or a callable on a tensor expression.
     input_dim: the number of input features; left out, the first input gives it.

@@ -52,11 +52,12 @@ def panel_width(dtype: str, target: Target) -> int:
 def gemm_choices(workload: Workload, target: Target) -> Choices:
     """What a dense layer may decide for m rows of k by n columns.
 
-    tile: rows by vectors of columns of the register tile; streams: stretches of k summed side by
-    side, for few rows; k_unroll; prefetch_steps: how many steps of k ahead the panel is asked for;
-    k_block: steps of k for which a part of the panel serves all tiles, 0 for all of k; next_lines:
-    cache lines of the next block asked for with each step;
-    row_block: rows that a thread goes over before it comes back to the first panel (the M block
+    tile: rows by vectors of columns of the register tile, or of what the matrix unit takes at a
+    time ("amx:32x4"), for which of the others only k_block, row_block, split and grain_kmacs count;
+    streams: stretches of k summed side by side, for few rows; k_unroll; prefetch_steps: how many
+    steps of k ahead the panel is asked for; k_block: steps of k for which a part of the panel
+    serves all tiles, 0 for all of k; next_lines: cache lines of the next block asked for with each
+    step; row_block: rows that a thread goes over before it comes back to the first panel (the M block
     and, where it is no more than a tile, the loop order); split: whether threads share the rows or
     the panels out; grain_kmacs: the least 1024 multiply-adds that are worth a thread.
     """
