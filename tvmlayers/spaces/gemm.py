@@ -57,9 +57,9 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     streams: stretches of k summed side by side, for few rows; k_unroll; prefetch_steps: how many
     steps of k ahead the panel is asked for; k_block: steps of k for which a part of the panel
     serves all tiles, 0 for all of k; next_lines: cache lines of the next block asked for with each
-    step; row_block: rows that a thread goes over before it comes back to the first panel (the M block
-    and, where it is no more than a tile, the loop order); split: whether threads share the rows or
-    the panels out; grain_kmacs: the least 1024 multiply-adds that are worth a thread.
+    step; row_block: rows that a thread goes over before it comes back to the first panel (the M
+    block and, where it is no more than a tile, the loop order); split: whether threads share the
+    rows or the panels out; grain_kmacs: the least 1024 multiply-adds that are worth a thread.
     """
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     streams = stream_counts(m, k, n)
