@@ -34,13 +34,8 @@ def exact(
 def nearest(
     workload: Workload, target: Target, records: Iterable[Record]
 ) -> tuple[Record, Decisions] | None:
-    """The nearest record whose decisions are legal for `workload`.
-
-    None where the matrix unit is the faster: what it needs hangs on the very sizes, and the
-    analytic choice knows better than any neighbour.
-    """
-    if wants_unit(workload, target):
-        return None
+    """The nearest record whose decisions are legal for `workload`; none for the matrix unit, whose
+    needs hang on the very sizes."""
     ranked = sorted(
         ((distance(workload, each.workload), each) for each in records if _tells(each, workload)),
         key=lambda pair: pair[0],
@@ -57,7 +52,11 @@ def nearest(
 
 
 def wants_unit(workload: Workload, target: Target) -> bool:
-    """Whether the analytic choice is the target's matrix unit, which its ancestors do not have."""
+    """Whether the analytic choice is the target's matrix unit.
+
+    Then neighbours and ancestors have nothing to say: it knows their sizes' price, and they do not
+    have the unit.
+    """
     return workload.kind == "dense" and bool(_unit(analytic(workload, target)))
 
 

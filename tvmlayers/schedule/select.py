@@ -68,12 +68,11 @@ class Selector:
         if workload.kind in self.fixed:
             return Regime(None, self.fixed[workload.kind], GIVEN)
         if self.use_records:
-            for name in (self.target.name, *ancestors(self.target)):
-                found = self._from_records(workload, name)
+            own_only = wants_unit(workload, self.target)
+            for name in (self.target.name, *(() if own_only else ancestors(self.target))):
+                found = self._from_records(workload, name, own_only)
                 if found is not None:
                     return found
-                if wants_unit(workload, self.target):
-                    break
         return Regime(None, analytic(workload, self.target), ANALYTIC)
 
     def regimes(self, workload: Workload) -> list[Regime]:
@@ -121,7 +120,7 @@ class Selector:
             self._loaded[key] = stored.load(target_name, kind)
         return self._loaded[key]
 
-    def _from_records(self, workload: Workload, target_name: str) -> Regime | None:
+    def _from_records(self, workload: Workload, target_name: str, own_only: bool) -> Regime | None:
         records = self._records(target_name, workload.kind)
         if not records:
             return None
@@ -129,7 +128,7 @@ class Selector:
         found = exact(workload, self.target, records)
         if found is not None:
             return Regime(None, found[1], f"record{place}", found[0])
-        found = nearest(workload, self.target, records)
+        found = None if own_only else nearest(workload, self.target, records)
         if found is not None:
             return Regime(None, found[1], f"nearest {found[0].workload}{place}", found[0])
         return None
