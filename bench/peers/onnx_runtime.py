@@ -105,7 +105,7 @@ def _sides(sessions: Sequence[Any], inputs: Sequence[tuple[Array, ...]]) -> list
 
 def _run(session: Any, feeds: dict[str, Array]) -> Array:
     (result,) = session.run([OUTPUT], feeds)
-    return result  # type: ignore[no-any-return]
+    return result  # type: ignore[no-any-return]  # onnxruntime has no types
 
 
 def _bind(session: Any, feeds: dict[str, Array], result: Array) -> Any:

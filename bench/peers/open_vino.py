@@ -84,7 +84,8 @@ def _sides(models: Sequence[Any], inputs: Sequence[tuple[Array, ...]]) -> list[S
 
 
 def _infer(request: Any, arrays: list[Array]) -> Array:
-    return request.infer(arrays, share_inputs=True, share_outputs=True)[0]  # type: ignore[no-any-return]
+    results = request.infer(arrays, share_inputs=True, share_outputs=True)
+    return results[0]  # type: ignore[no-any-return]  # openvino has no types
 
 
 def _bind(compiled: Any, arrays: tuple[Array, ...], result: Array) -> Any:

@@ -12,8 +12,8 @@ TESTS = Path(__file__).parents[1]
 # What these tests share with those of the parity and the tuning.
 sys.path += [str(TESTS / name) for name in ("parity", "tune", "arm")]
 
-from board import Board  # noqa: E402
-from machine import EMULATED, Machine, find  # noqa: E402
+from board import Board  # noqa: E402 - found on the path above
+from machine import EMULATED, Machine, find  # noqa: E402 - found on the path above
 
 
 @pytest.fixture(scope="session")

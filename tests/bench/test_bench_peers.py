@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import ours, peers, reference, work  # noqa: E402
-from bench.__main__ import chosen, parser  # noqa: E402
-from bench.session import Session  # noqa: E402
-from bench.specs import parse  # noqa: E402
+from bench import ours, peers, reference, work  # noqa: E402 - without torch the file is skipped first
+from bench.__main__ import chosen, parser  # noqa: E402 - without torch the file is skipped first
+from bench.session import Session  # noqa: E402 - without torch the file is skipped first
+from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
 
 # FBGEMM calls what torch has deprecated, as it is imported.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit:DeprecationWarning")

@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import peers, reference, work  # noqa: E402
-from bench.specs import parse  # noqa: E402
-from bench.timing import Plan, Side, fastest, measure, pause  # noqa: E402
-from bench.timing import time as clock  # noqa: E402
+from bench import peers, reference, work  # noqa: E402 - without torch the file is skipped first
+from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
+from bench.timing import Plan, Side, fastest, measure, pause  # noqa: E402 - without torch the file is skipped first
+from bench.timing import time as clock  # noqa: E402 - without torch the file is skipped first
 
 
 def test_sides_take_turns_and_rotate_their_calls() -> None:
