@@ -149,6 +149,35 @@ def test_the_benchmark_of_inner_loops_writes_its_table(
     assert {row["unit"] for row in found["rows"]} == {"FMA", "row"}
 
 
+@modelled
+def test_tall_neon_tiles_come_within_three_percent_of_a_loop_of_sve_vectors() -> None:
+    from bench.arm_static import sve_rows
+
+    found = {row.kernel: row for row in sve_rows(targets.TARGETS["neoverse-v1"])}
+    for rows in (4, 6):
+        neon, vectors = (
+            found[f"{unit} {rows}x4, float32, {how}"]
+            for unit, how in (("NEON", "at best"), ("SVE", "by hand"))
+        )
+        assert vectors.of_limit > 0.99
+        assert vectors.spills == 0
+        assert neon.cycles < 1.03 * vectors.cycles
+    assert sve_rows(N1) == []
+
+
+def test_a_loop_of_sve_vectors_multiplies_every_element_into_a_sum_of_its_own() -> None:
+    from bench import sve
+
+    for rows, vectors in sve.TILES:
+        loop = sve.tile_loop(rows, vectors)
+        said = [line.split() for line in loop.instructions if " fmla " in line]
+        assert len(said) == sve.STEPS * rows * vectors
+        products = {(total, element) for _, total, _, element in said}
+        assert len(products) == len(said)  # of each sum with each step's element of its row
+        assert len({total for total, _ in products}) == rows * vectors
+        assert not {total for total, _ in products} & {part for _, _, part, _ in said}
+
+
 def test_the_benchmark_of_inner_loops_refuses_what_is_no_arm_core(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
