@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,25 @@ def test_products_are_summed_in_neon_registers_by_elements_without_spills(
     assert tallest.count(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]") >= 96 - 4
     assert tallest.count(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.(4s|s\[\d\])") == 96
     assert [loop.spills for loop in loops] == [0] * len(loops)
+
+
+@pytest.mark.parametrize("target", ["armv8-a", "neoverse-n1"])
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "sum"}, {"mode": "mean"}, {"mode": "max", "padding_idx": 3, "oob": "zero"}],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [64, 100, 128, 768])
+def test_sums_of_a_bag_stay_in_neon_registers(
+    width: int, options: dict[str, Any], target: str
+) -> None:
+    model = as_model(tl.EmbeddingBag(5000, width, **options), [[0] * 10])
+    code = assembly(model, Selector(targets.resolve(target), use_records=False))
+    reducing = r"(fadd|fmax)\s+v\d+\.4s"
+    loop = max(inner_loops(code), key=lambda loop: loop.count(reducing))
+    assert 8 <= loop.count(reducing) <= 16
+    assert loop.spills == 0
+    assert re.search(r"\sldn?[pr]\s+q\d+.*\[sp", code) is None  # nor are they read back later
 
 
 @modelled
