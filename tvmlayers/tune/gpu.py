@@ -18,7 +18,7 @@ from tvmlayers.arena import view
 from tvmlayers.build.cuda.compiler import compile_cuda
 from tvmlayers.build.cuda.toolchain import Toolchain, device_images
 from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
-from tvmlayers.cuda.compiled import DriverMemory
+from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.errors import ConfigError, DeviceError, TuneError, TvmLayersError
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces.choices import Decisions
