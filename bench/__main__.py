@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     cuda_static.add_arguments(
         kinds.add_parser("cuda-static", help="registers, spills and occupancy of kernels for GPUs")
     )
-    cuda_peers.add_arguments(kinds.add_parser("cuda", help="against PyTorch on the GPU here"))
+    cuda_peers.add_arguments(
+        kinds.add_parser("cuda", help="against PyTorch and FBGEMM on the GPU here")
+    )
     drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")

@@ -2,6 +2,7 @@
 
 Cycles per multiply-add of a vector for register tiles, per row for lookups and bags, beside what
 the core's ports allow; and spills. Modelled, not measured: there are no caches and no memory in it.
+On a core with SVE, register tiles of its wider vectors stand beside the best that NEON's reach.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bench import sve
 from tvmlayers import records, targets
 from tvmlayers.errors import TvmLayersError
 from tvmlayers.schedule import analytic
@@ -25,7 +28,7 @@ from tvmlayers.spaces import gemm
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
-CORES = ("cortex-a72", "neoverse-n1", "neoverse-v1")
+CORES = ("armv8-a", "cortex-a72", "neoverse-n1", "neoverse-v1")
 # What the tallest tiles that are chosen by themselves must reach of the limit.
 REQUIRED = {"cortex-a72": 0.80, "neoverse-n1": 0.85}
 TALL = 4  # rows from which a tile has sums enough to hide the latency of a multiply-add
@@ -60,7 +63,8 @@ def run(names: Sequence[str] | None, path: Path | None) -> int:
         cores = [targets.resolve(name) for name in names or CORES]
         for core in cores:
             static.check_target(core)
-        rows = [row for core in cores for row in (*tile_rows(core), *lookup_rows(core))]
+        made = tile_rows, sve_rows, lookup_rows
+        rows = [row for core in cores for rows_of in made for row in rows_of(core)]
         model = mca.version()
     except TvmLayersError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -107,6 +111,33 @@ def tile_rows(core: Target) -> list[StaticRow]:
                 cost = static.tile_cost(workload, core, decisions)
                 kernel = f"tile {tile.name} of {n} columns, {dtype}"
                 made.append(_row(core, kernel, "FMA", tile.name in chosen, cost))
+    return made
+
+
+def sve_rows(core: Target) -> list[StaticRow]:
+    """What a tile of SVE's vectors would bring: for each height the best NEON tile that the space
+    has, whatever is chosen, and a loop by hand; cycles for each multiply-add of 128 bits."""
+    from tvmlayers.tune import mca, static
+
+    if "sve" not in core.cpu_flags:
+        return []
+    made, limit = [], mca.fma_cycles("float32", core)
+    for rows, vectors in sve.TILES:
+        m, n = rows if rows <= 2 else MANY_ROWS, COLUMNS["float32"][0]
+        workload = Workload.make("dense", m=m, k=K, n=n, dtype="float32", activation="linear")
+        usual = {**analytic(workload, core), "tile": f"{rows}x4", "prefetch_steps": 0}
+        ways = product(gemm.stream_counts(m, K, n), gemm.K_UNROLL)
+        costs = [
+            static.tile_cost(workload, core, {**usual, "streams": streams, "k_unroll": unroll})
+            for streams, unroll in ways
+        ]
+        best = min((cost for cost in costs if not cost.loop.spills), key=lambda cost: cost.cycles)
+        made.append(_row(core, f"NEON {rows}x4, float32, at best", "FMA", False, best))
+        loop = sve.tile_loop(rows, vectors)
+        work = loop.multiply_adds * sve.VECTOR_BITS // 128
+        taken = mca.cycles(loop.text, core)
+        cost = static.LoopCost(loop, work, taken.each / work, limit, taken.start)
+        made.append(_row(core, f"SVE {rows}x{vectors}, float32, by hand", "FMA", False, cost))
     return made
 
 

@@ -1,8 +1,9 @@
 """`python -m bench cuda`: our kernels against PyTorch's on the GPU here, by CUDA events.
 
 Dense layers against `torch.nn.functional.linear` (cuBLASLt, TF32 off) and its compiled form with
-`mode="max-autotune"`; lookups against `torch.nn.functional.embedding` and the memory's bandwidth.
-Every result is compared before it is timed. Written where there was no GPU: unmeasured so far.
+`mode="max-autotune"`; lookups and bags against PyTorch's, FBGEMM's and the measured bandwidth of
+the memory. Every result is compared before it is timed. Written where there was no GPU: unmeasured
+so far.
 """
 
 from __future__ import annotations
@@ -15,15 +16,33 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import cases
+from bench import cases, cuda_fbgemm, cuda_lookups, work
+from bench.cases import Case, DenseCase
 
 ROUNDS, CALLS = 21, 20
+KINDS = ("dense", "embedding", "bag")
+PEERS = ("torch.compile", cuda_fbgemm.NAME)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `cuda`."""
     sub.add_argument("--target", default="cuda", help="a GPU's name; the one that is here")
+    sub.add_argument(
+        "--kind", action="append", dest="kinds", choices=KINDS, help="of case; all, if left out"
+    )
+    sub.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        default=list(PEERS),
+        help="beside PyTorch eager; all, if left out",
+    )
     sub.add_argument("--json", type=Path, metavar="FILE")
+
+
+def chosen(arguments: argparse.Namespace) -> list[Case]:
+    """The public cases of the kinds that are asked for."""
+    return [case for kind in arguments.kinds or KINDS for case in cases.public(kind)]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,21 +53,44 @@ def run(arguments: argparse.Namespace) -> int:
         print("bench: no GPU, or a build of torch without CUDA", file=sys.stderr)
         return 2
     torch.backends.cuda.matmul.allow_tf32 = False
+    bandwidth = cuda_lookups.bandwidth(_times)
     rows = []
-    wrong = 0
-    for case in [*cases.public("dense"), *cases.public("embedding")]:
-        row = _dense(case, arguments.target) if case.kind == "dense" else _rows(case, arguments)
-        wrong += not row["agrees"]
+    for case in chosen(arguments):
+        row = _row(case, arguments, bandwidth)
         rows.append(row)
-        times = ", ".join(f"{name} {us:.1f} us" for name, us in row["us"].items())
-        print(f"{row['case']:40s} {times}{'' if row['agrees'] else '  WRONG'}", flush=True)
+        print(line_of(row), flush=True)
+        work.release()
+        torch.cuda.empty_cache()
     if arguments.json:
-        said = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
+        said = {
+            "gpu": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "bandwidth_gb_per_s": bandwidth / 1e9,
+            "rows": rows,
+        }
         arguments.json.write_text(json.dumps(said, indent=1) + "\n")
-    return 1 if wrong else 0
+    return 0 if all(row["agrees"] for row in rows) else 1
 
 
-def _dense(case: Any, target: str) -> dict[str, Any]:
+def line_of(row: dict[str, Any]) -> str:
+    """A row as it is printed."""
+    said = [f"{name} {us:.1f} us" for name, us in row["us"].items()]
+    if "of_bandwidth" in row:
+        said.append(f"{row['of_bandwidth']:.0%} of the bandwidth")
+    said += [f"without {name}: {reason}" for name, reason in row.get("skipped", {}).items()]
+    if not row["agrees"]:
+        said.append("WRONG")
+    return f"{row['case']:40s} {', '.join(said)}"
+
+
+def _row(case: Case, arguments: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
+    if isinstance(case, DenseCase):
+        return _dense(case, arguments.target, arguments.peers)
+    assert not isinstance(case, cases.ModelCase)
+    return cuda_lookups.row(case, arguments.target, arguments.peers, bandwidth, _times)
+
+
+def _dense(case: DenseCase, target: str, peers: list[str]) -> dict[str, Any]:
     import torch
 
     import tvmlayers as tl
@@ -71,50 +113,28 @@ def _dense(case: Any, target: str) -> dict[str, Any]:
         return last(torch.nn.functional.linear(x, w, bias))
 
     x = torch.randn(case.m, case.k, device="cuda")
-    compiled = torch.compile(eager, mode="max-autotune")
-    ways = {"ours": ours, "torch": eager, "torch.compile": compiled}
+    ways = {"ours": lambda: ours(x), "torch": lambda: eager(x)}
+    if "torch.compile" in peers:
+        compiled = torch.compile(eager, mode="max-autotune")
+        ways["torch.compile"] = lambda: compiled(x)
     agrees = torch.allclose(ours(x), eager(x), rtol=1e-3, atol=1e-3)
-    return {"case": case.spec, "agrees": agrees, "us": _times(ways, x)}
+    return {"case": case.spec, "kind": case.kind, "agrees": agrees, "us": _times(ways)}
 
 
-def _rows(case: Any, arguments: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
-    import tvmlayers as tl
-
-    layer = tl.Embedding(case.rows, case.dim, oob="clip", input_shape=())
-    ours = tl.compile(layer, target=arguments.target)
-    (table,) = (torch.from_numpy(weight).cuda() for weight in layer.get_weights())
-    ids = torch.randint(case.rows, (case.indices,), device="cuda")
-
-    def eager(ids: Any) -> Any:
-        return torch.nn.functional.embedding(ids, table)
-
-    agrees = torch.equal(ours(ids), eager(ids))
-    times = _times({"ours": ours, "torch": eager}, ids)
-    moved = 2 * case.indices * case.dim * 4
-    return {
-        "case": case.spec,
-        "agrees": agrees,
-        "us": times,
-        "ours_gb_per_s": moved / times["ours"] / 1e3,
-    }
-
-
-def _times(ways: dict[str, Callable[[Any], Any]], x: Any) -> dict[str, float]:
+def _times(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """Microseconds of a call of each way: medians over rounds in which all take their turn."""
     import torch
 
     found: dict[str, list[float]] = {name: [] for name in ways}
     for call in ways.values():
         for _ in range(3):
-            call(x)
+            call()
     for _ in range(ROUNDS):
         for name, call in ways.items():
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
             for _ in range(CALLS):
-                call(x)
+                call()
             end.record()
             end.synchronize()
             found[name].append(begin.elapsed_time(end) * 1e3 / CALLS)

@@ -81,8 +81,9 @@ def test_a_candidate_that_computes_something_else_is_no_candidate(tmp_path: Path
 
 def test_without_a_gpu_tuning_says_so() -> None:
     for target in ("cuda", "cuda-sm90"):
-        with pytest.raises(tl.TargetError, match="driver does not load"):
-            tl.tune("dense 4x8x8:relu", target)
+        for space in ("tvmlayers", "stock"):
+            with pytest.raises(tl.TargetError, match="driver does not load"):
+                tl.tune("dense 4x8x8:relu", target, space=space)
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--target", "cuda-sm80"],
         capture_output=True,
@@ -94,7 +95,7 @@ def test_without_a_gpu_tuning_says_so() -> None:
 
 
 def test_what_is_for_cpus_is_refused() -> None:
-    for given in ({"space": "stock"}, {"runner": "static"}, {"tracker": "a:1", "key": "b"}):
+    for given in ({"runner": "static"}, {"tracker": "a:1", "key": "b"}):
         with pytest.raises(tl.ConfigError, match="tuned on the GPU that is here"):
             tl.tune("dense 4x8x8:relu", "cuda-sm80", **given)
 

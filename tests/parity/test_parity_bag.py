@@ -96,6 +96,8 @@ def test_offsets_part_the_indices_into_bags(
         (17, "sum", "float32"),
         (17, "min", "float64"),
         (100, "mean", "float64"),
+        (128, "sum", "float32"),
+        (300, "min", "float32"),
         (768, "max", "float32"),
     ],
 )
@@ -105,6 +107,30 @@ def test_every_width_agrees(width: int, mode: str, dtype: str) -> None:
         ids, offsets = ragged(lengths_of(batch), False)
         twin.agrees(ids, offsets=offsets)
         twin.agrees(indices(ROWS, batch, 21))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("width", "oob"), [(64, "raise"), (100, "zero"), (128, "zero")])
+def test_wide_rows_that_do_not_count_are_left_out(mode: str, width: int, oob: str) -> None:
+    twin = bag(mode, 30, False, oob, width)
+    ids, offsets = ragged(lengths_of(40), False)
+    if oob == "zero":
+        ids[1::7] = ROWS
+    twin.agrees(ids, offsets=offsets)
+    if mode in WEIGHTED:
+        twin.agrees(ids, offsets=offsets, per_sample_weights=normal(len(ids)) ** 2)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_extreme_of_a_nan_is_nan_and_of_infinities_one_of_them(mode: str) -> None:
+    table = normal(ROWS, 100)
+    table[5, ::3], table[7, ::2], table[9, ::5] = np.nan, np.inf, -np.inf
+    layer = tl.EmbeddingBag(ROWS, 100, mode=mode)
+    layer.build((None, None))
+    layer.set_weights([table])
+    ids = np.array([[1, 5, 2], [5, 1, 2], [2, 1, 5], [7, 9, 1], [5, 7, 9], [7, 5, 9], [1, 2, 3]])
+    extreme = getattr(table[ids], mode)(axis=1)
+    np.testing.assert_array_equal(Twin(layer, seed=None).compiled(ids), extreme)
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])

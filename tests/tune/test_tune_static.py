@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,25 @@ def test_products_are_summed_in_neon_registers_by_elements_without_spills(
     assert [loop.spills for loop in loops] == [0] * len(loops)
 
 
+@pytest.mark.parametrize("target", ["armv8-a", "neoverse-n1"])
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "sum"}, {"mode": "mean"}, {"mode": "max", "padding_idx": 3, "oob": "zero"}],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [64, 100, 128, 768])
+def test_sums_of_a_bag_stay_in_neon_registers(
+    width: int, options: dict[str, Any], target: str
+) -> None:
+    model = as_model(tl.EmbeddingBag(5000, width, **options), [[0] * 10])
+    code = assembly(model, Selector(targets.resolve(target), use_records=False))
+    reducing = r"(fadd|fmax)\s+v\d+\.4s"
+    loop = max(inner_loops(code), key=lambda loop: loop.count(reducing))
+    assert 8 <= loop.count(reducing) <= 16
+    assert loop.spills == 0
+    assert re.search(r"\sldn?[pr]\s+q\d+.*\[sp", code) is None  # nor are they read back later
+
+
 @modelled
 def test_a_tile_that_fills_the_registers_comes_near_the_limit_and_a_row_alone_does_not() -> None:
     decisions = analytic(TILE, N1)
@@ -147,6 +167,35 @@ def test_the_benchmark_of_inner_loops_writes_its_table(
     tiles = {row["kernel"]: row for row in found["rows"]}
     assert tiles["tile 6x4 of 512 columns, float32"]["of_limit"] >= 0.85
     assert {row["unit"] for row in found["rows"]} == {"FMA", "row"}
+
+
+@modelled
+def test_tall_neon_tiles_come_within_three_percent_of_a_loop_of_sve_vectors() -> None:
+    from bench.arm_static import sve_rows
+
+    found = {row.kernel: row for row in sve_rows(targets.TARGETS["neoverse-v1"])}
+    for rows in (4, 6):
+        neon, vectors = (
+            found[f"{unit} {rows}x4, float32, {how}"]
+            for unit, how in (("NEON", "at best"), ("SVE", "by hand"))
+        )
+        assert vectors.of_limit > 0.99
+        assert vectors.spills == 0
+        assert neon.cycles < 1.03 * vectors.cycles
+    assert sve_rows(N1) == []
+
+
+def test_a_loop_of_sve_vectors_multiplies_every_element_into_a_sum_of_its_own() -> None:
+    from bench import sve
+
+    for rows, vectors in sve.TILES:
+        loop = sve.tile_loop(rows, vectors)
+        said = [line.split() for line in loop.instructions if " fmla " in line]
+        assert len(said) == sve.STEPS * rows * vectors
+        products = {(total, element) for _, total, _, element in said}
+        assert len(products) == len(said)  # of each sum with each step's element of its row
+        assert len({total for total, _ in products}) == rows * vectors
+        assert not {total for total, _ in products} & {part for _, _, part, _ in said}
 
 
 def test_the_benchmark_of_inner_loops_refuses_what_is_no_arm_core(

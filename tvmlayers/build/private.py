@@ -105,7 +105,9 @@ def _guard_rows(
         stages: list[Stmt] = []
         if prefetch:
             ahead = te.min(i + prefetch, checked.count - 1)
-            stages += _prefetch_row(table, nearest_row(indices[ahead], checked.rows))
+            stages += _prefetch_row(
+                table, nearest_row(indices[ahead], checked.rows), checked.columns
+            )
         if checked.flag:
             index = tirx.Cast("int64", indices[i])
             mark = tirx.BufferStore(flag, tirx.const(1, "int32"), [0])
@@ -175,11 +177,10 @@ def _panel_ahead(
     return made
 
 
-def _prefetch_row(table: Buffer, row: Expr) -> list[Stmt]:
+def _prefetch_row(table: Buffer, row: Expr, columns: int) -> list[Stmt]:
     """Statements that ask for the first cache lines of a row of `table`, to be read once."""
     itemsize = tvm_ffi.dtype(str(table.dtype)).bits // 8
-    width = int(table.shape[1])
-    lines = min(-(-width * itemsize // CACHE_LINE), MOST_LINES)
+    lines = min(-(-columns * itemsize // CACHE_LINE), MOST_LINES)
     return [_ask_for(table[row, line * (CACHE_LINE // itemsize)]) for line in range(lines)]
 
 

@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,15 @@ from tvmlayers.arena import address, view
 from tvmlayers.call import ModelCall
 from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
 from tvmlayers.cuda.driver import Driver, default_driver, image_for
+from tvmlayers.cuda.memory import DriverMemory, given_outputs
+from tvmlayers.cuda.streams import current_stream
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import (
-    ConfigError,
     DeviceError,
     IndexOutOfRangeError,
-    ShapeError,
     TvmLayersError,
 )
 from tvmlayers.signature import Entry, Function, read_entries
-
-ALIGNMENT = 16  # bytes: the widest load of a thread
-_stream = threading.local()
 
 
 class CudaCompiled(ModelCall):
@@ -179,7 +175,7 @@ class CudaCompiled(ModelCall):
                     for shape, slot in zip(shapes, entry.outputs, strict=True)
                 ]
             else:
-                made = _given_outputs(out, see, entry, shapes, ordinal)
+                made = given_outputs(out, see, entry, shapes, ordinal)
             self._run(entry, sizes, packed, made, memory, packed)
         return out if out is not None else _unwrap([memory.result(each) for each in made])
 
@@ -288,64 +284,6 @@ class CudaCompiled(ModelCall):
             self.driver.synchronize(stream)  # other streams use it too
             self._flags[ordinal] = flags
         return self._flags[ordinal]
-
-
-class DriverMemory:
-    """Memory of the driver's own for one call, in the order of one stream."""
-
-    def __init__(self, driver: Driver, ordinal: int, stream: int) -> None:
-        self.driver, self.ordinal, self.stream = driver, ordinal, stream
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
-        """Uninitialised memory; the driver waits for the GPU before it takes memory back."""
-        return DeviceArray(shape, dtype, self.ordinal, self.driver).view()
-
-    def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
-        """The view itself where compiled code can take it, a copy where it is not aligned."""
-        if given.dtype == dtype and given.address % ALIGNMENT == 0:
-            return given
-        host = np.empty(given.shape, given.dtype)
-        self.driver.download(address(host), given.address, given.nbytes, self.stream)
-        self.driver.synchronize(self.stream)
-        host = host.astype(dtype)
-        made = self.empty(given.shape, dtype)
-        self.driver.upload(made.address, address(host), host.nbytes, self.stream)
-        self.driver.synchronize(self.stream)
-        return made
-
-    def result(self, made: View) -> Any:
-        """The array that a result lies in."""
-        return made.owner
-
-
-def _given_outputs(
-    out: Any, see: Any, entry: Entry, shapes: Sequence[tuple[int, ...]], ordinal: int
-) -> list[View]:
-    buffers = list(out) if isinstance(out, (list, tuple)) else [out]
-    if len(buffers) != len(shapes):
-        raise ShapeError(f"out expected {len(shapes)} buffers, got {len(buffers)}")
-    views = [see(buffer, "out") for buffer in buffers]
-    for each, slot, shape in zip(views, entry.outputs, shapes, strict=True):
-        if each.shape != shape or each.dtype != slot.dtype or each.ordinal != ordinal:
-            raise ShapeError(
-                f"out expected {slot.dtype}{shape} on GPU {ordinal}, got {each.dtype}{each.shape} "
-                f"on GPU {each.ordinal}"
-            )
-        if each.address % ALIGNMENT:
-            raise ConfigError(f"out must start at a multiple of {ALIGNMENT} bytes; pass a new one")
-    return views
-
-
-def current_stream(ordinal: int) -> int:
-    """The stream that calls go on: that of `stream`, else torch's current one, else the default."""
-    chosen = getattr(_stream, "handle", None)
-    if chosen is not None:
-        return int(chosen)
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        with suppress(RuntimeError):
-            return int(torch.cuda.current_stream(ordinal).cuda_stream)
-    return 0
 
 
 def _unwrap(results: list[Any]) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint64, c_void_p
+from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any
 
 from tvmlayers.errors import DeviceError, DeviceMemoryError, TargetError, TvmLayersError
@@ -124,7 +124,11 @@ class Driver:
 
     def zero(self, address: int, nbytes: int, stream: int) -> None:
         """Fill memory with zeros, in the order of the stream."""
-        self.call("cuMemsetD8Async", c_uint64(address), 0, c_size_t(nbytes), c_void_p(stream))
+        self.fill(address, 0, nbytes, stream)
+
+    def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:
+        """Fill memory with a byte, in the order of the stream."""
+        self.call("cuMemsetD8Async", c_uint64(address), value, c_size_t(nbytes), c_void_p(stream))
 
     def upload(self, address: int, host: int, nbytes: int, stream: int) -> None:
         """Copy from the host, in the order of the stream."""
@@ -152,6 +156,24 @@ class Driver:
             self.call("cuModuleGetFunction", byref(function), module, name.encode())
             handles[place] = function.value
         return handles
+
+    def launcher(
+        self, function: int, extents: Sequence[int], shared: int, addresses: Sequence[int]
+    ) -> Callable[[], None]:
+        """What launches a kernel on pointers alone, on the default stream.
+
+        extents: of the grid and of the block; shared: bytes of dynamic shared memory.
+        """
+        values = (c_uint64 * len(addresses))(*addresses)
+        pointers = (c_void_p * len(addresses))(
+            *(ctypes.addressof(values) + place * 8 for place in range(len(addresses)))
+        )
+        given = c_void_p(function), *map(c_uint, extents), c_uint(shared), None, pointers, None
+
+        def launch(_held: object = values) -> None:
+            self.call("cuLaunchKernel", *given)
+
+        return launch
 
     def device(self, handles: Any, stream: int) -> Device:
         """What the stubs need to launch these kernels on a stream."""

@@ -9,9 +9,8 @@ import numpy as np
 
 from tvmlayers.cuda.arrays import View
 from tvmlayers.cuda.driver import Driver
+from tvmlayers.cuda.memory import ALIGNMENT
 from tvmlayers.errors import DTypeError
-
-ALIGNMENT = 16
 
 
 def torch_view(tensor: Any, name: str) -> View:

@@ -43,7 +43,8 @@ class CheckedRows:
 
     stage: its name; indices: the tensor read; count: how many indices there are from the pointer
     on, which is how far a prefetch may read ahead; table: the tensor whose rows are named; rows:
-    its number of rows; flag: whether an index outside 0..rows-1 is to be reported.
+    its number of rows; columns: how many of a row are read, from the first on; flag: whether an
+    index outside 0..rows-1 is to be reported.
     """
 
     stage: str
@@ -51,6 +52,7 @@ class CheckedRows:
     count: Expr
     table: te.Tensor
     rows: int
+    columns: int
     flag: bool
 
 

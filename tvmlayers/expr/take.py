@@ -66,7 +66,7 @@ def take(
     return Expression(
         tensors=(indices, table, out),
         sizes=(count, ahead),
-        checked=CheckedRows("row", indices, ahead, table, rows, flag=oob == "raise"),
+        checked=CheckedRows("row", indices, ahead, table, rows, width, flag=oob == "raise"),
     )
 
 
@@ -82,18 +82,22 @@ def bag(
     weighted: bool,
     index_dtype: str,
     dtype: str,
+    columns: int | None = None,
     staged: bool = False,
+    native_extremes: bool = False,
 ) -> Expression:
-    """One bag: the reduction of table[indices[:length]], (width,), in vectors of `lanes` columns.
+    """One bag: the reduction of table[indices[:length]], (columns,), in vectors of `lanes` columns.
 
-    lanes is at most width; where it does not divide width the last vector begins at width - lanes
-    and holds some columns of its neighbour again.
+    columns: how many of a row's are reduced, from the first on; None for all. lanes is at most
+    that; where it does not divide it the last vector begins at columns - lanes and holds some
+    columns of its neighbour again.
 
     indices: (ahead,), of which the first `length` are the bag's; weights: (ahead,) when weighted;
     table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
     A NaN among the rows of "max" and "min" stays. Entries equal to padding_idx do not count.
     empty_is_zero: else a mean of nothing is 0 / 0. staged: what is read of the table is a stage of
-    its own, `fetched`.
+    its own, `fetched`. native_extremes: the target has a maximum and a minimum that keep NaN; else
+    they are made of comparisons.
     """
     length, ahead = size("length"), size("ahead")
     indices = te.placeholder((ahead,), index_dtype, name="indices")
@@ -109,10 +113,11 @@ def bag(
             return None
         return tirx.Cast("int64", indices[i]) != tirx.const(padding_idx, "int64")
 
-    vectors = -(-width // lanes)
+    columns = columns or width
+    vectors = -(-columns // lanes)
 
     def column(v: Expr, lane: Expr) -> Expr:
-        return te.min(v * lanes, width - lanes) + lane
+        return te.min(v * lanes, columns - lanes) + lane
 
     def fetch(i: Expr, v: Expr, lane: Expr) -> Expr:
         return table[row[i], column(v, lane)]
@@ -128,7 +133,7 @@ def bag(
             read = read * weights[i]
         return read
 
-    reduce, neutral = _REDUCERS[mode](dtype)
+    reduce, neutral = _REDUCERS[mode](dtype, native_extremes)
 
     def masked(i: Expr, v: Expr, lane: Expr) -> Expr:
         condition, read = counts(i), value(i, v, lane)
@@ -164,17 +169,19 @@ def bag(
     return Expression(
         tensors=(indices, weights, table, out) if weighted else (indices, table, out),
         sizes=(length, ahead),
-        places={"out": Place((width,), lambda i: [column(i[0], i[1])])},
-        checked=CheckedRows("row", indices, ahead, table, rows, flag=oob == "raise"),
+        places={"out": Place((columns,), lambda i: [column(i[0], i[1])])},
+        checked=CheckedRows("row", indices, ahead, table, rows, columns, flag=oob == "raise"),
     )
 
 
-def _summing(dtype: str) -> tuple[Reducer, Expr]:
+def _summing(dtype: str, _native: bool) -> tuple[Reducer, Expr]:
     return te.sum, tirx.const(0, dtype)
 
 
-def _largest(dtype: str) -> tuple[Reducer, Expr]:
+def _largest(dtype: str, native: bool) -> tuple[Reducer, Expr]:
     lowest = tirx.const(float("-inf"), dtype)
+    if native:
+        return _native("llvm.maximum", lowest), lowest
     return te.comm_reducer(
         lambda a, b: m.select(tirx.any(b > a, tirx.isnan(b)), b, a),
         lambda _: lowest,
@@ -182,13 +189,25 @@ def _largest(dtype: str) -> tuple[Reducer, Expr]:
     ), lowest
 
 
-def _smallest(dtype: str) -> tuple[Reducer, Expr]:
+def _smallest(dtype: str, native: bool) -> tuple[Reducer, Expr]:
     highest = tirx.const(float("inf"), dtype)
+    if native:
+        return _native("llvm.minimum", highest), highest
     return te.comm_reducer(
         lambda a, b: m.select(tirx.any(b < a, tirx.isnan(b)), b, a),
         lambda _: highest,
         name="smallest",
     ), highest
+
+
+def _native(intrinsic: str, neutral: Expr) -> Reducer:
+    """The reducer by an instruction of LLVM's for two of `neutral`'s dtype."""
+    reducer: Reducer = te.comm_reducer(
+        lambda a, b: tirx.call_llvm_pure_intrin(neutral.ty.dtype, intrinsic, a, b),
+        lambda _: neutral,
+        name=intrinsic.rpartition(".")[2],
+    )
+    return reducer
 
 
 _REDUCERS = {"sum": _summing, "mean": _summing, "max": _largest, "min": _smallest}

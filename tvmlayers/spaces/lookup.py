@@ -25,10 +25,12 @@ def lookup_choices(workload: Workload, target: Target) -> Choices:
 
 
 def row_vectors(workload: Workload, target: Target) -> int:
-    """Whole vectors in a row: for a bag rounded up, for an embedding 1 where it has none."""
+    """Whole vectors that are gone over at a time: of a bag's columns, rounded up; of an
+    embedding's row, 1 where it has none."""
     width, lanes = int(workload["width"]), target.lanes(workload["dtype"])
     if workload.kind == "bag":
-        return -(-width // bag_lanes(width, lanes))
+        columns = bag_columns(width, workload["dtype"], target)
+        return -(-columns // bag_lanes(width, lanes))
     return max(1, width // lanes) if width % lanes == 0 else 1
 
 
@@ -37,6 +39,17 @@ def bag_lanes(width: int, lanes: int) -> int:
     while lanes > width:
         lanes //= 2
     return lanes
+
+
+def bag_columns(width: int, dtype: str, target: Target, *, masked: bool = False) -> int:
+    """Columns of a bag that are reduced at a time: on ARM as many as leave registers for what is
+    read, and fewer where entries are masked. A row seldom fills the wide registers of x86."""
+    if target.family != "arm":
+        return width
+    lanes = bag_lanes(width, target.lanes(dtype))
+    vectors = -(-width // lanes)
+    pieces = -(-vectors // (target.vector_registers * (3 if masked else 4) // 8))
+    return -(-vectors // pieces) * lanes if pieces > 1 else width
 
 
 def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:
@@ -48,10 +61,13 @@ def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisio
     _vectorize_row(sch, out, lanes, width, decisions)
 
 
-def bag_rows(sch: s_tir.Schedule, *, vectors: int, decisions: Decisions | None) -> None:
+def bag_rows(
+    sch: s_tir.Schedule, *, vectors: int, unroll_result: bool, decisions: Decisions | None
+) -> None:
     """Schedule `expr.bag`: the accumulators of a row stay in registers while they fit.
 
-    Choice: unrolled_vectors, as in `take_rows`.
+    unroll_result: whether the result is written in one straight run as well. Choice:
+    unrolled_vectors, as in `take_rows`.
     """
     out, row, acc = (sch.get_sblock(name) for name in ("out", "row", "acc"))
     sch.set_scope(acc, 0, "local")
@@ -68,7 +84,9 @@ def bag_rows(sch: s_tir.Schedule, *, vectors: int, decisions: Decisions | None) 
     _, unrolled = sch.split(vector, [None, run])
     sch.unroll(unrolled)
     sch.vectorize(lane)
-    _, lane = sch.get_loops(out)
+    vector, lane = sch.get_loops(out)
+    if unroll_result:
+        sch.unroll(vector)
     sch.vectorize(lane)
     sch.decompose_reduction(acc, entry)
 

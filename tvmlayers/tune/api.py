@@ -21,7 +21,7 @@ from tvmlayers.tune.result import TuneResult, WorkloadResult
 
 if TYPE_CHECKING:
     from tvmlayers.tune.cases import Case
-    from tvmlayers.tune.local import Measurer
+    from tvmlayers.tune.measurer import Measurer
     from tvmlayers.tune.session import Plan
 
 BATCHES = (1, 32, 256)
@@ -62,11 +62,12 @@ def tune(
     default those of `effort` ("quick" 16, "standard" 64, "thorough" 512). batches: sizes to tune a
     model for. threads: as for compile. data: {"distribution": "uniform" or "zipf", "length": of
     bags, "cold": bool}. space: "tvmlayers", or "stock" for MetaSchedule's own rules, which are only
-    measured for comparison. records, work_dir: folders of the results, and of all trials, from
-    which a run that was stopped goes on. tracker, key: "HOST:PORT" of a TVM RPC tracker and the
-    name of the devices there. runner: "measure", or "static" for what llvm-mca makes of the inner
-    loops of dense layers on an ARM core, without such a machine: the records are marked as
-    modelled. progress: told what happens. A GPU is tuned on the machine that it is in.
+    measured for comparison, on a GPU those for CUDA cores. records, work_dir: folders of the
+    results, and of all trials, from which a run that was stopped goes on. tracker, key: "HOST:PORT"
+    of a TVM RPC tracker and the name of the devices there. runner: "measure", or "static" for what
+    llvm-mca makes of the inner loops of dense layers on an ARM core, without such a machine: the
+    records are marked as modelled. progress: told what happens. A GPU is tuned on the machine that
+    it is in.
 
     TuneError where tuning cannot start or go on; TuningInterrupted at Ctrl-C.
     """
@@ -87,10 +88,10 @@ def tune(
         raise ConfigError(f"seed is a whole number from 0 on, got {seed!r}")
     resolved = targets.resolve(target)
     if isinstance(resolved, CudaTarget):
-        if is_static or tracker is not None or space == "stock":
+        if is_static or tracker is not None:
             raise ConfigError(
-                f"kernels for {resolved.name} are tuned on the GPU that is here, in this "
-                "project's space: leave runner, tracker, key and space out"
+                f"kernels for {resolved.name} are tuned on the GPU that is here: "
+                "leave runner, tracker and key out"
             )
         _check_is_here(resolved)
     elif tracker is None and not is_static:
@@ -130,12 +131,12 @@ def _tune_all(
 ) -> None:
     """Append the result of each case to `done`."""
     from tvmlayers.tune.session import Stopped, tune_workload
-    from tvmlayers.tune.stock import StockMeasurer, tune_stock
+    from tvmlayers.tune.stock import TriesModules, tune_stock
 
     for number, case in enumerate(cases, 1):
         place = f"{number}/{len(cases)}"
         try:
-            if isinstance(measurer, StockMeasurer):
+            if isinstance(measurer, TriesModules):
                 done.append(tune_stock(case, plan, measurer, progress, place))
             else:
                 done.append(tune_workload(case, plan, measurer, progress, place))
@@ -198,8 +199,9 @@ def _measurer(plan: Plan, tracker: str | None, key: str | None, space: str) -> M
 
     if isinstance(plan.target, CudaTarget):
         from tvmlayers.tune.gpu import GpuMeasurer
+        from tvmlayers.tune.stock_gpu import StockGpuMeasurer
 
-        return GpuMeasurer(plan.target)
+        return (StockGpuMeasurer if space == "stock" else GpuMeasurer)(plan.target)
     if plan.modelled:
         from tvmlayers.tune.static import StaticMeasurer
 

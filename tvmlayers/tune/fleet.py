@@ -72,7 +72,7 @@ class Lane:
 
 
 class Fleet:
-    """The measurer of the devices behind a tracker; see `local.Measurer`."""
+    """The measurer of the devices behind a tracker; see `measurer.Measurer`."""
 
     def __init__(self, target: Target, threads: int, tracker: str, key: str) -> None:
         """TuneError where the tracker cannot be reached or has no device of that key."""

@@ -8,7 +8,7 @@ GPU's context along: the run stops, and goes on from its journal when it is star
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 
 import numpy as np
@@ -18,7 +18,7 @@ from tvmlayers.arena import view
 from tvmlayers.build.cuda.compiler import compile_cuda
 from tvmlayers.build.cuda.toolchain import Toolchain, device_images
 from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
-from tvmlayers.cuda.compiled import DriverMemory
+from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.errors import ConfigError, DeviceError, TuneError, TvmLayersError
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces.choices import Decisions
@@ -27,6 +27,7 @@ from tvmlayers.tune import inputs, timing
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.expected import Array, Expected
 from tvmlayers.tune.kernel import Builder
+from tvmlayers.tune.measurer import OneByOne
 from tvmlayers.tune.outcome import Outcome
 from tvmlayers.tune.stand import WrongResult
 
@@ -62,16 +63,16 @@ class GpuStand:
         toolchain: Toolchain,
         driver: Driver,
     ) -> None:
-        self._workload, self._target = case.workload, target
-        self._toolchain, self._driver = toolchain, driver
+        self.workload, self.target = case.workload, target
+        self._toolchain, self.driver = toolchain, driver
         self._builder = Builder(case.workload, target, 1, seed)
         self._weights: DeviceArray | None = None
-        self._drawn = inputs.draw(case.workload, case.data, seed)
+        self.drawn = inputs.draw(case.workload, case.data, seed)
         self._given = [
-            tuple(to_device(each, driver=driver) for each in arrays) for arrays in self._drawn
+            tuple(to_device(each, driver=driver) for each in arrays) for arrays in self.drawn
         ]
         compiled = self._compile(reference)
-        self._expected = Expected(case.workload, self._host_weights(), self._drawn[0])
+        self.expected = Expected(case.workload, self.host_weights(), self.drawn[0])
         self.reference = self._call(compiled)
         self.calls = timing.block_calls(self.reference)
         self.seconds, _ = timing.compare(self.reference, [], self.calls)
@@ -81,14 +82,14 @@ class GpuStand:
         return self._call(self._compile(decisions))
 
     def _compile(self, decisions: Decisions) -> CudaCompiled:
-        fixed = {self._workload.kind: decisions}
-        selector = CudaSelector(self._target, use_records=False, fixed=fixed)
+        fixed = {self.workload.kind: decisions}
+        selector = CudaSelector(self.target, use_records=False, fixed=fixed)
         builder = self._builder
         compiled = compile_cuda(
-            builder.model, selector, self._toolchain, self._driver, builder.arena_of
+            builder.model, selector, self._toolchain, self.driver, builder.arena_of
         )
         compiled.deferred = True
-        with self._driver.context(0):
+        with self.driver.context(0):
             if self._weights is None:
                 self._weights, _ = compiled._load(0)
             else:  # a table can be as large as the memory: it lies there once
@@ -96,38 +97,40 @@ class GpuStand:
         return compiled
 
     def _call(self, compiled: CudaCompiled) -> Launches:
-        memory = DriverMemory(self._driver, 0, 0)
+        memory = DriverMemory(self.driver, 0, 0)
         launches: list[Callable[[], None]] = []
         result: DeviceArray | None = None
-        for arrays, there in zip(self._drawn, self._given, strict=True):
+        for arrays, there in zip(self.drawn, self._given, strict=True):
             names = tuple(compiled._bind(arrays, {}))
             entry, sizes = diagnose.choose_entry(compiled._entries, names, list(arrays))
             if result is None:
                 (shape,) = entry.output_shapes(sizes)
+                self.result_shape = shape
                 result = to_device(
-                    np.full(shape, np.nan, entry.outputs[0].dtype), 0, 0, self._driver
+                    np.full(shape, np.nan, entry.outputs[0].dtype), 0, 0, self.driver
                 )
             given = [each.view() for each in there]
-            with self._driver.context(0):
+            with self.driver.context(0):
                 launches.append(compiled._prepared(entry, sizes, given, [result.view()], memory))
         assert result is not None
-        with self._driver.context(0):
+        with self.driver.context(0):
             launches[0]()
-        wrong = self._expected.difference(result.numpy())
+        wrong = self.expected.difference(result.numpy())
         if wrong is not None:
             raise WrongResult(wrong)
         compiled.check()
-        return Launches(launches, self._driver)
+        return Launches(launches, self.driver)
 
-    def _host_weights(self) -> dict[str, Array]:
-        if self._workload.kind in ("dense", "softmax"):
+    def host_weights(self) -> dict[str, Array]:
+        """ "kernel" and "bias" of a dense layer, the "table" of a lookup, nothing of a softmax."""
+        if self.workload.kind in ("dense", "softmax"):
             return dict(self._builder.layer.weights)
-        shape = self._workload["rows"], self._workload["width"]
-        return {"table": view(self._builder.arena, 0, shape, self._workload["dtype"])}
+        shape = self.workload["rows"], self.workload["width"]
+        return {"table": view(self._builder.arena, 0, shape, self.workload["dtype"])}
 
 
-class GpuMeasurer:
-    """The measurer of this machine's first GPU; see `local.Measurer`."""
+class GpuMeasurer(OneByOne):
+    """The measurer of this machine's first GPU; see `measurer.Measurer`."""
 
     def __init__(
         self, target: CudaTarget, toolchain: Toolchain = device_images, driver: Driver | None = None
@@ -135,7 +138,6 @@ class GpuMeasurer:
         self._target, self._toolchain = target, toolchain
         self._driver = driver
         self._stand: GpuStand | None = None
-        self._microseconds = 0.0
 
     def open(self, case: Case, seed: int, reference: Decisions) -> float:
         if case.data.cold:
@@ -152,13 +154,6 @@ class GpuMeasurer:
             ) from error
         self._microseconds = 1e6 * self._stand.seconds
         return self._microseconds
-
-    def relate(self, microseconds: float) -> None:
-        self._microseconds = microseconds
-
-    def __call__(self, batch: Sequence[Decisions]) -> Iterator[tuple[int, Outcome]]:
-        for place, decisions in enumerate(batch):
-            yield place, self._trial(decisions)
 
     def compare(self, finalists: Sequence[Decisions]) -> list[float]:
         stand = self._opened
@@ -182,10 +177,14 @@ class GpuMeasurer:
         assert self._stand is not None, "a workload is opened before it is tried"
         return self._stand
 
+    def _candidate(self, decisions: Decisions) -> Launches:
+        """One candidate, ready to be timed; WrongResult where its results are."""
+        return self._opened.call(decisions)
+
     def _trial(self, decisions: Decisions) -> Outcome:
         stand, begin = self._opened, time.monotonic()
         try:
-            ratio = timing.ratio(stand.reference, stand.call(decisions), stand.calls)
+            ratio = timing.ratio(stand.reference, self._candidate(decisions), stand.calls)
         except WrongResult as error:
             return Outcome(None, f"wrong result: {error}", time.monotonic() - begin)
         except ConfigError as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from tvmlayers.errors import TuneError
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import Target
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.inputs import held_bytes
+from tvmlayers.tune.measurer import OneByOne
 from tvmlayers.tune.outcome import Outcome
 from tvmlayers.tune.process import Worker, WorkerFailed
 
@@ -18,31 +19,6 @@ TRIAL_SECONDS = 10.0
 OPEN_SECONDS = 180.0
 # What a trial of a slow kernel may take, in calls of the reference.
 TRIAL_CALLS = 200
-
-
-class Measurer(Protocol):
-    """Opens a workload, tries candidates for it, and compares the best of them."""
-
-    def open(self, case: Case, seed: int, reference: Decisions) -> float:
-        """Microseconds of the reference, to which all times of the workload are then related.
-
-        TuneError where the reference itself does not work.
-        """
-
-    def relate(self, microseconds: float) -> None:
-        """Give times as if the reference took so long: that of the trials before a restart."""
-
-    def __call__(self, batch: Sequence[Decisions]) -> Iterator[tuple[int, Outcome]]:
-        """See `outcome.Measure`."""
-
-    def compare(self, finalists: Sequence[Decisions]) -> list[float]:
-        """Microseconds of each finalist, measured together; TuneError where that fails."""
-
-    def limits(self, case: Case) -> dict[str, float] | None:
-        """{"flops", "bytes"} a second of the machine on such data, where that can be measured."""
-
-    def close(self) -> None:
-        """End what measures."""
 
 
 def opening_of(
@@ -59,27 +35,19 @@ def opening_of(
     }
 
 
-class LocalMeasurer:
+class LocalMeasurer(OneByOne):
     """The measurer of this machine."""
 
     def __init__(self, target: Target, threads: int, timeout: float = TRIAL_SECONDS) -> None:
         self._target, self._threads, self._timeout = target, threads, timeout
         self._worker = Worker(threads)
         self._opening: dict[str, Any] = {}
-        self._microseconds = 0.0
         self._limits: dict[tuple[str, int], dict[str, float]] = {}
 
     def open(self, case: Case, seed: int, reference: Decisions) -> float:
         self._opening = opening_of(case, self._target, self._threads, seed, reference)
         self._microseconds = self._open()
         return self._microseconds
-
-    def relate(self, microseconds: float) -> None:
-        self._microseconds = microseconds
-
-    def __call__(self, batch: Sequence[Decisions]) -> Iterator[tuple[int, Outcome]]:
-        for place, decisions in enumerate(batch):
-            yield place, self._trial(decisions)
 
     def compare(self, finalists: Sequence[Decisions]) -> list[float]:
         if not self._worker.is_alive:

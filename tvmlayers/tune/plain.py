@@ -6,6 +6,7 @@ indices: (bags, length), table -> (bags, width); x: (m, n) -> (m, n).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import te, tirx, topi
@@ -15,6 +16,7 @@ from tvm.tirx import PrimFunc
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.tune.cases import Case
+from tvmlayers.tune.expected import Array
 from tvmlayers.workload import Workload
 
 
@@ -22,6 +24,16 @@ def plain_function(case: Case) -> PrimFunc:
     """The function of the case, weights after inputs and the result last."""
     tensors = _EXPRESSIONS[case.workload.kind](case)
     return te.create_prim_func(tensors).with_attr("global_symbol", "main")
+
+
+def plain_inputs(workload: Workload, drawn: Sequence[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
+    """What was drawn for our own kernel, as the plain function of the workload takes it."""
+    if workload.kind == "bag":
+        bags = len(drawn[0][1])
+        return [(indices.reshape(bags, -1),) for indices, _ in drawn]
+    if workload.kind == "embedding":
+        return [(indices.reshape(-1),) for (indices,) in drawn]
+    return list(drawn)
 
 
 def bag_shape(case: Case) -> tuple[int, int]:

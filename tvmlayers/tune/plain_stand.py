@@ -12,6 +12,7 @@ from tvmlayers.targets import Target
 from tvmlayers.tune import inputs, timing
 from tvmlayers.tune.data import Data
 from tvmlayers.tune.expected import Array
+from tvmlayers.tune.plain import plain_inputs
 from tvmlayers.tune.stand import Stand, WrongResult
 
 
@@ -21,12 +22,7 @@ class PlainStand:
     def __init__(self, stand: Stand, target: Target, data: Data, seed: int) -> None:
         self._stand, self._target = stand, targets.to_tvm(target)
         workload = stand.workload
-        drawn = inputs.draw(workload, data, seed)
-        if workload.kind == "bag":
-            bags = len(drawn[0][1])
-            drawn = [(indices.reshape(bags, -1),) for indices, _ in drawn]
-        elif workload.kind == "embedding":
-            drawn = [(indices.reshape(-1),) for (indices,) in drawn]
+        drawn = plain_inputs(workload, inputs.draw(workload, data, seed))
         weights = [_ffi.from_array(_aligned(each)) for each in stand.weights().values()]
         rows, width = stand.result_shape
         self._result = _aligned(np.zeros((rows, width), workload["dtype"]))

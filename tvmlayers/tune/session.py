@@ -17,7 +17,7 @@ from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.journal import Conditions, Journal
-from tvmlayers.tune.local import Measurer
+from tvmlayers.tune.measurer import Measurer
 from tvmlayers.tune.outcome import Outcome, key_of
 from tvmlayers.tune.progress import Progress, State, of_limit
 from tvmlayers.tune.result import WorkloadResult, curve_of, failures_of
@@ -67,7 +67,7 @@ def tune_workload(
     workload, target = case.workload, plan.target
     space = Space.of(workload, target)
     if plan.free is not None:
-        space = space.around(_untuned(workload, target), plan.free)
+        space = space.around(untuned(workload, target), plan.free)
     conditions = Conditions(
         space.name,
         records.installed_tvm(),
@@ -82,7 +82,8 @@ def tune_workload(
         journal.close()
 
 
-def _untuned(workload: Workload, target: Target | CudaTarget) -> Decisions:
+def untuned(workload: Workload, target: Target | CudaTarget) -> Decisions:
+    """The decisions that nothing was measured for."""
     if isinstance(target, CudaTarget):
         return cuda.analytic(workload, target)
     return analytic(workload, target)
@@ -91,7 +92,7 @@ def _untuned(workload: Workload, target: Target | CudaTarget) -> Decisions:
 class _Tuning:
     def __init__(self, case: Case, plan: Plan, space: Space, journal: Journal) -> None:
         self.case, self.plan, self.space, self.journal = case, plan, space, journal
-        self.untuned = _untuned(case.workload, plan.target)
+        self.untuned = untuned(case.workload, plan.target)
         self.resumed = len(journal.known)
         self.untuned_microseconds = float("inf")  # until the reference is measured
         self.limits: Mapping[str, float] | None = None

@@ -131,7 +131,7 @@ def dense_microseconds(workload: Workload, target: Target, decisions: Decisions)
 
 
 class StaticMeasurer:
-    """Ranks candidates by the model; see `local.Measurer`."""
+    """Ranks candidates by the model; see `measurer.Measurer`."""
 
     def __init__(self, target: Target) -> None:
         check_target(target)

@@ -1,28 +1,35 @@
-"""MetaSchedule's own rules on the plain computation: for comparison, never as a record."""
+"""MetaSchedule's own rules on the plain computation: for comparison, never as a record.
+
+Its rules for tensor cores are left out. They take float16 and 8-bit integers alone, and most of
+what they make of float16 with sums in float32 TVM 0.27 refuses to lower: operands and sums come to
+share a block of shared memory, where "tvm_access_ptr element type must match the source buffer".
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import tvm
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule.utils import shash2hex
 
 from tvmlayers import records, targets
-from tvmlayers.schedule import analytic
+from tvmlayers.build.cuda.fixed import fixed_target
+from tvmlayers.errors import TuneError
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.targets import Target
+from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.engine import BATCH, Context, RandomState, cost_model, result_of
 from tvmlayers.tune.journal import Conditions, Journal
 from tvmlayers.tune.local import LocalMeasurer
+from tvmlayers.tune.measurer import Measurer
 from tvmlayers.tune.outcome import Outcome
 from tvmlayers.tune.plain import plain_function
 from tvmlayers.tune.progress import Progress, State
 from tvmlayers.tune.result import WorkloadResult, curve_of, failures_of
 from tvmlayers.tune.search import explore
-from tvmlayers.tune.session import Plan, Stopped
+from tvmlayers.tune.session import Plan, Stopped, untuned
 
 SPACE = "stock"
 POPULATION = 128
@@ -32,9 +39,9 @@ MODULE = "module"
 
 
 class StockSearch:
-    """Proposes schedules of MetaSchedule's default rules for LLVM; see `search.Search`."""
+    """Proposes schedules of MetaSchedule's default rules; see `search.Search`."""
 
-    def __init__(self, case: Case, target: Target, seed: int, trials: int) -> None:
+    def __init__(self, case: Case, target: Target | CudaTarget, seed: int, trials: int) -> None:
         self.modules: dict[str, Any] = {}
         self._candidates: list[Any] = []
         self._random = RandomState(seed)
@@ -43,19 +50,28 @@ class StockSearch:
             init_min_unmeasured=POPULATION // 2,
             genetic_num_iters=GENERATIONS,
         )
-        # The rules that the target would choose differ in intrinsics for 8-bit integers alone.
+        rules, described = _rules(case, target)
         generator = ms.space_generator.PostOrderApply(
-            sch_rules="llvm", postprocs="llvm", mutator_probs="llvm"
+            sch_rules=rules, postprocs=rules, mutator_probs=rules
         )
         module = tvm.IRModule({"main": plain_function(case)})
-        self._context = Context(module, targets.to_tvm(target), generator, strategy, seed)
+        self._context = Context(module, described, generator, strategy, seed)
         self._database = ms.database.MemoryDatabase()
         self._workload = self._database.commit_workload(self._context.mod)
         self._model = cost_model()
         with self._random:
-            spaces = self._context.generate_design_space()
+            spaces = self._design_spaces(case, rules)
             # Those that a resumed run knows are proposed again on the way.
             self._context.pre_tuning(2 * trials, BATCH, spaces, self._database, self._model)
+
+    def _design_spaces(self, case: Case, rules: str) -> Any:
+        try:
+            return self._context.generate_design_space()
+        except RuntimeError as error:
+            raise TuneError(
+                f"MetaSchedule's {rules} rules cannot schedule {case.workload} "
+                f"({str(error).strip().splitlines()[-1]}); leave --space stock out for it"
+            ) from error
 
     def propose(self) -> list[Decisions]:
         """The next candidates; none when the search finds no more."""
@@ -91,25 +107,50 @@ class StockSearch:
         self._context.notify_runner_results(self._candidates, results)
 
 
-class StockMeasurer(LocalMeasurer):
+def _rules(case: Case, target: Target | CudaTarget) -> tuple[str, Any]:
+    """The name of MetaSchedule's set of rules, and the target as they take it."""
+    if isinstance(target, Target):
+        # The rules that the target would choose differ in intrinsics for 8-bit integers alone.
+        return "llvm", targets.to_tvm(target)
+    dtype = case.workload["dtype"]
+    if dtype not in ("float32", "float64"):
+        raise TuneError(
+            f"MetaSchedule's own rules are measured for float32 and float64 on a GPU, got {dtype}: "
+            "TVM 0.27 cannot lower most of what its rules for tensor cores make (float16 operands "
+            "and float32 sums in one block of shared memory); leave --space stock out"
+        )
+    return "cuda", fixed_target(target)
+
+
+class TriesModules:
+    """The part of a measurer that knows which module a candidate of the search stands for."""
+
+    search: StockSearch | None = None
+
+    def module_of(self, decisions: Decisions) -> Any:
+        """The scheduled module that `decisions` name."""
+        assert self.search is not None
+        return self.search.modules[str(decisions[MODULE])]
+
+
+class StockMeasurer(TriesModules, LocalMeasurer):
     """Tries modules where `LocalMeasurer` tries decisions."""
 
-    def __init__(self, target: Target, threads: int) -> None:
-        super().__init__(target, threads)
-        self.search: StockSearch | None = None
-
     def request(self, decisions: Decisions) -> dict[str, Any]:
-        assert self.search is not None
-        module = self.search.modules[str(decisions[MODULE])]
-        return {"op": "plain", "module": tvm.ir.save_json(module)}
+        return {"op": "plain", "module": tvm.ir.save_json(self.module_of(decisions))}
+
+
+class StockMeasures(Measurer, Protocol):
+    """A measurer that tries modules of the search that it is given."""
+
+    search: StockSearch | None
 
 
 def tune_stock(
-    case: Case, plan: Plan, measurer: StockMeasurer, progress: Progress, place: str
+    case: Case, plan: Plan, measurer: StockMeasures, progress: Progress, place: str
 ) -> WorkloadResult:
     """The best time that the stock rules found, against our own untuned kernel."""
     workload, target = case.workload, plan.target
-    assert isinstance(target, Target), "the stock space is for CPUs"
     conditions = Conditions(
         SPACE, records.installed_tvm(), plan.threads, case.data.describe(workload.kind)
     )
@@ -141,7 +182,7 @@ def tune_stock(
 
     try:
         measurer.search = StockSearch(case, target, plan.seed, plan.trials)
-        state.untuned = measurer.open(case, plan.seed, analytic(workload, target))
+        state.untuned = measurer.open(case, plan.seed, untuned(workload, target))
         if journal.reference is None:
             journal.reference = state.untuned
         else:

@@ -75,7 +75,7 @@ def lower(module: IRModule, target: CudaTarget, host: dict[str, Any]) -> Lowered
     built = tvm_ffi.get_global_func(f"target.build.{host['kind']}")(
         finalize_host()(module), host_target
     )
-    source = _source(finalize_device()(IRModule(device)), described)
+    source = cuda_source(finalize_device()(IRModule(device)), described)
     return LoweredModule(built, source, tuple(kernels.values()))
 
 
@@ -165,7 +165,7 @@ def _hosted(
     return made.with_attr({"target": target, "s_tir": True, PRIVATE: True})
 
 
-def _source(device: IRModule, described: Any) -> str:
+def cuda_source(device: IRModule, described: Any) -> str:
     """CUDA C++ of the kernels. TVM would compile it where it finds a driver: we do that ourselves,
     for the architecture that is asked for."""
     name = "tvm_callback_cuda_compile"

@@ -85,12 +85,12 @@ def available() -> str | None:
 def with_preamble(source: str, head: str = PREAMBLE + INSTRUCTIONS) -> str:
     """TVM's CUDA source under a head that needs no header of NVIDIA's.
 
-    Few blocks for a multiprocessor are enough, and one of the largest tiles, which have 256
-    threads: asked for no number, ptxas spills a few words to fit one more.
+    Few blocks for a multiprocessor are enough, and one of those with 256 threads or more, as the
+    largest tiles have: asked for no number, ptxas spills a few words to fit one more.
     """
 
     def bounded(found: re.Match[str]) -> str:
-        return f"__launch_bounds__({found[1]}, {1 if found[1] == '256' else 2})"
+        return f"__launch_bounds__({found[1]}, {1 if int(found[1]) >= 256 else 2})"
 
     kernels = source[source.index('extern "C" __global__') :]
     return head + re.sub(r"__launch_bounds__\((\d+)\)", bounded, kernels)

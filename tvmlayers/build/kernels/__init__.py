@@ -5,11 +5,12 @@ from collections.abc import Callable
 from tvmlayers import layers
 from tvmlayers.build.fuse import AnyLayer, PooledLookup
 from tvmlayers.build.kernels.activation import lower_activation, lower_copy
+from tvmlayers.build.kernels.bag import lower_embedding_bag, lower_pooled_lookup
 from tvmlayers.build.kernels.concatenate import lower_concatenate
 from tvmlayers.build.kernels.dense import lower_dense
 from tvmlayers.build.kernels.dot import lower_dot, lower_dot_interaction
 from tvmlayers.build.kernels.kernel import Kernel, Lowered, Use, core, elements
-from tvmlayers.build.kernels.lookup import lower_embedding, lower_embedding_bag, lower_pooled_lookup
+from tvmlayers.build.kernels.lookup import lower_embedding
 from tvmlayers.build.kernels.pooling import lower_pooling
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.schedule import Selector

@@ -12,8 +12,9 @@ from tvmlayers.build import emit
 from tvmlayers.build.cuda import launch
 from tvmlayers.build.fuse import PooledLookup
 from tvmlayers.build.kernels import Kernel, Lowered, Use, elements
+from tvmlayers.build.kernels.bag import Bag, bag_bounds
 from tvmlayers.build.kernels.kernel import axis, report
-from tvmlayers.build.kernels.lookup import Bag, bag_bounds, index_checks
+from tvmlayers.build.kernels.lookup import index_checks
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.take import bag, take

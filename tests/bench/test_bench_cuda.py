@@ -1,0 +1,156 @@
+"""`bench cuda`: what of it needs no GPU. FBGEMM's modules are looked at on the CPU."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bench import cuda_fbgemm, cuda_lookups, cuda_peers, work  # noqa: E402 - as above
+from bench.__main__ import main, parser  # noqa: E402 - as above
+from bench.peers import Unsupported  # noqa: E402 - as above
+from bench.specs import parse  # noqa: E402 - as above
+
+# FBGEMM calls what torch has deprecated, and tries what its build lacks, as it is imported.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:`torch\.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:[\s\S]*Failed to import:DeprecationWarning"),
+]
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    return parser().parse_args(["cuda", *words])
+
+
+def test_all_public_cases_are_chosen_or_those_of_some_kinds() -> None:
+    kinds = [case.kind for case in cuda_peers.chosen(arguments())]
+    assert set(kinds) == {"dense", "embedding", "bag"}
+    assert {case.kind for case in cuda_peers.chosen(arguments("--kind", "bag"))} == {"bag"}
+    assert arguments().peers == ["torch.compile", "fbgemm"]
+    assert arguments("--peers", "fbgemm").peers == ["fbgemm"]
+    assert arguments("--peers").peers == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cuda", "--kind", "bag"]) == 2
+    assert "no GPU" in capsys.readouterr().err
+
+
+def test_bytes_are_those_of_rows_indices_and_results() -> None:
+    def bytes_of(kind: str, spec: str) -> int:
+        return cuda_lookups.moved_bytes(given(kind, spec))
+
+    assert bytes_of("embedding", "50x16x20:uniform") == 20 * 16 * 4 * 2 + 20 * 8
+    assert bytes_of("bag", "50x16x4x5:sum:uniform") == 20 * (16 * 4 + 8) + 4 * 16 * 4
+    ragged = given("bag", "50x16x4x0..5:sum:uniform")
+    count = len(ragged.flat[0])
+    assert cuda_lookups.moved_bytes(ragged) == count * (64 + 8) + 4 * 8 + 4 * 64
+
+
+def test_a_fraction_is_of_the_bandwidth() -> None:
+    assert cuda_lookups.of_bandwidth(1_000_000, 2.0, 1e12) == pytest.approx(0.5)
+    copied = cuda_lookups.COPIED * 2
+    assert copied > 1e9  # no cache holds it
+
+
+def test_a_line_tells_times_the_fraction_and_who_is_missing() -> None:
+    row = {
+        "case": "a case",
+        "agrees": False,
+        "us": {"ours": 1.25, "torch": 2.0},
+        "of_bandwidth": 0.873,
+        "skipped": {"fbgemm": "it is not here"},
+    }
+    said = cuda_peers.line_of(row)
+    assert said.split(None, 2)[2] == (
+        "ours 1.2 us, torch 2.0 us, 87% of the bandwidth, without fbgemm: it is not here, WRONG"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("embedding", "50x16x20:zipf"),
+        ("bag", "333x16x31x3:mean:uniform"),
+        ("bag", "333x16x31x0..9:sum:uniform"),
+        ("bag", "333x16x31x2:max:uniform"),
+    ],
+)
+def test_ours_and_pytorch_are_made_of_the_same_case(
+    kind: str, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_fbgemm, "missing", lambda: "none for this test")
+    rotated = given(kind, spec, "rotated")
+    ways, skipped = cuda_lookups.ways_of(rotated, "native", ["fbgemm"], device="cpu")
+    assert skipped == {"fbgemm": "none for this test"}
+    assert list(ways) == ["ours", "torch"]
+    assert len(ways["ours"]) == len(rotated.indices) > 1
+    turns = {name: cuda_lookups.rotation(calls) for name, calls in ways.items()}
+    for _ in range(len(rotated.indices) + 1):
+        torch.testing.assert_close(turns["ours"](), turns["torch"]())
+
+
+def given(kind: str, spec: str, layout: str = "repeated") -> Any:
+    return work.make(parse(kind, spec), layout, "float32", "int64", 0)
+
+
+def pooled(spec: str) -> tuple[Any, dict[str, Any]]:
+    """What PyTorch pools, and each module of FBGEMM, on the CPU."""
+    bags = given("bag", spec)
+    table, ids = torch.from_numpy(bags.table), torch.from_numpy(bags.flat[0])
+    starts, mode = bags.offsets[0], bags.case.mode
+    ends = torch.from_numpy(np.append(starts, ids.numel()))
+    wanted = torch.nn.functional.embedding_bag(ids, table, torch.from_numpy(starts), mode=mode)
+    ways = cuda_fbgemm.ways(table, mode, [(ids, ends)], device="cpu")
+    return wanted, {name: call() for name, (call,) in ways.items()}
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+@pytest.mark.parametrize("length", ["3", "0..9"])
+def test_fbgemm_pools_as_pytorch_does(mode: str, length: str) -> None:
+    pytest.importorskip("fbgemm_gpu")
+    wanted, made = pooled(f"333x16x31x{length}:{mode}:uniform")
+    assert set(made) == {"fbgemm training", "fbgemm inference"}
+    for each in made.values():
+        torch.testing.assert_close(each, wanted)
+
+
+def test_fbgemm_looks_rows_up() -> None:
+    pytest.importorskip("fbgemm_gpu")
+    rows = given("embedding", "50x16x20:uniform")
+    table, ids = torch.from_numpy(rows.table), torch.from_numpy(rows.indices[0])
+    ends = torch.arange(len(ids) + 1)
+    ways = cuda_fbgemm.ways(table, cuda_fbgemm.LOOKUP, [(ids, ends)], device="cpu")
+    for (call,) in ways.values():
+        torch.testing.assert_close(call(), table[ids])
+
+
+def test_what_fbgemm_does_not_do_is_left_out_with_the_reason() -> None:
+    with pytest.raises(Unsupported, match="not of max"):
+        pooled("333x16x31x3:max:uniform")
+    with pytest.raises(Unsupported, match="multiple of 4 columns, not of 17"):
+        pooled("333x17x31x3:sum:uniform")
+
+
+def test_a_build_without_cuda_is_named() -> None:
+    pytest.importorskip("fbgemm_gpu")
+    if torch.cuda.is_available():
+        pytest.skip("there may be a build for CUDA here")
+    said = cuda_fbgemm.missing()
+    assert said is not None
+    assert "has no CUDA kernels; pip install fbgemm-gpu" in said
+
+
+def test_without_fbgemm_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "fbgemm_gpu", None)
+    said = cuda_fbgemm.missing()
+    assert said is not None
+    assert "does not load" in said
+    assert "pip install fbgemm-gpu" in said

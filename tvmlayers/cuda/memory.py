@@ -1,0 +1,63 @@
+"""Memory for the tensors of one call: the driver's own, and the buffers that a caller gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tvmlayers.arena import address
+from tvmlayers.cuda.arrays import DeviceArray, View
+from tvmlayers.cuda.driver import Driver
+from tvmlayers.errors import ConfigError, ShapeError
+from tvmlayers.signature import Entry
+
+ALIGNMENT = 16  # bytes: the widest load of a thread
+
+
+class DriverMemory:
+    """Memory of the driver's own for one call, in the order of one stream."""
+
+    def __init__(self, driver: Driver, ordinal: int, stream: int) -> None:
+        self.driver, self.ordinal, self.stream = driver, ordinal, stream
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
+        """Uninitialised memory; the driver waits for the GPU before it takes memory back."""
+        return DeviceArray(shape, dtype, self.ordinal, self.driver).view()
+
+    def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
+        """The view itself where compiled code can take it, a copy where it is not aligned."""
+        if given.dtype == dtype and given.address % ALIGNMENT == 0:
+            return given
+        host = np.empty(given.shape, given.dtype)
+        self.driver.download(address(host), given.address, given.nbytes, self.stream)
+        self.driver.synchronize(self.stream)
+        host = host.astype(dtype)
+        made = self.empty(given.shape, dtype)
+        self.driver.upload(made.address, address(host), host.nbytes, self.stream)
+        self.driver.synchronize(self.stream)
+        return made
+
+    def result(self, made: View) -> Any:
+        """The array that a result lies in."""
+        return made.owner
+
+
+def given_outputs(
+    out: Any, see: Any, entry: Entry, shapes: Sequence[tuple[int, ...]], ordinal: int
+) -> list[View]:
+    """The caller's buffers as compiled code takes them; ShapeError where they do not fit."""
+    buffers = list(out) if isinstance(out, (list, tuple)) else [out]
+    if len(buffers) != len(shapes):
+        raise ShapeError(f"out expected {len(shapes)} buffers, got {len(buffers)}")
+    views = [see(buffer, "out") for buffer in buffers]
+    for each, slot, shape in zip(views, entry.outputs, shapes, strict=True):
+        if each.shape != shape or each.dtype != slot.dtype or each.ordinal != ordinal:
+            raise ShapeError(
+                f"out expected {slot.dtype}{shape} on GPU {ordinal}, got {each.dtype}{each.shape} "
+                f"on GPU {each.ordinal}"
+            )
+        if each.address % ALIGNMENT:
+            raise ConfigError(f"out must start at a multiple of {ALIGNMENT} bytes; pass a new one")
+    return views
