@@ -81,13 +81,15 @@ _NAMES = """\
 #define half tvmlayers_f16
 #define half2 tvmlayers_f16x2
 #define half4 tvmlayers_f16x4
+#define make_half2(x, y) half2{x, y}
 #define make_half4(x, y, z, w) half4{x, y, z, w}
 #define __float2half_rn tvmlayers_f16
 #define __pack_half2 tvmlayers_pack
 #define nv_bfloat16 tvmlayers_bf16
 #define nv_bfloat162 tvmlayers_bf16x2
 #define nv_bfloat164 tvmlayers_bf16x4
-#define make_bfloat164(x, y, z, w) nv_bfloat164{x, y, z, w}
+#define make_nv_bfloat162(x, y) nv_bfloat162{x, y}
+#define make_nv_bfloat164(x, y, z, w) nv_bfloat164{x, y, z, w}
 #define __float2bfloat16_rn tvmlayers_bf16
 #define __pack_nv_bfloat162 tvmlayers_pack
 """
