@@ -86,8 +86,12 @@ class Chain:
 
     def functions(self, name: str) -> tuple[GlobalVar, Functions]:
         """`f(pointers of `outside`, flags, sizes, scratch, threads)` and what it calls."""
-        part, driver = GlobalVar(f"{name}_rows"), GlobalVar(name)
-        return driver, {part: self._part(), driver: self._driver(part)}
+        part, task, driver = GlobalVar(f"{name}_rows"), GlobalVar(f"{name}_task"), GlobalVar(name)
+        return driver, {
+            part: self._part(),
+            task: self._task(part),
+            driver: self._driver(task),
+        }
 
     def outside(self) -> list[Any]:
         """The values that lie outside the chain's own scratch, in the order of its arguments."""
@@ -115,40 +119,49 @@ class Chain:
         sizes = {size: emit.argument(size.name, "int64") for size in self.sizes()}
         return values, flags, sizes, emit.argument("scratch", "*uint8")
 
-    def _driver(self, part: GlobalVar) -> tirx.PrimFunc:
-        """Shares the rows out and goes over those of each thread in blocks."""
+    def _driver(self, task: GlobalVar) -> tirx.PrimFunc:
+        """Shares the rows out."""
 
         def body() -> None:
             values, flags, sizes, scratch = self._arguments()
             threads = emit.argument("threads", "int32")
-            rows, *others = sizes.values()
-            one = emit.bound(te.min(threads, emit.i32(1)))
-            steps = {value: _in(sizes, size) for value, size in self._row_elements().items()}
+            rows = sizes[self.rows]
             useful = te.indexdiv(_in(sizes, self._macs()), emit.i64(1024 * CHAIN_GRAIN_KMACS))
-            tasks = te.max(te.min(te.min(emit.i64(threads), useful), rows), emit.i64(1))
-
-            def task(i: Expr) -> None:
-                begin, end = emit.task_bounds(i, tasks, rows)
-                own = emit.offset(scratch, emit.i64(i) * emit.i64(self.scratch_bytes()))
-                pieces = emit.ceil_div(end - begin, self.block)
-                with T.serial(emit.i64(0), pieces) as j:
-                    first, last = emit.task_bounds(j, pieces, end - begin)
-                    moved = [
-                        pointer
-                        if value in self.weights
-                        else emit.offset(pointer, (begin + first) * steps[value])
-                        for value, pointer in values.items()
-                    ]
-                    emit.call(part, *moved, *flags, last - first, *others, own, one)
+            wanted = te.max(te.min(te.min(emit.i64(threads), useful), rows), emit.i64(1))
+            tasks = emit.bound(emit.i32(emit.kept(wanted)))
+            given = [*values.values(), *flags, *sizes.values(), scratch]
 
             def everything() -> None:
-                task(emit.i64(0))
+                emit.call(task, *given, emit.i32(0), emit.i32(1))
 
             def shared_out() -> None:
-                with T.parallel(0, emit.i32(tasks)) as i:
-                    task(i)
+                with T.parallel(0, tasks) as i:
+                    emit.call(task, *given, i, tasks)
 
-            emit.chain([(tasks <= emit.i64(1), everything), (None, shared_out)])
+            emit.chain([(tasks <= 1, everything), (None, shared_out)])
+
+        return emit.private(body)
+
+    def _task(self, part: GlobalVar) -> tirx.PrimFunc:
+        """Goes over the rows of task i of `tasks` in blocks."""
+
+        def body() -> None:
+            values, flags, sizes, scratch = self._arguments()
+            i, tasks = emit.argument("i", "int32"), emit.argument("tasks", "int32")
+            rows, *others = sizes.values()
+            steps = {value: _in(sizes, size) for value, size in self._row_elements().items()}
+            begin, end = map(emit.kept, emit.task_bounds(i, tasks, rows))
+            own = emit.offset(scratch, emit.i64(i) * emit.i64(self.scratch_bytes()))
+            pieces = emit.kept(emit.ceil_div(end - begin, self.block))
+            with T.serial(emit.i64(0), pieces) as j:
+                first, last = map(emit.kept, emit.task_bounds(j, pieces, end - begin))
+                moved = [
+                    pointer
+                    if value in self.weights
+                    else emit.offset(pointer, (begin + first) * steps[value])
+                    for value, pointer in values.items()
+                ]
+                emit.call(part, *moved, *flags, last - first, *others, own, emit.i32(1))
 
         return emit.private(body)
 

@@ -11,11 +11,11 @@ from tvm.ir import GlobalVar, IRModule
 
 import tvmlayers
 from tvmlayers import targets
-from tvmlayers.build import pipeline
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
 from tvmlayers.build.link import shared_library
+from tvmlayers.build.pipeline import Lowering, machine_code
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import is_half
@@ -95,19 +95,20 @@ def assembly(model: Model, selector: Selector) -> str:
     return str(machine_code(module, selector.target).mod.inspect_source("asm"))
 
 
-def machine_code(module: IRModule, target: targets.Target) -> Any:
-    """The lowered module as TVM's executable for `target`."""
-    return tvm.compile(module, target=targets.to_tvm(target), tir_pipeline=pipeline.NAME)
-
-
 def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], ArenaPlan]:
-    """(TIR module, manifest, plan of the arena) of a built model."""
+    """(lowered module, manifest, plan of the arena) of a built model."""
+    with Lowering(selector.target) as lowering:
+        manifest, plan = _make(model, selector, lowering)
+        return lowering.module(), manifest, plan
+
+
+def _make(model: Model, selector: Selector, lowering: Lowering) -> tuple[dict[str, Any], ArenaPlan]:
+    """(manifest, plan of the arena) of a built model, whose functions are given to `lowering`."""
     graph = model.graph
     _refuse_halves(graph, selector.target)
-    kernels = Kernels(selector)
+    kernels = Kernels(selector, on_made=lambda made: lowering.add(made.kernel.functions))
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
-    module = IRModule({})
     described: list[dict[str, Any]] = []
     checks: list[list[dict[str, Any]]] = []
     for entry in entries:
@@ -115,9 +116,7 @@ def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], 
         forward = forward_function(
             function, entry, kernels.by_name(), kernels.arena, selector.target
         )
-        module[GlobalVar(entry.spec.symbol)] = forward.function
-        for name, private in forward.private.items():
-            module[name] = private
+        lowering.add({GlobalVar(entry.spec.symbol): forward.function, **forward.private})
         checks.append(forward.checks)
         described.append(
             {
@@ -127,12 +126,9 @@ def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], 
                 "scratch": forward.needs_scratch,
             }
         )
-    for lowered in kernels.made.values():
-        for name, private in lowered.kernel.functions.items():
-            module[name] = private
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = list(selector.target.cpu_flags)
-    return module, manifest, kernels.arena
+    return manifest, kernels.arena
 
 
 def _refuse_halves(graph: Graph, target: targets.Target) -> None:

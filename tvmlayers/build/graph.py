@@ -30,9 +30,13 @@ class Kernels:
         selector: Any,
         lower: Lower = lower,
         lower_copy: Callable[[str, str], Lowered] = lower_copy,
+        on_made: Callable[[Lowered], None] = lambda _: None,
     ) -> None:
-        """lower, lower_copy: make kernels; `build.cuda.kernels` has those for GPUs."""
-        self.selector = selector
+        """lower, lower_copy: make kernels; `build.cuda.kernels` has those for GPUs.
+
+        on_made: called with each as soon as it is made.
+        """
+        self.selector, self.on_made = selector, on_made
         self.lower, self.lower_copy = lower, lower_copy
         self.arena = ArenaPlan()
         self.made: dict[tuple[object, ...], Lowered] = {}
@@ -46,18 +50,22 @@ class Kernels:
         lengths = () if use.layer.has_weights else tuple(t.shape[1:] for t in use.inputs)
         index_dtype = use.index_dtype if reads_indices else None
         key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype)
-        if key not in self.made:
-            made = self.lower(use, f"k{len(self.made)}_{use.layer.name}", self.selector, self.arena)
-            self.made[key] = made
-            if made.then is not None:
-                self.made[(*key, "then")] = made.then
-        return self.made[key]
+        name = f"k{len(self.made)}_{use.layer.name}"
+        made = self._once(key, lambda: self.lower(use, name, self.selector, self.arena))
+        then = made.then
+        if then is not None:
+            self._once((*key, "then"), lambda: then)
+        return made
 
     def copy(self, dtype: str) -> Lowered:
         """A plain copy, for an output that is an input or stands twice."""
-        if ("copy", dtype) not in self.made:
-            self.made["copy", dtype] = self.lower_copy(f"copy_{dtype}", dtype)
-        return self.made["copy", dtype]
+        return self._once(("copy", dtype), lambda: self.lower_copy(f"copy_{dtype}", dtype))
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], Lowered]) -> Lowered:
+        if key not in self.made:
+            self.made[key] = make()
+            self.on_made(self.made[key])
+        return self.made[key]
 
     def by_name(self) -> dict[str, Lowered]:
         """The kernels by the names under which Relax calls them."""

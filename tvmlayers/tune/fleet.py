@@ -123,12 +123,11 @@ class Fleet:
                 )
 
     def compare(self, finalists: Sequence[Decisions]) -> list[float]:
-        for lane in self._lanes:
-            if self._ready(lane):
-                timeout = self._timeout() * (1 + len(finalists))
-                found = lane.ask("compare", timeout, finalists=[dict(each) for each in finalists])
-                if "cause" not in found:
-                    return [1e6 * seconds for seconds in found["seconds"]]
+        # By the lane's thread, which may still be waiting for a device; those that have one first.
+        for lane in sorted(self._lanes, key=lambda lane: not lane.is_open):
+            times = lane.pool.submit(self._compare, lane, finalists).result()
+            if times is not None:
+                return times
         raise TuneError("the fastest candidates cannot be compared: no device can measure them")
 
     def limits(self, case: Case) -> dict[str, float] | None:
@@ -167,6 +166,16 @@ class Fleet:
         if "cause" in found:
             return Outcome(None, str(found["cause"]), spent)
         return Outcome(found["ratio"] * self._microseconds, None, spent)
+
+    def _compare(self, lane: Lane, finalists: Sequence[Decisions]) -> list[float] | None:
+        """The microseconds of each on one lane; None where it has no device for them."""
+        if not self._ready(lane):
+            return None
+        timeout = self._timeout() * (1 + len(finalists))
+        found = lane.ask("compare", timeout, finalists=[dict(each) for each in finalists])
+        if "cause" in found:
+            return None
+        return [1e6 * seconds for seconds in found["seconds"]]
 
     def _ready(self, lane: Lane) -> bool:
         """Whether the lane has a device, another one if it lost its own."""

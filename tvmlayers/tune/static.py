@@ -10,10 +10,9 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tvm.ir import IRModule
-
-from tvmlayers.build.compiler import assembly, machine_code
+from tvmlayers.build.compiler import assembly
 from tvmlayers.build.kernels.gemm import GemmSpec, tile_core
+from tvmlayers.build.pipeline import Lowering, machine_code
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import linear
 from tvmlayers.pack import panel_layout
@@ -89,8 +88,9 @@ def _tile_cost(
         use_bias=True,
     )
     name, function = tile_core(spec, dict(zip(_TILE, tile, strict=True)))
-    module = IRModule({name: function.with_attr("global_symbol", "tile")})
-    code = str(machine_code(module, target).mod.inspect_source("asm"))
+    with Lowering(target) as lowering:
+        lowering.add({name: function.with_attr("global_symbol", "tile")})
+        code = str(machine_code(lowering.module(), target).mod.inspect_source("asm"))
     loop = max(inner_loops(code), key=lambda each: each.multiply_adds, default=None)
     if loop is None or not loop.multiply_adds:
         raise TuneError(f"no loop of multiply-adds was found in the tile {tile[0]} for k of {k}")
