@@ -1,8 +1,9 @@
 """`python -m bench cuda`: our kernels against PyTorch's on the GPU here, by CUDA events.
 
 Dense layers against `torch.nn.functional.linear` (cuBLASLt, TF32 off) and its compiled form with
-`mode="max-autotune"`; lookups against `torch.nn.functional.embedding` and the memory's bandwidth.
-Every result is compared before it is timed. Written where there was no GPU: unmeasured so far.
+`mode="max-autotune"`, in float32, float16 and bfloat16; the halves also at batches below 64 and at
+4096 cubed. Lookups against `torch.nn.functional.embedding` and the memory's bandwidth. Every result
+is compared before it is timed. Written where there was no GPU: unmeasured so far.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +21,8 @@ from typing import Any
 from bench import cases
 
 ROUNDS, CALLS = 21, 20
+HALF_DTYPES = ("float16", "bfloat16")
+FEW_ROWS = (1, 2, 4, 8, 16, 32, 48, 64)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -36,8 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     rows = []
     wrong = 0
-    for case in [*cases.public("dense"), *cases.public("embedding")]:
-        row = _dense(case, arguments.target) if case.kind == "dense" else _rows(case, arguments)
+    works: list[Callable[[], dict[str, Any]]] = [
+        *(partial(_dense, case, dtype, arguments.target) for dtype, case in dense_cases()),
+        *(partial(_rows, case, arguments) for case in cases.public("embedding")),
+    ]
+    for work in works:
+        row = work()
         wrong += not row["agrees"]
         rows.append(row)
         times = ", ".join(f"{name} {us:.1f} us" for name, us in row["us"].items())
@@ -48,14 +57,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _dense(case: Any, target: str) -> dict[str, Any]:
+def dense_cases() -> list[tuple[str, cases.DenseCase]]:
+    """(dtype, case): the public ones in every dtype, and those that halves are made for."""
+    public = [case for case in cases.public("dense") if isinstance(case, cases.DenseCase)]
+    few = [cases.DenseCase(m, 4096, 4096, last) for m in FEW_ROWS for last in (None, "gelu")]
+    halves = [*public, *few, cases.DenseCase(4096, 4096, 4096)]
+    return [("float32", case) for case in public] + list(product(HALF_DTYPES, halves))
+
+
+def _dense(case: cases.DenseCase, dtype: str, target: str) -> dict[str, Any]:
     import torch
 
     import tvmlayers as tl
 
-    layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k)
+    own = getattr(torch, dtype)
+    layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k, dtype=dtype)
     ours = tl.compile(layer, target=target)
-    kernel, bias = (torch.from_numpy(weight).cuda() for weight in layer.get_weights())
+    weights = [torch.from_numpy(weight.astype("float32")).cuda() for weight in layer.get_weights()]
+    kernel, bias = (weight.to(own) for weight in weights)
     w = kernel.T.contiguous()
     last: Callable[[Any], Any] = {
         None: lambda y: y,
@@ -70,11 +89,14 @@ def _dense(case: Any, target: str) -> dict[str, Any]:
     def eager(x: Any) -> Any:
         return last(torch.nn.functional.linear(x, w, bias))
 
-    x = torch.randn(case.m, case.k, device="cuda")
+    x = torch.randn(case.m, case.k, device="cuda").to(own)
+    exact = last(x.double() @ kernel.double() + bias.double())
     compiled = torch.compile(eager, mode="max-autotune")
     ways = {"ours": ours, "torch": eager, "torch.compile": compiled}
-    agrees = torch.allclose(ours(x), eager(x), rtol=1e-3, atol=1e-3)
-    return {"case": case.spec, "agrees": agrees, "us": _times(ways, x)}
+    tolerance = max(1e-4, 2 * torch.finfo(own).eps)
+    agrees = torch.allclose(ours(x).double(), exact, rtol=tolerance, atol=tolerance)
+    name = case.spec if dtype == "float32" else f"{case.spec} {dtype}"
+    return {"case": name, "agrees": agrees, "us": _times(ways, x)}
 
 
 def _rows(case: Any, arguments: argparse.Namespace) -> dict[str, Any]:

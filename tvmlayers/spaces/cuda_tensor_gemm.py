@@ -64,8 +64,16 @@ _TILES = (
     (64, 16, 16, 16, 1),
     (32, 16, 32, 16, 4),
 )
-# For few rows, where the weight takes longer to read than to multiply; float32 has other kernels.
-_FLAT_TILES = ((16, 64, 16, 16, 1), (16, 32, 16, 32, 4), (16, 16, 16, 16, 4))
+# Of halves only. Warps that read less of shared memory for a product, whose sums leave no room for
+# float32's two parts; and for few rows, where the weight takes longer to read than to multiply and
+# float32 has other kernels.
+_HALF_TILES = (
+    (128, 128, 64, 64, 1),
+    *_TILES,
+    (16, 64, 16, 16, 1),
+    (16, 32, 16, 32, 4),
+    (16, 16, 16, 16, 4),
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ def tensor_tiles(columns: int, k: int, dtype: str) -> list[TensorTile]:
     operand = OPERANDS.get(dtype)
     if operand is None or k < operand.least_k:
         return []
-    sizes = _TILES if operand is _TF32 else _TILES + _FLAT_TILES
+    sizes = _TILES if operand is _TF32 else _HALF_TILES
     return [TensorTile(*each, operand) for each in sizes if columns % each[1] == 0]
 
 
