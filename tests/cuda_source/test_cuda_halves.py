@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from tvmlayers.layers import as_model
 from tvmlayers.pack import PaddedLayout, pack_padded, unpack
 from tvmlayers.schedule.cuda import analytic
 from tvmlayers.spaces import choices_of
-from tvmlayers.spaces.cuda_tensor_gemm import OPERANDS
+from tvmlayers.spaces.cuda_tensor_gemm import OPERANDS, pipeline, tensor_tiles
 from tvmlayers.targets import GPUS
 from tvmlayers.workload import Workload
 
@@ -73,6 +75,24 @@ def test_tensor_cores_take_halves_of_all_shapes_but_of_one_or_two_rows(dtype: st
             assert decided["tile"] in choices_of(workload(m, k, n, dtype), target)["tile"]
             few = analytic(workload(min(m, 2), k, n, dtype), target)
             assert str(few["tile"]).startswith("split:")
+
+
+def test_lanes_that_read_at_once_find_their_words_in_other_banks() -> None:
+    target = GPUS["cuda-sm80"]
+    for tile, steps in product(tensor_tiles(128, 64, "float16"), OPERANDS["float16"].steps):
+        made = pipeline(tile, {"k_steps": steps, "stages": 2}, target)
+        lanes = [(lane // 4, lane % 4) for lane in range(32)]  # group, place
+        for turn, half in product(range(made.words // 8), (0, 16)):
+            at_once = lanes[half : half + 16]
+            of_x = [made.x_at(group, turn * 8 + place * 2) for group, place in at_once]
+            of_w = [made.w_at(turn * 4 + place, group * 2) for group, place in at_once]
+            for words in (of_x, of_w):
+                assert len({word % 32 for word in words}) == 16
+                assert all(word % 2 == 0 for word in words)
+        # Every word has its place.
+        assert len({made.x_at(row, word) for row in range(16) for word in range(made.words)}) == (
+            16 * made.words
+        )
 
 
 @both
@@ -186,17 +206,25 @@ SMALL: dict[str, Any] = {"tile": "f16:32x32:16x16", "k_steps": 32, "stages": 3}
 SLICED: dict[str, Any] = {"tile": "f16:32x32:32x32/4", "k_steps": 64, "stages": 2}
 
 
-def swapped(source: str, one: str, other: str) -> str:
-    return source.replace(one, "@").replace(other, one).replace("@", other)
+def moved(words: str, bit: int) -> Callable[[str], str]:
+    """Has a thread's registers of an operand loaded in another order."""
+    register = re.compile(rf"{words}_ptr\[(\(*v_\d+[^\]]*)\]")
+
+    def edit(source: str) -> str:
+        lines = source.splitlines()
+        return "\n".join(
+            register.sub(rf"{words}_ptr[(\1) ^ {bit}]", line) if "load_pair" in line else line
+            for line in lines
+        )
+
+    return edit
 
 
 BREAKS = {
-    "k of x in another order": (SMALL, lambda s: swapped(s, "pair_ptr[0]", "pair_ptr[1]")),
-    "rows of x swapped": (SMALL, lambda s: re.sub(r"(x_words_ptr)\[(v_\d+)\]", r"\1[(\2 ^ 1)]", s)),
-    "columns of w swapped": (
-        SMALL,
-        lambda s: re.sub(r"&\(w_words_ptr\[\((v_\d+) \* 2\)", r"&(w_words_ptr[((\1 ^ 1) * 2)", s),
-    ),
+    "k of x in another order": (SMALL, moved("x_words", 2)),
+    "rows of x swapped": (SMALL, moved("x_words", 1)),
+    "k of w in another order": (SMALL, moved("w_words", 1)),
+    "columns of w swapped": (SMALL, moved("w_words", 2)),
     "another kind of half": (SMALL, lambda s: s.replace("mma_f16(", "mma_bf16(")),
     "no wait": (SMALL, without("tvmlayers_wait_1();", 0)),
     "no barrier in the loop": (SMALL, without("__syncthreads();", 0)),

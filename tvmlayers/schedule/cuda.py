@@ -2,7 +2,8 @@
 
 The analytic choice fills the multiprocessors: the largest tile whose blocks are enough for all of
 them, and k shared out among the threads of a block where there are few rows. Float32 goes to tensor
-cores, which take three products for one, where they are more than three times as fast.
+cores, which take three products for one, where they are more than three times as fast; halves
+always, but for a row or two.
 """
 
 from __future__ import annotations
@@ -89,30 +90,40 @@ def _dense(workload: Workload, target: CudaTarget) -> Decisions:
         rows = max(r for r, _, _ in fitting if r <= max(m, 1))
         # A slice of k is worth its share of the sum at the end from 16 steps on.
         slices = [s for r, _, s in fitting if r == rows]
-        wanted = max((s for s in slices if s * 16 * depth_of(dtype) <= k), default=min(slices))
+        least = 16 * depth_of(dtype)
+        shared_out = max((s for s in slices if s * least <= k), default=min(slices))
         steps = min(cuda_gemm.k_steps(dtype)) if half else steps
-        return {"tile": f"{cuda_gemm.SPLIT}:{rows}x{wanted}", "k_steps": steps, "stages": 1}
+        return {"tile": f"{cuda_gemm.SPLIT}:{rows}x{shared_out}", "k_steps": steps, "stages": 1}
     columns = cuda_gemm.padded_columns(n)
-    on_tensor_cores = tensor_tiles(columns, k, dtype)
     if half or (
-        on_tensor_cores
-        and operand is not None
+        operand is not None
+        and k >= operand.least_k
         and m >= _TENSOR_LEAST_ROWS
         and target.tf32_rate > operand.products * target.float32_rate
     ):
-        assert operand is not None
-        share = k >= _LONG_K
-        on_tensor_cores.sort(key=lambda t: (-t.rows * t.columns, share == (t.slices == 1)))
-        # A tile that is taller than the batch multiplies rows of nothing.
-        least = min(t.rows for t in on_tensor_cores)
-        low = [t for t in on_tensor_cores if t.rows < 2 * m or t.rows == least]
-        tile = _filling(low, m, columns, target)
-        wanted_steps = operand.steps[1] if half else steps
-        held = pipeline(tile, {"k_steps": wanted_steps, "stages": 3}, target)
-        return {"tile": tile.name, "k_steps": held.k_steps, "stages": held.stages}
+        wanted: Decisions = {"k_steps": steps, "stages": 3}
+        if half:  # which take half the room
+            wanted = {"k_steps": OPERANDS[dtype].steps[1], "stages": 4}
+        return _on_tensor_cores(workload, columns, wanted, target)
     made = sorted(cuda_gemm.tiles(n, dtype, target), key=lambda t: -t.rows * t.columns)
     chosen = _filling(made, m, columns, target)
     return {"tile": cuda_gemm.tile_name(chosen), "k_steps": steps, "stages": 1}
+
+
+def _on_tensor_cores(
+    workload: Workload, columns: int, wanted: Decisions, target: CudaTarget
+) -> Decisions:
+    """The tile that fills the GPU, with as much of the pipeline `wanted` as there is room for."""
+    m, k = workload["m"], workload["k"]
+    share = k >= _LONG_K
+    found = tensor_tiles(columns, k, workload["dtype"])
+    found.sort(key=lambda t: (-t.rows * t.columns, share == (t.slices == 1)))
+    # A tile that is taller than the batch multiplies rows of nothing.
+    least = min(t.rows for t in found)
+    low = [t for t in found if t.rows < 2 * m or t.rows == least]
+    tile = _filling(low, m, columns, target)
+    held = pipeline(tile, wanted, target)
+    return {"tile": tile.name, "k_steps": held.k_steps, "stages": held.stages}
 
 
 def _filling(tiles: Sequence[_Tile], m: int, columns: int, target: CudaTarget) -> _Tile:

@@ -8,6 +8,7 @@ numerics.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget
@@ -47,10 +48,12 @@ KINDS = tuple(f"{operand.name}:" for operand in OPERANDS.values())
 # Rows, columns and words of k of one instruction: m16n8k8 of tf32, m16n8k16 of halves.
 MMA = (16, 8, 8)
 # Words between rows of x and of w in shared memory beyond their own: the lanes of a warp, which
-# read two words of eight rows of x, and of w a column's in eight rows or two of them in four, then
-# find them in other banks.
+# read pairs of eight rows of x and words of eight rows of w at once, then find them in other banks.
 X_PADDING = {8: 0, 16: 8, 32: 8}
 W_PADDING = 4
+# Halves go without: of each eight words of a row the place changes with the row. Lanes read pairs
+# of words, sixteen lanes at once, those of four rows of x or of w.
+_PLACES = 8
 # Rows and columns of a block, rows and columns of a warp, warps that share k out.
 _TILES = (
     (128, 128, 64, 32, 1),
@@ -127,7 +130,14 @@ class Pipeline:
     @property
     def x_stride(self) -> int:
         """Words from row to row of x in a stage."""
-        return self.words + X_PADDING[self.words]
+        return self.words + (X_PADDING[self.words] if self.tile.operand.in_word == 1 else 0)
+
+    def x_at(self, row: Any, word: Any) -> Any:
+        """Where a word of a row of x lies, counted from the first row; ints or expressions."""
+        if self.tile.operand.in_word > 1:
+            # 32 banks hold four rows of 8 words, two of 16 or one of 32.
+            word ^= {8: 0, 16: row >> 1 & 1, 32: row & 3}[self.words] * _PLACES
+        return row * self.x_stride + word
 
     @property
     def w_rows(self) -> int:
@@ -142,7 +152,14 @@ class Pipeline:
     @property
     def w_stride(self) -> int:
         """Words from row to row of w in a stage."""
-        return (self.tile.columns + W_PADDING) * self.w_words
+        padding = W_PADDING if self.tile.operand.in_word == 1 else 0
+        return self.tile.columns * self.w_words + padding
+
+    def w_at(self, row: Any, word: Any) -> Any:
+        """Where a word of a row of w lies, as `x_at`."""
+        if self.tile.operand.in_word > 1:
+            word ^= (row & 3) * _PLACES
+        return row * self.w_stride + word
 
     @property
     def shared(self) -> int:

@@ -77,6 +77,14 @@ unsigned tvmlayers_pack(const tvmlayers_{kind} low, const tvmlayers_{kind} high)
 struct alignas(4) tvmlayers_{kind}x2 {{ tvmlayers_{kind} x, y; }};
 struct alignas(8) tvmlayers_{kind}x4 {{ tvmlayers_{kind} x, y, z, w; }};
 """
+_LOAD = """\
+__device__ __forceinline__
+void tvmlayers_load_pair(unsigned* first, unsigned* second, const unsigned* from) {
+  const uint2 pair = *(const uint2*)from;
+  *first = pair.x;
+  *second = pair.y;
+}
+"""
 _NAMES = """\
 #define half tvmlayers_f16
 #define half2 tvmlayers_f16x2
@@ -105,5 +113,5 @@ INSTRUCTIONS = "".join(
         _CONVERSIONS,
     ]
 )
-# What NVIDIA's headers would define and the generated code names: types of halves, by the above.
-HALVES = "".join([*(_HALF.format(kind=kind) for kind in ("f16", "bf16")), _NAMES])
+# Plain C++. What NVIDIA's headers would define and the generated code names: types of halves.
+HALVES = "".join([*(_HALF.format(kind=kind) for kind in ("f16", "bf16")), _LOAD, _NAMES])

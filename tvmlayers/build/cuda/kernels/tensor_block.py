@@ -105,6 +105,11 @@ def store(buffer: Buffer, at: Expr | int, value: Expr) -> None:
     T.buffer_store(buffer, value, [at])
 
 
+def load_pair(first: Expr, second: Expr, source: Expr) -> None:
+    """Two neighbouring words from `source` on, in one load whatever the address is made of."""
+    instruction("load_pair", address(first), address(second), address(source))
+
+
 def address(element: Expr) -> Expr:
     return tirx.address_of(element)
 

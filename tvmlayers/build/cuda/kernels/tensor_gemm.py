@@ -112,7 +112,7 @@ def _copy(block: Block, stage: Expr, step: Expr) -> None:
         inside = emit.bound(inside)
         begin = tirx.Select(inside, source * dense.k + emit.i64(at), emit.i64(0))
         word, place = te.indexdiv(column, operand.in_word), te.indexmod(column, operand.in_word)
-        to = block.xs[(stage * pipeline.tile.rows + row) * pipeline.x_stride + word]
+        to = block.xs[pipeline.x_at(stage * pipeline.tile.rows + row, word)]
         size = WORD * dense.vector // operand.in_word
         given = tirx.Select(inside, emit.i32(size), emit.i32(0))
         if size < WORD:
@@ -128,8 +128,8 @@ def _copy(block: Block, stage: Expr, step: Expr) -> None:
         column = block.first_column * operand.depth + word * operand.in_word
         whole = dense.padded[1] * operand.depth
         begin = emit.i64(step * pipeline.w_rows + row) * whole + emit.i64(column)
-        to = (stage * pipeline.w_rows + row) * pipeline.w_stride + word
-        copy_async(16, block.ws[to], block.w[begin], emit.i32(16))
+        to = block.ws[pipeline.w_at(stage * pipeline.w_rows + row, word)]
+        copy_async(16, to, block.w[begin], emit.i32(16))
 
     _share_out(block, pipeline.tile.rows * pipeline.k_steps // dense.vector, of_x)
     _share_out(block, pipeline.w_rows * row_words // 4, of_w)

@@ -29,6 +29,7 @@ from tvmlayers.build.cuda.kernels.tensor_block import (
     Block,
     address,
     instruction,
+    load_pair,
     local,
     store,
 )
@@ -46,21 +47,17 @@ def _halves(block: Block, stage: Expr) -> None:
     tile, pipeline, word = block.dense.pipeline.tile, block.dense.pipeline, block.dense.word
     down, across = block.fragments
     x, w = local("x_words", 4 * down, word), local("w_words", 2 * across, word)
-    pair = local("pair", 2, word)
     with T.unroll(pipeline.words // (WORDS * tile.slices)) as turn:
         # Lanes have four neighbouring steps of k each, in x and in w alike: any order will do.
         step = emit.bound((turn * tile.slices + block.slice) * WORDS + block.place * 2)
         with T.unroll(down) as i, T.unroll(2) as half:
             row = stage * tile.rows + block.warp_row + i * ROWS + half * 8 + block.group
-            with T.vectorized(2) as v:
-                store(pair, v, block.xs[row * pipeline.x_stride + step + v])
-            for v in range(2):
-                store(x, i * 4 + v * 2 + half, pair[v])
+            first, second = x[i * 4 + half], x[i * 4 + 2 + half]
+            load_pair(first, second, block.xs[pipeline.x_at(row, step)])
         row = stage * pipeline.w_rows + (turn * tile.slices + block.slice) * 4 + block.place
         with T.unroll(across) as j:
             column = block.warp_column + j * COLUMNS + block.group
-            with T.vectorized(2) as v:
-                store(w, j * 2 + v, block.ws[row * pipeline.w_stride + column * 2 + v])
+            load_pair(w[j * 2], w[j * 2 + 1], block.ws[pipeline.w_at(row, column * 2)])
         with T.unroll(down) as i, T.unroll(across) as j:
             total = block.sums[(i * across + j) * 4]
             name = f"mma_{block.dense.operand.name}"
