@@ -56,6 +56,7 @@ def _row(m: int, k: int, n: int, activation: str, threads: int) -> dict[str, Any
     from tvmlayers.layers import as_model
     from tvmlayers.schedule import Selector, analytic
     from tvmlayers.spaces import choices_of
+    from tvmlayers.spaces.gemm import Tile
     from tvmlayers.targets import resolve
     from tvmlayers.workload import Workload
 
@@ -68,7 +69,7 @@ def _row(m: int, k: int, n: int, activation: str, threads: int) -> dict[str, Any
         f"{tile} {split}": {**own, "tile": tile, "split": split}
         for tile in choices["tile"]
         for split in choices["split"]
-        if int(str(tile).split("x")[0]) * 4 >= min(m, 16)  # smaller ones cannot be the best
+        if Tile.of({"tile": tile}).rows * 4 >= min(m, 16)  # smaller ones cannot be the best
     }
     x = np.random.default_rng(0).standard_normal((m, k), dtype=np.float32)
     calls: dict[str, Callable[[], Any]] = {}

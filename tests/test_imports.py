@@ -20,7 +20,8 @@ PACKAGE = Path(tl.__file__).parent
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
     ("dtypes", "errors"),
-    ("_ffi", "arena", "pack", "results", "scratch", "signature"),
+    ("_ffi", "arena", "parts", "results", "scratch", "signature"),
+    ("pack",),
     ("targets", "workload"),
     ("records",),
     ("layers",),

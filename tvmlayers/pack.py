@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.parts import parts_bytes, write_parts
+
+_ALIGNED = 16  # elements
+
 
 @dataclass(frozen=True)
 class PanelLayout:
     """W (k, n) as full panels (k, width), row by row, then one narrower panel for the columns left.
 
     The last panel is tail_width >= tail columns wide, padded with zeros. A single column is kept as
-    a plain vector, which a dot product reads along k.
+    a plain vector, which a dot product reads along k. has_parts: the panels are followed by W once
+    more, as `parts` brings it into the form of a matrix unit.
     """
 
     k: int
@@ -22,6 +27,7 @@ class PanelLayout:
     width: int
     tail_width: int
     dtype: str
+    has_parts: bool = False
 
     @property
     def is_vector(self) -> bool:
@@ -43,26 +49,42 @@ class PanelLayout:
         """Columns with padding."""
         return self.full_panels * self.width + (self.tail_width if self.tail else 0)
 
+    @property
+    def parts_start(self) -> int:
+        """The element at which the parts begin, a multiple of 64 bytes."""
+        return -(-self.k * self.columns // _ALIGNED) * _ALIGNED
+
+    @property
+    def size(self) -> int:
+        """Elements of the packed weight."""
+        if not self.has_parts:
+            return self.k * self.columns
+        return self.parts_start + parts_bytes(self.k, self.columns) // 4
+
     def describe(self) -> dict[str, Any]:
         """JSON-able record; `PanelLayout(**record)` takes it back."""
         return asdict(self)
 
 
-def panel_layout(k: int, n: int, *, width: int, lanes: int, dtype: str) -> PanelLayout:
+def panel_layout(
+    k: int, n: int, *, width: int, lanes: int, dtype: str, has_parts: bool = False
+) -> PanelLayout:
     """The layout of a (k, n) weight for panels of `width` columns and vectors of `lanes`."""
     tail = n % width
     tail_width = 1 if n == 1 else -(-tail // lanes) * lanes
-    return PanelLayout(k, n, width, tail_width, dtype)
+    return PanelLayout(k, n, width, tail_width, dtype, has_parts)
 
 
 def pack_kernel(
     kernel: np.ndarray, layout: PanelLayout, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """`kernel` (k, n) in the order of `layout`, one flat array with k * layout.columns elements.
+    """`kernel` (k, n) in the order of `layout`, one flat array with layout.size elements.
 
     out: where to put it, zeroed; without, it is made.
     """
-    packed = np.zeros(layout.k * layout.columns, layout.dtype) if out is None else out
+    packed = np.zeros(layout.size, layout.dtype) if out is None else out
+    if layout.has_parts:
+        write_parts(kernel, layout.columns, packed[layout.parts_start :])
     if layout.is_vector:
         packed[:] = kernel[:, 0]
         return packed
@@ -71,7 +93,8 @@ def pack_kernel(
     panels = kernel[:, :split].reshape(layout.k, layout.full_panels, layout.width)
     full[:] = panels.transpose(1, 0, 2)
     if layout.tail:
-        packed[layout.k * split :].reshape(layout.k, -1)[:, : layout.tail] = kernel[:, split:]
+        tail = packed[layout.k * split : layout.k * layout.columns]
+        tail.reshape(layout.k, -1)[:, : layout.tail] = kernel[:, split:]
     return packed
 
 
@@ -83,7 +106,8 @@ def unpack_kernel(packed: np.ndarray, layout: PanelLayout) -> np.ndarray:
     full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
     columns = [full.transpose(1, 0, 2).reshape(layout.k, split)]
     if layout.tail:
-        columns.append(packed[layout.k * split :].reshape(layout.k, -1)[:, : layout.tail])
+        tail = packed[layout.k * split : layout.k * layout.columns]
+        columns.append(tail.reshape(layout.k, -1)[:, : layout.tail])
     return np.concatenate(columns, axis=1)
 
 

@@ -8,11 +8,11 @@ from bench import batches
 
 
 def test_each_batch_gets_a_row_and_the_worst_is_named(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(batches, "BATCHES", (1, 7))
+    monkeypatch.setattr(batches, "BATCHES", (1, 40))
     monkeypatch.setattr(batches, "ROUNDS", 1)
     assert batches.main(["64x128:relu", "--json", str(tmp_path / "out.json")]) == 0
     found = json.loads((tmp_path / "out.json").read_text())
-    assert [row["batch"] for row in found["rows"]] == [1, 7]
+    assert [row["batch"] for row in found["rows"]] == [1, 40]
     assert all(row["ratio"] > 0 and row["any_us"] > 0 for row in found["rows"])
     assert "worst" in capsys.readouterr().out
 

@@ -16,6 +16,7 @@ from tvmlayers import Compiled, targets
 from tvmlayers.build.compiler import compile_selected
 from tvmlayers.layers import as_model
 from tvmlayers.schedule import Selector
+from tvmlayers.spaces import gemm
 from tvmlayers.spaces.choices import Decisions
 
 SPR = targets.TARGETS["sapphirerapids"]
@@ -35,6 +36,17 @@ VECTORS: Decisions = {**UNIT, "tile": "6x4"}
 pytestmark = pytest.mark.skipif(
     bool(targets.obstacle(SPR.triple, SPR.cpu_flags)), reason="this CPU has no AMX"
 )
+
+
+PACKED, MADE = "packed", "made"
+
+
+@pytest.fixture(params=[PACKED, MADE])
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether W is packed in the unit's form, as small ones are, or brought into it in the call."""
+    if request.param == MADE:
+        monkeypatch.setattr(gemm, "_MOST_PARTS_BYTES", 0)
+    return str(request.param)
 
 
 def dense(
@@ -79,10 +91,10 @@ def test_the_unit_errs_no_more_than_the_vector_units(kind: str, k: int) -> None:
 
 @pytest.mark.parametrize("k", [1, 31, 32, 65, 160])
 @pytest.mark.parametrize("n", [32, 47, 65, 100, 129])
-def test_every_rest_of_a_tile_is_computed(k: int, n: int) -> None:
+def test_every_rest_of_a_tile_is_computed(parts: str, k: int, n: int) -> None:
     rng = np.random.default_rng(n * 1000 + k)
     kernel, bias = drawn("normal", rng, k, n), drawn("normal", rng, n)
-    blocked = {**UNIT, "k_block": 32 if k > 63 else 0}
+    blocked = {**UNIT, "k_block": 32 if parts == MADE and k > 63 else 0}
     compiled = dense(kernel, blocked, activation="relu", bias=bias)
     for m in (32, 33, 47, 48, 49, 63, 64, 65, 97, 130):
         x = drawn("normal", rng, m, k)
@@ -103,6 +115,7 @@ def test_threads_share_the_work(split: str, threads: int) -> None:
         np.testing.assert_allclose(compiled(x), alone(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("parts")
 @pytest.mark.parametrize("at_end", [False, True])
 def test_nothing_is_read_or_written_beside_the_tensors(at_end: bool) -> None:
     rng = np.random.default_rng(0)
@@ -115,6 +128,7 @@ def test_nothing_is_read_or_written_beside_the_tensors(at_end: bool) -> None:
         np.testing.assert_array_equal(out, compiled(x))
 
 
+@pytest.mark.usefixtures("parts")
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3.4028235e38, -3.4e38, 1e-40])
 @pytest.mark.parametrize("where", ["x", "kernel", "both"])
 def test_values_beyond_the_unit_are_as_on_the_vector_units(value: float, where: str) -> None:
@@ -136,6 +150,17 @@ def test_a_nan_of_any_bits_stays_one() -> None:
     found = np.isnan(dense(kernel, UNIT)(x))
     assert found[::10].all()
     assert not np.delete(found, np.s_[::10], axis=0).any()
+
+
+def test_packed_parts_are_those_that_a_call_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    kernel, x = drawn("spread", rng, 77, 90), drawn("spread", rng, 70, 77)
+    packed = dense(kernel, UNIT)
+    monkeypatch.setattr(gemm, "_MOST_PARTS_BYTES", 0)
+    made = dense(kernel, UNIT)
+    (size, *_), (less, *_) = (each.manifest["weights"][0]["shape"] for each in (packed, made))
+    assert (size, less) == (77 * 96 + 3 * 6 * 3 * 256, 77 * 96)
+    np.testing.assert_array_equal(packed(x), made(x))
 
 
 def test_the_choice_is_the_unit_where_it_pays() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import tvmlayers as tl
 from tvmlayers.pack import pack_bias, pack_kernel, panel_layout, unpack_kernel
+from tvmlayers.parts import parts_bytes, write_parts
 from tvmlayers.testing import model_of, weights_of
 
 UNITS = (1, 3, 17, 64, 65, 333)
@@ -44,6 +45,26 @@ def test_packing_loses_nothing_and_adds_zeros(k: int, n: int, vectors: int, lane
     assert packed.size == k * layout.columns
     assert np.count_nonzero(packed) == kernel.size
     assert layout.n <= layout.columns < layout.n + vectors * lanes
+    with_parts = panel_layout(k, n, width=vectors * 16, lanes=16, dtype="float32", has_parts=n > 1)
+    again = pack_kernel(kernel, with_parts)
+    assert again.size == with_parts.size
+    np.testing.assert_array_equal(unpack_kernel(again, with_parts), kernel)
     bias = pack_bias(np.ones(n), layout)
     assert bias.size == layout.columns
     assert bias.sum() == n
+
+
+@given(k=st.integers(1, 70), n=st.integers(1, 40), scale=st.integers(-60, 120))
+def test_parts_add_up_to_the_weight(k: int, n: int, scale: int) -> None:
+    columns = -(-n // 16) * 16
+    kernel = np.random.default_rng(k).standard_normal((k, n)).astype("float32")
+    kernel *= np.float32(2.0) ** scale
+    out = np.zeros(parts_bytes(k, columns) // 4, "float32")
+    write_parts(kernel, columns, out)
+    # (strips, tiles, parts, pairs of steps, columns, step of the pair)
+    tiles = out.view("uint16").reshape(columns // 16, -(-k // 32), 3, 16, 16, 2)
+    values = (tiles.astype("uint32") << 16).view("float32").astype("float64").sum(axis=2)
+    found = values.transpose(1, 2, 4, 0, 3).reshape(-1, columns)
+    np.testing.assert_array_equal(found[:k, :n], kernel)
+    assert not found[k:].any()
+    assert not found[:, n:].any()

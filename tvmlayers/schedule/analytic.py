@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tvmlayers.expr.activations import ROW_ACTIVATIONS
+from tvmlayers.parts import PARTS
 from tvmlayers.spaces import gemm, lookup
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import Tile
@@ -85,42 +86,61 @@ def chain_block(weight_bytes: int, row_bytes: int, target: Target) -> int | None
     return max((block for block in _CHAIN_BLOCKS if block <= rows), default=None)
 
 
-def amx_pays(m: int, k: int, n: int) -> bool:
+def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
     """Whether the matrix unit is the faster one for m rows of k by n columns.
 
-    It multiplies by whole tiles, and x, W and the sums have to be brought into its form: each has a
-    price in nanoseconds, fitted to what 13 shapes took on one core of Sapphire Rapids. Rows come in
-    two tiles, as the choice for m rows also serves a few more.
+    It multiplies by whole tiles, and x, W (unless it was packed so) and the sums have to be brought
+    into its form: each has a price in nanoseconds, fitted to what 13 shapes took on one core of
+    Sapphire Rapids. Rows come in two tiles, as the choice for m rows also serves a few more.
     """
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
-    unit = 0.0058 * tiles + 0.2 * (m * k + k * n) + 0.33 * m * n
+    brought = m * k if is_packed else m * k + k * n
+    unit = 0.0058 * tiles + 0.2 * brought + (0.2 if is_packed else 0.33) * m * n
     vectors = 0.0127 * m * k * n
     return vectors > _AMX_MARGIN * unit
 
 
-def _on_amx(workload: Workload, target: Target, tile: Tile) -> Decisions:
-    """The decisions for the matrix unit: the parts of x and of a panel fill half of L2."""
+def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) -> Decisions:
+    """The decisions for the matrix unit.
+
+    Where W was packed for it, few rows at a time are best. Else W is brought into parts for all
+    rows of a block, and those of x and of a panel fill half of L2.
+    """
     k, n = workload["k"], workload["n"]
-    blocks = [b for b in gemm.k_blocks(k) if b <= _AMX_STEPS]
-    return {
+    usual: Decisions = {
         "tile": tile.name,
         "streams": 1,
         "k_unroll": 1,
         "prefetch_steps": 0,
         "next_lines": 0,
+        "grain_kmacs": GRAIN_KMACS,
+    }
+    if is_packed:
+        by_panels = _shares_panels(workload, target, most=2 * tile.rows - 1)
+        held = target.l2 // 8 // (k * PARTS * 2)  # rows whose parts leave most of it to W
+        return {
+            **usual,
+            "k_block": 0,
+            "row_block": max(r for r in gemm.ROW_BLOCK if r <= min(max(held, tile.rows), 128)),
+            "split": gemm.BY_PANELS if by_panels else gemm.BY_ROWS,
+        }
+    blocks = [b for b in gemm.k_blocks(k) if b <= _AMX_STEPS]
+    return {
+        **usual,
         "k_block": max(blocks, default=0) if k > _AMX_STEPS else 0,
         "row_block": 512 if k <= 256 else 256,
         # Each thread brings all rows into parts, or all panels: what is less.
         "split": gemm.BY_PANELS if _shares_panels(workload, target, most=n // 2) else gemm.BY_ROWS,
-        "grain_kmacs": GRAIN_KMACS,
     }
 
 
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     unit = gemm.amx_tile(n, dtype, target)
-    if unit is not None and m >= unit.rows and amx_pays(m, k, n):
-        return _on_amx(workload, target, unit)
+    if unit is not None and m >= unit.rows:
+        is_packed = gemm.packs_parts(k, n, dtype, target)
+        if amx_pays(m, k, n, is_packed=is_packed):
+            return _on_amx(workload, target, unit, is_packed=is_packed)
     tile = best_tile(m, usual_tiles(n, dtype, target))
     choices = gemm.gemm_choices(workload, target)
     itemsize = np.dtype(dtype).itemsize

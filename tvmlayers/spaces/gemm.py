@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tvm import s_tir
 
+from tvmlayers.parts import parts_bytes
 from tvmlayers.spaces.choices import (
     BLOCK_LOOP,
     COLUMNS,
@@ -42,6 +43,7 @@ _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 _ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
+_MOST_PARTS_BYTES = 3 << 19  # of a second-level cache of 2 MiB
 
 
 def panel_width(dtype: str, target: Target) -> int:
@@ -147,6 +149,16 @@ def amx_tile(n: int, dtype: str, target: Target) -> Tile | None:
     if "amx_bf16" not in target.cpu_flags or dtype != "float32" or n < _AMX_COLUMNS:
         return None
     return Tile(_AMX_ROWS, _PANEL_VECTORS[target.vector_registers], AMX)
+
+
+def packs_parts(k: int, n: int, dtype: str, target: Target) -> bool:
+    """Whether W is also packed in the matrix unit's form: it spares each call the work, and takes
+    one and a half times the memory of W again, so only where that is little."""
+    if amx_tile(n, dtype, target) is None:
+        return False
+    width, lanes = panel_width(dtype, target), target.lanes(dtype)
+    columns = n // width * width + -(-(n % width) // lanes) * lanes
+    return parts_bytes(k, columns) <= _MOST_PARTS_BYTES
 
 
 def tail_tiles(n: int, dtype: str, target: Target) -> list[Tile]:

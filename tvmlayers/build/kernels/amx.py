@@ -1,7 +1,8 @@
 """float32 GEMM on the matrix unit of x86 cores, as exact as on their vector units.
 
 x and the panels of W are brought into the unit's form (see `amx_tiles`) a block of k at a time: x
-once for a block of rows, a panel while its first rows are multiplied. An infinity has no such form.
+once for a block of rows, a panel while its first rows are multiplied, unless W was packed in that
+form too. An infinity has no such form.
 Sums that are not finite are noticed, and the caller computes those rows on the vector units
 instead; so it does where Linux does not let this process use the unit.
 """
@@ -17,12 +18,13 @@ from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.kernels import amx_tiles as tiles
-from tvmlayers.build.kernels.amx_tiles import BLOCK, LANES, PARTS, ROWS, STEP, TILE_BYTES, ramp
+from tvmlayers.build.kernels.amx_tiles import BLOCK, ROWS, ramp
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
 from tvmlayers.build.private import pointer_type
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import tree
 from tvmlayers.pack import PanelLayout
+from tvmlayers.parts import LANES, PARTS, STEP, TILE_BYTES
 
 _CHECKED_ROWS = 4  # whose sums are checked side by side
 # Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA), 0 where it is granted.
@@ -49,6 +51,11 @@ class AmxSpec:
         return -(-self.layout.k // self.k_block)
 
     @property
+    def is_packed(self) -> bool:
+        """Whether the parts of W are there already: they are not packed block by block."""
+        return self.layout.has_parts and self.blocks == 1
+
+    @property
     def x_bytes(self) -> int:
         """What the parts of the rows of x take."""
         return -(-self.rows // (BLOCK * ROWS)) * BLOCK * self._strip_bytes
@@ -57,6 +64,11 @@ class AmxSpec:
     def panel_bytes(self) -> int:
         """What the parts of a panel take."""
         return self.layout.width // LANES * self._strip_bytes
+
+    @property
+    def scratch_bytes(self) -> int:
+        """What the parts take that are made in a call."""
+        return self.x_bytes + (0 if self.is_packed else self.panel_bytes)
 
     @property
     def _strip_bytes(self) -> int:
@@ -115,7 +127,11 @@ class _Writer:
         def panels(memory: Var, begin: Expr, count: Expr, block: Expr) -> None:
             def run(panel: GlobalVar, p: Expr, width: int) -> None:
                 columns = p * emit.i64(layout.width)
-                pointers = [memory, emit.offset(memory, spec.x_bytes)]
+                if spec.is_packed:
+                    parts = emit.i64(layout.parts_start) + p * emit.i64(spec.panel_bytes // 4)
+                    pointers = [memory, emit.offset(w, parts)]
+                else:
+                    pointers = [memory, emit.offset(memory, spec.x_bytes)]
                 weight = columns * emit.i64(layout.k) + begin * emit.i64(width)
                 pointers.append(emit.offset(w, weight))
                 if b is not None:
@@ -153,7 +169,7 @@ class _Writer:
             T.evaluate(tirx.call_extern("int32", "free", memory))
 
         def with_memory() -> None:
-            memory = emit.bound(_allocated(spec.x_bytes + spec.panel_bytes))
+            memory = emit.bound(_allocated(spec.scratch_bytes))
             emit.when(tirx.Not(tirx.isnullptr(memory)), lambda: compute(memory))
 
         emit.store(status, 1)
@@ -188,13 +204,14 @@ class _Writer:
                 ]
                 first, whole, half = self._multiply(strips, width)
                 panel = emit.offset(w, column)
-                emit.chain(
-                    [
-                        (i == emit.i64(0), lambda: emit.call(first, *pointers, count, panel)),
-                        (here > emit.i64(ROWS), lambda: emit.call(whole, *pointers, count)),
-                        (None, lambda: emit.call(half, *pointers, count)),
-                    ]
-                )
+                cases = [
+                    (here > emit.i64(ROWS), lambda: emit.call(whole, *pointers, count)),
+                    (None, lambda: emit.call(half, *pointers, count)),
+                ]
+                if first is not None:
+                    make = partial(emit.call, first, *pointers, count, panel)
+                    cases.insert(0, (i == emit.i64(0), make))
+                emit.chain(cases)
                 results = [emit.offset(b, column)] if b is not None else []
                 results += [emit.offset(out, row * emit.i64(self._layout.n) + column), poison]
                 emit.call(self._epilogue(valid), sums, *results, here, block)
@@ -205,14 +222,18 @@ class _Writer:
                 rest = valid // group * group
                 write(emit.i64(rest), (width - rest) // LANES, valid - rest)
 
-    def _multiply(self, strips: int, width: int) -> tuple[GlobalVar, GlobalVar, GlobalVar]:
+    def _multiply(self, strips: int, width: int) -> tuple[GlobalVar | None, GlobalVar, GlobalVar]:
         """For so many strips of a panel: the function for the first rows, which also brings the
-        panel into parts, the one for other rows, and the one for up to 16 rows."""
-        split = partial(tiles.split_w, self._layout.k, width, strips)
-        split_w = self._function(f"split_w{strips}_{width}", split)
-        first = partial(tiles.multiply, BLOCK, strips, width, split_w)
+        panel into parts (None where they are there), the one for other rows, and the one for up to
+        16 rows."""
+        first = None
+        if not self._spec.is_packed:
+            split = partial(tiles.split_w, self._layout.k, width, strips)
+            split_w = self._function(f"split_w{strips}_{width}", split)
+            multiply = partial(tiles.multiply, BLOCK, strips, width, split_w)
+            first = self._function(f"multiply_first{strips}_{width}", multiply)
         return (
-            self._function(f"multiply_first{strips}_{width}", first),
+            first,
             self._function(f"multiply{BLOCK}x{strips}", partial(tiles.multiply, BLOCK, strips)),
             self._function(f"multiply1x{strips}", partial(tiles.multiply, 1, strips)),
         )

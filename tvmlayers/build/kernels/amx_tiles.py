@@ -23,11 +23,10 @@ from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.private import prefetch_line
+from tvmlayers.parts import LANES, PARTS, STEP, TILE_BYTES
 
-ROWS, STEP, LANES = 16, 32, 16  # rows, steps of k and columns of a tile
-PARTS = 3
+ROWS = 16  # of a tile
 BLOCK = 2  # tile registers of x, and of W, that are multiplied with one another at a time
-TILE_BYTES = 1024
 _ROW_BYTES = 64
 # Pairs of parts of x and W, the least products first; neighbours share a part, which stays loaded.
 _PRODUCTS = ((2, 0), (1, 0), (0, 0), (0, 2), (0, 1), (1, 1))

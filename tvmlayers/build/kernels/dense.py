@@ -19,9 +19,16 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
     weights = layer.weights
     k, n = weights["kernel"].shape
     lanes, width = target.lanes(layer.dtype), gemm.panel_width(layer.dtype, target)
-    layout = panel_layout(k, n, width=width, lanes=lanes, dtype=layer.dtype)
+    layout = panel_layout(
+        k,
+        n,
+        width=width,
+        lanes=lanes,
+        dtype=layer.dtype,
+        has_parts=gemm.packs_parts(k, n, layer.dtype, target),
+    )
     packed = Packed(
-        (k * layout.columns,),
+        (layout.size,),
         layer.dtype,
         lambda out: pack_kernel(weights["kernel"], layout, out),
         layout.describe(),
