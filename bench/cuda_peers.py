@@ -1,9 +1,9 @@
 """`python -m bench cuda`: our kernels against PyTorch's on the GPU here, by CUDA events.
 
 Dense layers against `torch.nn.functional.linear` (cuBLASLt, TF32 off) and its compiled form with
-`mode="max-autotune"`; lookups and bags against PyTorch's, FBGEMM's and the measured bandwidth of
-the memory. Every result is compared before it is timed. Written where there was no GPU: unmeasured
-so far.
+`mode="max-autotune"`, in float32, float16 and bfloat16; the halves also at batches below 64 and at
+4096 cubed. Lookups and bags against PyTorch's, FBGEMM's and the measured bandwidth of the memory.
+Every result is compared before it is timed. Written where there was no GPU: unmeasured so far.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,8 @@ from bench.cases import Case, DenseCase
 ROUNDS, CALLS = 21, 20
 KINDS = ("dense", "embedding", "bag")
 PEERS = ("torch.compile", cuda_fbgemm.NAME)
+HALF_DTYPES = ("float16", "bfloat16")
+FEW_ROWS = (1, 2, 4, 8, 16, 32, 48, 64)
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -40,9 +43,23 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", type=Path, metavar="FILE")
 
 
-def chosen(arguments: argparse.Namespace) -> list[Case]:
-    """The public cases of the kinds that are asked for."""
-    return [case for kind in arguments.kinds or KINDS for case in cases.public(kind)]
+def chosen(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
+    """(dtype, case): the cases of the kinds that are asked for."""
+    made: list[tuple[str, Case]] = []
+    for kind in arguments.kinds or KINDS:
+        if kind == "dense":
+            made += dense_cases()
+        else:
+            made += [("float32", case) for case in cases.public(kind)]
+    return made
+
+
+def dense_cases() -> list[tuple[str, DenseCase]]:
+    """(dtype, case): the public ones in every dtype, and those that halves are made for."""
+    public = [case for case in cases.public("dense") if isinstance(case, DenseCase)]
+    few = [DenseCase(m, 4096, 4096, last) for m in FEW_ROWS for last in (None, "gelu")]
+    halves = [*public, *few, DenseCase(4096, 4096, 4096)]
+    return [("float32", case) for case in public] + list(product(HALF_DTYPES, halves))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     bandwidth = cuda_lookups.bandwidth(_times)
     rows = []
-    for case in chosen(arguments):
-        row = _row(case, arguments, bandwidth)
+    for dtype, case in chosen(arguments):
+        row = _row(dtype, case, arguments, bandwidth)
         rows.append(row)
         print(line_of(row), flush=True)
         work.release()
@@ -83,21 +100,23 @@ def line_of(row: dict[str, Any]) -> str:
     return f"{row['case']:40s} {', '.join(said)}"
 
 
-def _row(case: Case, arguments: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
+def _row(dtype: str, case: Case, arguments: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
     if isinstance(case, DenseCase):
-        return _dense(case, arguments.target, arguments.peers)
+        return _dense(dtype, case, arguments.target, arguments.peers)
     assert not isinstance(case, cases.ModelCase)
     return cuda_lookups.row(case, arguments.target, arguments.peers, bandwidth, _times)
 
 
-def _dense(case: DenseCase, target: str, peers: list[str]) -> dict[str, Any]:
+def _dense(dtype: str, case: DenseCase, target: str, peers: list[str]) -> dict[str, Any]:
     import torch
 
     import tvmlayers as tl
 
-    layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k)
+    own = getattr(torch, dtype)
+    layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k, dtype=dtype)
     ours = tl.compile(layer, target=target)
-    kernel, bias = (torch.from_numpy(weight).cuda() for weight in layer.get_weights())
+    weights = [torch.from_numpy(weight.astype("float32")).cuda() for weight in layer.get_weights()]
+    kernel, bias = (weight.to(own) for weight in weights)
     w = kernel.T.contiguous()
     last: Callable[[Any], Any] = {
         None: lambda y: y,
@@ -112,13 +131,16 @@ def _dense(case: DenseCase, target: str, peers: list[str]) -> dict[str, Any]:
     def eager(x: Any) -> Any:
         return last(torch.nn.functional.linear(x, w, bias))
 
-    x = torch.randn(case.m, case.k, device="cuda")
+    x = torch.randn(case.m, case.k, device="cuda").to(own)
+    exact = last(x.double() @ kernel.double() + bias.double())
     ways = {"ours": lambda: ours(x), "torch": lambda: eager(x)}
     if "torch.compile" in peers:
         compiled = torch.compile(eager, mode="max-autotune")
         ways["torch.compile"] = lambda: compiled(x)
-    agrees = torch.allclose(ours(x), eager(x), rtol=1e-3, atol=1e-3)
-    return {"case": case.spec, "kind": case.kind, "agrees": agrees, "us": _times(ways)}
+    tolerance = max(1e-4, 2 * torch.finfo(own).eps)
+    agrees = torch.allclose(ours(x).double(), exact, rtol=tolerance, atol=tolerance)
+    name = case.spec if dtype == "float32" else f"{case.spec} {dtype}"
+    return {"case": name, "kind": case.kind, "agrees": agrees, "us": _times(ways)}
 
 
 def _times(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bench import cases
 
+DTYPES = ("float32", "float16", "bfloat16")
 # Tables are compiled with few rows: no kernel depends on how many there are.
 FEW_ROWS = 100
 
@@ -121,37 +123,44 @@ def _models() -> list[tuple[str, Any, dict[str, Any]]]:
     import tvmlayers as tl
 
     made: dict[str, Any] = {}
-    for case in cases.public("dense"):
+    for dtype, case in product(DTYPES, cases.public("dense")):
         assert isinstance(case, cases.DenseCase)
-        name = f"dense {case.k}x{case.n}:{case.activation or 'linear'}"
+        name = f"dense {case.k}x{case.n}:{case.activation or 'linear'}{_suffix(dtype)}"
         if name not in made:
-            made[name] = tl.Dense(case.n, activation=case.activation, input_dim=case.k)
-    for case in cases.public("embedding"):
+            made[name] = tl.Dense(case.n, case.activation, input_dim=case.k, dtype=dtype)
+    for dtype, case in product(DTYPES, cases.public("embedding")):
         assert isinstance(case, cases.EmbeddingCase)
-        made.setdefault(f"embedding {case.dim}", tl.Embedding(FEW_ROWS, case.dim, input_shape=()))
-    for case in cases.public("bag"):
+        table = tl.Embedding(FEW_ROWS, case.dim, input_shape=(), dtype=dtype)
+        made.setdefault(f"embedding {case.dim}{_suffix(dtype)}", table)
+    for dtype, case in product(DTYPES, cases.public("bag")):
         assert isinstance(case, cases.BagCase)
-        made.setdefault(
-            f"bag {case.dim}:{case.mode}", tl.EmbeddingBag(FEW_ROWS, case.dim, mode=case.mode)
-        )
+        bag = tl.EmbeddingBag(FEW_ROWS, case.dim, mode=case.mode, dtype=dtype)
+        made.setdefault(f"bag {case.dim}:{case.mode}{_suffix(dtype)}", bag)
     return [(name, layer, {}) for name, layer in made.items()]
 
 
 def _tensor_tiles(target: Any) -> list[tuple[str, Any, dict[str, Any]]]:
     """(case, layer, decisions) of every tile for tensor cores, whether `target` chooses it or not.
 
-    With the steps of k that the analytic choice takes, and with the most.
+    With the steps of k that the analytic choice takes, and with the most. Those of bfloat16 are
+    float16's but for the names of two instructions.
     """
     import tvmlayers as tl
     from tvmlayers.spaces.cuda_tensor_gemm import pipeline, tensor_tiles
 
     k, n = 768, 3072
     made: dict[str, Any] = {}
-    for tile in tensor_tiles(n, k, "float32"):
-        for steps in (16, 32):
+    for dtype in DTYPES[:2]:
+        layer = tl.Dense(n, activation="gelu", input_dim=k, dtype=dtype)
+        for tile, choice in product(tensor_tiles(n, k, dtype), (1, 2)):
+            steps = tile.operand.steps[choice]
             decided = {"tile": tile.name, "k_steps": steps, "stages": 3}
             stages = pipeline(tile, decided, target)
             name = f"tensor {k}x{n}:gelu {tile.name} {stages.k_steps}x{stages.stages}"
-            made.setdefault(name, {"dense": decided})
-    layer = tl.Dense(n, activation="gelu", input_dim=k)
-    return [(name, layer, decided) for name, decided in made.items()]
+            made.setdefault(name, (layer, {"dense": decided}))
+    return [(name, *rest) for name, rest in made.items()]
+
+
+def _suffix(dtype: str) -> str:
+    """What a case's name says of a dtype that is not float32."""
+    return "" if dtype == "float32" else f" {dtype}"

@@ -19,7 +19,7 @@ PACKAGE = Path(tl.__file__).parent
 
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
-    ("errors",),
+    ("dtypes", "errors"),
     ("_ffi", "arena", "parts", "results", "scratch", "signature"),
     ("pack",),
     ("targets", "workload"),

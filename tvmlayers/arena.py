@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmlayers.dtypes import numpy_dtype
+
 HUGE_PAGE = 2 << 20
 HUGE_PAGES_FROM = 4 << 20  # bytes; below this the pages saved are not worth the rounding
 
@@ -35,4 +37,4 @@ def address(array: NDArray[Any]) -> int:
 
 def view(arena: NDArray[np.uint8], offset: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     """The tensor of `shape` and `dtype` that begins `offset` bytes into `arena`, not copied."""
-    return np.ndarray(shape, np.dtype(dtype), buffer=arena.data, offset=offset)
+    return np.ndarray(shape, numpy_dtype(dtype), buffer=arena.data, offset=offset)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tvmlayers import targets
 from tvmlayers.arena import allocate_arena
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ArtifactError, TargetError
 
 FORMAT, FORMAT_VERSION = "tvmlayers", 1
@@ -32,6 +33,7 @@ DTYPES = {  # NumPy's names and those of safetensors
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
+    "bfloat16": "BF16",
     "int64": "I64",
     "int32": "I32",
     "int16": "I16",
@@ -213,7 +215,7 @@ def _read_weights(member: IO[bytes], manifest: Mapping[str, Any], path: object) 
             entry["data_offsets"][0] != begin
             or entry["dtype"] != DTYPES[place["dtype"]]
             or entry["shape"] != list(place["shape"])
-            or end - begin != np.dtype(place["dtype"]).itemsize * _product(place["shape"])
+            or end - begin != numpy_dtype(place["dtype"]).itemsize * _product(place["shape"])
             or not 0 <= place["offset"] <= arena.nbytes - (end - begin)
         ):
             raise ArtifactError(f"{path} is damaged: manifest and weights differ on {name!r}")

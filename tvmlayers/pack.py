@@ -116,3 +116,51 @@ def pack_bias(bias: np.ndarray, layout: PanelLayout, out: np.ndarray | None = No
     packed = np.zeros(layout.columns, layout.dtype) if out is None else out
     packed[: layout.n] = bias
     return packed
+
+
+@dataclass(frozen=True)
+class PaddedLayout:
+    """W (k, n) in the corner of zeros (rows, columns), `depth` rows side by side for each column.
+
+    That is (rows / depth, columns, depth), or (rows, columns) where depth is 1.
+    """
+
+    k: int
+    n: int
+    rows: int
+    columns: int
+    depth: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the packed weight."""
+        if self.depth == 1:
+            return self.rows, self.columns
+        return self.rows // self.depth, self.columns, self.depth
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able record, which `unpack` takes back."""
+        return {"kind": "padded", **asdict(self)}
+
+
+def pack_padded(kernel: np.ndarray, layout: PaddedLayout, out: np.ndarray) -> None:
+    """Write `kernel` (k, n) into zeros of `layout.shape`."""
+    if layout.depth == 1:
+        out[: layout.k, : layout.n] = kernel
+        return
+    whole, depth = layout.k // layout.depth, layout.depth
+    split = whole * depth
+    full = kernel[:split].reshape(whole, depth, layout.n)
+    out[:whole, : layout.n] = full.transpose(0, 2, 1)
+    if split < layout.k:
+        out[whole, : layout.n, : layout.k - split] = kernel[split:].T
+
+
+def unpack(packed: np.ndarray, layout: dict[str, Any]) -> np.ndarray:
+    """The plain (k, n) weight of what a manifest describes as `layout`."""
+    if layout.get("kind") != "padded":
+        return unpack_kernel(packed, PanelLayout(**layout))
+    padded = PaddedLayout(**{name: value for name, value in layout.items() if name != "kind"})
+    rows = packed.reshape(padded.rows // padded.depth, padded.columns, padded.depth)
+    plain = rows.transpose(0, 2, 1).reshape(padded.rows, padded.columns)
+    return plain[: padded.k, : padded.n]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.scratch import with_scratch
 
 Dim = int | str
@@ -97,6 +98,6 @@ def _slot(described: Mapping[str, Any]) -> Slot:
     return Slot(
         described["name"],
         tuple(described["shape"]),
-        np.dtype(described["dtype"]),
+        numpy_dtype(described["dtype"]),
         described.get("kind", "value"),
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tvmlayers import _ffi
 from tvmlayers.arena import address
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from tvmlayers.results import empty
 from tvmlayers.signature import Slot
@@ -32,7 +33,7 @@ def import_array(value: Any, name: str) -> tuple[Array, Kind | None]:
         return np.asarray(value), identity
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        return _from_torch(value, name), torch.from_numpy
+        return _from_torch(value, name), _to_torch
     if isinstance(value, _ffi.Tensor) or hasattr(value, "__dlpack__"):
         return _from_dlpack(value, name), _kind_of(value)
     try:
@@ -57,14 +58,25 @@ def _from_torch(tensor: Any, name: str) -> Array:
             f"input {name!r} is on device {str(tensor.device)!r} and the model was compiled "
             "for the CPU; pass tensor.cpu()"
         )
+    plain = tensor.detach().resolve_conj().resolve_neg()
     try:
-        array: Array = tensor.detach().resolve_conj().resolve_neg().numpy()
+        if str(tensor.dtype) == "torch.bfloat16":  # whose name NumPy does not take from torch
+            bits: Array = plain.view(sys.modules["torch"].int16).numpy()
+            return bits.view(numpy_dtype("bfloat16"))
+        array: Array = plain.numpy()
     except (TypeError, RuntimeError) as error:
         raise DTypeError(
             f"input {name!r} is a torch tensor of {tensor.dtype}, {tensor.layout}, "
             "which has no plain array behind it; pass a strided tensor of an accepted dtype"
         ) from error
     return array
+
+
+def _to_torch(array: Array) -> Any:
+    torch = sys.modules["torch"]
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _from_dlpack(value: Any, name: str) -> Array:

@@ -27,9 +27,11 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_all_public_cases_are_chosen_or_those_of_some_kinds() -> None:
-    kinds = [case.kind for case in cuda_peers.chosen(arguments())]
+    kinds = [case.kind for _, case in cuda_peers.chosen(arguments())]
     assert set(kinds) == {"dense", "embedding", "bag"}
-    assert {case.kind for case in cuda_peers.chosen(arguments("--kind", "bag"))} == {"bag"}
+    assert {case.kind for _, case in cuda_peers.chosen(arguments("--kind", "bag"))} == {"bag"}
+    dtypes = {dtype for dtype, case in cuda_peers.chosen(arguments()) if case.kind == "dense"}
+    assert dtypes == {"float32", "float16", "bfloat16"}
     assert arguments().peers == ["torch.compile", "fbgemm"]
     assert arguments("--peers", "fbgemm").peers == ["fbgemm"]
     assert arguments("--peers").peers == []

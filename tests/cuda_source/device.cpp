@@ -21,6 +21,8 @@
 #include <string>
 #include <vector>
 
+#include "halves.h"
+
 struct Dim { unsigned x, y, z; };
 extern "C" { Dim threadIdx, blockIdx, blockDim, gridDim; }
 
@@ -71,8 +73,8 @@ void emulated_commit() {
   copies.asked.clear();
 }
 void emulated_wait(int left) { land(fibres[running].copies, left); }
-void emulated_product(float* sum, const float* a, const float* b) {
-  fibres[running].product = {sum, a, b};
+void emulated_product(int kind, float* sum, const void* a, const void* b) {
+  fibres[running].product = {kind, sum, a, b};
   wait_as(kInProduct);
 }
 

@@ -8,6 +8,7 @@
 
 #define __global__
 #define __device__
+#define __forceinline__ inline
 #define __launch_bounds__(...)
 // Memory of a block. Blocks run one after the other; device.cpp spoils it before each of them.
 #define __shared__ static __attribute__((section("block_shared")))
@@ -23,7 +24,8 @@ int emulated_lane();
 void emulated_copy(void* to, const void* from, int size, int bytes);
 void emulated_commit();
 void emulated_wait(int left);
-void emulated_product(float* sum, const float* a, const float* b);
+// kind: as device.cpp's.
+void emulated_product(int kind, float* sum, const void* a, const void* b);
 }
 
 using std::isinf;
@@ -31,11 +33,17 @@ using std::isnan;
 using std::max;
 using std::min;
 
+struct uint1 { unsigned x; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) double2 { double x, y; };
 struct alignas(8) int2 { int x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
+inline uint1 make_uint1(unsigned x) { return {x}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
@@ -71,11 +79,17 @@ template <class T> T __shfl_sync(unsigned, T value, int from, int width = 32) {
 inline void tvmlayers_copy_async_4(void* to, const void* from, int n) { emulated_copy(to, from, 4, n); }
 inline void tvmlayers_copy_async_8(void* to, const void* from, int n) { emulated_copy(to, from, 8, n); }
 inline void tvmlayers_copy_async_16(void* to, const void* from, int n) { emulated_copy(to, from, 16, n); }
+inline void tvmlayers_copy_2(void* to, int place, const void* from, int n) {
+  ((uint16_t*)to)[place] = n ? *(const uint16_t*)from : 0;
+}
 inline void tvmlayers_commit() { emulated_commit(); }
 inline void tvmlayers_wait_0() { emulated_wait(0); }
 inline void tvmlayers_wait_1() { emulated_wait(1); }
 inline void tvmlayers_wait_2() { emulated_wait(2); }
-inline void tvmlayers_mma_tf32(float* sum, const float* a, const float* b) { emulated_product(sum, a, b); }
+inline void tvmlayers_mma_tf32(float* sum, const float* a, const float* b) { emulated_product(0, sum, a, b); }
+inline void tvmlayers_mma_f16(float* sum, const unsigned* a, const unsigned* b) { emulated_product(1, sum, a, b); }
+inline void tvmlayers_mma_bf16(float* sum, const unsigned* a, const unsigned* b) { emulated_product(2, sum, a, b); }
+#include "halves.h"
 
 // A launch's argument that is a pointer, whatever it points at.
 struct Pointer {

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmlayers.build.cuda.compiler import compile_cuda
+from tvmlayers.build.cuda.instructions import HALVES
 from tvmlayers.build.cuda.lower import DeviceKernel
 from tvmlayers.build.cuda.toolchain import PREAMBLE, Images, with_preamble
 from tvmlayers.cuda import CudaCompiled, Driver
@@ -73,7 +74,7 @@ def emulated_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTa
     code = "\n".join(
         [
             '#include "emulation.h"',
-            with_preamble(source, PREAMBLE).replace("#include <cstdint>", ""),
+            with_preamble(source, PREAMBLE + HALVES).replace("#include <cstdint>", ""),
             *(_wrapper(kernel) for kernel in kernels),
             _EDGES,
         ]

@@ -60,18 +60,37 @@ float cut_sum(const double* addends, int count) {
   return std::fabs(sum) > 3.4028234663852886e38 ? (float)std::copysign(INFINITY, sum) : (float)sum;
 }
 
-// mma.sync.m16n8k8 of tf32: lanes' operands lie as the PTX ISA has it for .tf32.
-struct Product { float* sum; const float* a; const float* b; };
+// mma.sync of a warp: m16n8k8 of tf32, m16n8k16 of halves.
+enum Kind { kTf32, kF16, kBf16 };
+struct Product { int kind; float* sum; const void* a; const void* b; };
+
+double half(int kind, const void* operand, int place) {
+  uint16_t bits = ((const uint16_t*)operand)[place];
+  return kind == kF16 ? tvmlayers_from_f16(bits) : tvmlayers_from_bf16(bits);
+}
+
+// Element (row, k) of A and (k, column) of B, where the PTX ISA has lanes keep them: for .tf32 four
+// columns apart, for halves two neighbours in a register and eight apart.
+double of_a(const Product* lanes, int row, int k) {
+  if (lanes->kind == kTf32) {
+    const Product& lane = lanes[row % 8 * 4 + k % 4];
+    return tf32(((const float*)lane.a)[row / 8 + k / 4 * 2]);
+  }
+  int i = (row >= 8 ? 2 : 0) + (k >= 8 ? 4 : 0) + k % 2;
+  return half(lanes->kind, lanes[row % 8 * 4 + k % 8 / 2].a, i);
+}
+double of_b(const Product* lanes, int k, int column) {
+  if (lanes->kind == kTf32) return tf32(((const float*)lanes[column * 4 + k % 4].b)[k / 4]);
+  return half(lanes->kind, lanes[column * 4 + k % 8 / 2].b, (k >= 8 ? 2 : 0) + k % 2);
+}
+
 void multiply(const Product* lanes) {
+  int depth = lanes->kind == kTf32 ? 8 : 16;
   for (int row = 0; row < 16; ++row)
     for (int column = 0; column < 8; ++column) {
       float* sum = lanes[row % 8 * 4 + column / 2].sum + row / 8 * 2 + column % 2;
-      double addends[9] = {*sum};
-      for (int k = 0; k < 8; ++k) {
-        double a = tf32(lanes[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]);
-        double b = tf32(lanes[column * 4 + k % 4].b[k / 4]);
-        addends[k + 1] = a * b;
-      }
-      *sum = cut_sum(addends, 9);
+      double addends[17] = {*sum};
+      for (int k = 0; k < depth; ++k) addends[k + 1] = of_a(lanes, row, k) * of_b(lanes, k, column);
+      *sum = cut_sum(addends, depth + 1);
     }
 }

@@ -12,6 +12,7 @@ from emulator import be, emulated
 from samples import every_input, every_kernel
 
 import tvmlayers as tl
+from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.schedule.cuda import analytic
 from tvmlayers.spaces import choices_of
@@ -36,7 +37,7 @@ def everything(dtype: str) -> GpuTwin:
 
 
 @pytest.mark.usefixtures("order")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 def test_every_kind_of_kernel_agrees_for_every_batch(dtype: str) -> None:
     for batch, length in product(BATCHES, (5, 0)):
         ids, x = every_input(batch, dtype, length)

@@ -12,6 +12,7 @@ from samples import every_kernel
 import tvmlayers as tl
 from tvmlayers.build.cuda import nvrtc, toolchain
 from tvmlayers.cuda import CudaCompiled
+from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.layers import as_model
 from tvmlayers.targets import GPUS
 
@@ -23,8 +24,9 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.find() is None, reason="NVRTC is not here
 
 @needs_compiler
 @pytest.mark.parametrize("target", sorted(GPUS))
-def test_every_kernel_compiles_for_every_target_without_spills(target: str) -> None:
-    compiled = tl.compile(every_kernel(), target=target)
+@pytest.mark.parametrize("dtype", ["float32", *HALF_DTYPES])
+def test_every_kernel_compiles_for_every_target_without_spills(target: str, dtype: str) -> None:
+    compiled = tl.compile(every_kernel(dtype), target=target)
     assert isinstance(compiled, CudaCompiled)
     row = compiled.manifest["cuda"]
     assert row["arch"] == GPUS[target].arch
@@ -35,11 +37,12 @@ def test_every_kernel_compiles_for_every_target_without_spills(target: str) -> N
 
 
 @needs_nvrtc
-def test_nvrtc_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["float32", *HALF_DTYPES])
+def test_nvrtc_alone_is_enough(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     from tvmlayers.build.cuda.compiler import source_of
 
-    lowered = source_of(as_model(every_kernel()), GPUS["cuda-sm80"])
+    lowered = source_of(as_model(every_kernel(dtype)), GPUS["cuda-sm80"])
     images = toolchain.device_images(lowered.source, lowered.kernels, GPUS["cuda-sm80"])
     assert images.compiler.startswith("nvrtc")
     assert images.binaries["cubin"].startswith(b"\x7fELF")

@@ -28,12 +28,13 @@ from tvmlayers.tune.progress import Silent
 from tvmlayers.tune.result import WorkloadResult
 from tvmlayers.tune.session import Plan, tune_workload
 from tvmlayers.tune.workloads import cases_of
+from tvmlayers.workload import Workload
 
 SM80 = GPUS["cuda-sm80"]
 SCRIPT = Path(__file__).parents[2] / "schedules" / "tune_cuda.py"
 
 
-def tuned(what: str, folder: Path, toolchain: Any = emulated_images) -> WorkloadResult:
+def tuned(what: str | Workload, folder: Path, toolchain: Any = emulated_images) -> WorkloadResult:
     (case,) = cases_of(what, (1,), tl.tune.Data())
     assert isinstance(case, Case)
     plan = Plan(SM80, 1, 4, 0, folder / "trials", folder / "records")
@@ -42,10 +43,17 @@ def tuned(what: str, folder: Path, toolchain: Any = emulated_images) -> Workload
 
 @pytest.mark.parametrize(
     "what",
-    ["dense 40x24x32:relu", "embedding 50x8x20:uniform", "bag 50x8x4x5:mean:uniform"],
+    [
+        "dense 40x24x32:relu",
+        "embedding 50x8x20:uniform",
+        "bag 50x8x4x5:mean:uniform",
+        Workload.make("dense", m=40, k=24, n=32, dtype="float16", activation="relu"),
+        Workload.make("bag", indices=20, rows=50, width=8, dtype="bfloat16", mode="mean"),
+    ],
+    ids=str,
 )
 def test_a_kernel_is_tuned_and_its_record_served(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str | Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = tuned(what, tmp_path)
     assert result.trials == 4

@@ -17,6 +17,7 @@ from samples import every_input, every_kernel
 
 import tvmlayers as tl
 from tvmlayers import targets
+from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import TvmLayersError
 
 torch = pytest.importorskip("torch")
@@ -41,7 +42,7 @@ def words() -> Any:
     return tl.compile(model, target="cuda")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 def test_every_kind_of_kernel_agrees_for_every_batch(dtype: str) -> None:
     twin = Twin(every_kernel(dtype), target="cuda")
     for batch in (0, 1, 2, 3, 16, 17, 33, 130, 1000):

@@ -18,8 +18,10 @@ from tvmlayers.build.link import shared_library
 from tvmlayers.build.pipeline import Lowering, machine_code
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled
-from tvmlayers.errors import TargetError
+from tvmlayers.dtypes import is_half
+from tvmlayers.errors import DTypeError, TargetError
 from tvmlayers.layers import Layer, Model, as_model
+from tvmlayers.layers.graph import Graph
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
 from tvmlayers.schedule.cuda import CudaSelector
@@ -103,6 +105,7 @@ def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], 
 def _make(model: Model, selector: Selector, lowering: Lowering) -> tuple[dict[str, Any], ArenaPlan]:
     """(manifest, plan of the arena) of a built model, whose functions are given to `lowering`."""
     graph = model.graph
+    _refuse_halves(graph, selector.target)
     kernels = Kernels(selector, on_made=lambda made: lowering.add(made.kernel.functions))
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
@@ -126,6 +129,17 @@ def _make(model: Model, selector: Selector, lowering: Lowering) -> tuple[dict[st
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = list(selector.target.cpu_flags)
     return manifest, kernels.arena
+
+
+def _refuse_halves(graph: Graph, target: targets.Target) -> None:
+    """DTypeError for a graph with numbers that only the kernels for GPUs read."""
+    for tensor in (*graph.inputs, *(node.output for node in graph.nodes)):
+        if is_half(tensor.dtype):
+            raise DTypeError(
+                f"{tensor.name!r} is {tensor.dtype}, which is compiled for CUDA targets only so "
+                f'far, not for {target.name}: make its layers with dtype="float32", or compile '
+                "for a GPU such as cuda-sm90"
+            )
 
 
 def make_manifest(

@@ -51,7 +51,11 @@ class Kernels:
         index_dtype = use.index_dtype if reads_indices else None
         key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype)
         name = f"k{len(self.made)}_{use.layer.name}"
-        return self._once(key, lambda: self.lower(use, name, self.selector, self.arena))
+        made = self._once(key, lambda: self.lower(use, name, self.selector, self.arena))
+        then = made.then
+        if then is not None:
+            self._once((*key, "then"), lambda: then)
+        return made
 
     def copy(self, dtype: str) -> Lowered:
         """A plain copy, for an output that is an input or stands twice."""
@@ -139,9 +143,14 @@ def _emit_entry(
             masks = [t.mask_of for t in use.inputs if t.mask_of] if made.takes_masks else []
             arguments = [values[id(i)] for i in [*inputs, *masks]]
             arguments += [weights[name] for name in made.weights]
-            result = _type(dims, use.output.dtype, symbols)
+            result = _type(dims, made.between or use.output.dtype, symbols)
             call = relax.op.call_dps_packed(made.kernel.name, relax.Tuple(arguments), result)
-            values[id(use.output)] = builder.emit(call)
+            value = builder.emit(call)
+            if made.then is not None:
+                result = _type(dims, use.output.dtype, symbols)
+                name = made.then.kernel.name
+                value = builder.emit(relax.op.call_dps_packed(name, relax.Tuple([value]), result))
+            values[id(use.output)] = value
         results = []
         for tensor in graph.outputs:
             dims = spec.dims(tensor)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tvmlayers import _ffi
 from tvmlayers.arena import address
 from tvmlayers.cuda.driver import Driver, default_driver
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import DTypeError
 
 CUDA = 2  # kDLCUDA
@@ -123,7 +124,7 @@ def view_of(value: Any, name: str) -> View:
         return value.view()
     tensor = value if isinstance(value, _ffi.Tensor) else _ffi.ffi.from_dlpack(value)
     shape = tuple(int(size) for size in tensor.shape)
-    dtype = np.dtype(str(tensor.dtype))
+    dtype = numpy_dtype(str(tensor.dtype))
     packed = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
     strides = [int(step) for step in tensor.strides]
     if prod(shape) and any(

@@ -10,6 +10,7 @@ import numpy as np
 from tvmlayers.cuda.arrays import View
 from tvmlayers.cuda.driver import Driver
 from tvmlayers.cuda.memory import ALIGNMENT
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import DTypeError
 
 
@@ -17,7 +18,7 @@ def torch_view(tensor: Any, name: str) -> View:
     """A torch CUDA tensor as compiled code sees it; what is not packed is packed on the GPU."""
     plain = tensor.detach().resolve_conj().resolve_neg()
     try:
-        dtype = np.dtype(str(plain.dtype).removeprefix("torch."))
+        dtype = numpy_dtype(str(plain.dtype).removeprefix("torch."))
     except TypeError as error:
         raise DTypeError(
             f"input {name!r} is a torch tensor of {tensor.dtype}, which no model takes yet"

@@ -5,15 +5,17 @@ from collections.abc import Callable
 from tvm import te
 from tvm.ir import Expr
 
+from tvmlayers.expr import math as m
 from tvmlayers.expr.expression import Expression, Place, size
-from tvmlayers.expr.math import bind
 
 
 def elementwise(activation: Callable[[Expr], Expr], dtype: str) -> Expression:
-    """activation of each of `count` elements: x (count,) -> (count,)."""
+    """activation of each of `count` elements: x (count,) -> (count,); of a half in float32."""
     count = size("count")
     x = te.placeholder((count,), dtype, name="x")
-    out = te.compute((count,), lambda i: bind(x[i], activation), name="out")
+    out = te.compute(
+        (count,), lambda i: m.narrowed(m.bind(m.widened(x[i]), activation), dtype), name="out"
+    )
     return Expression(tensors=(x, out), sizes=(count,))
 
 

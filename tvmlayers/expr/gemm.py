@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from tvm import te, tirx
 from tvm.ir import Expr
 
+from tvmlayers.dtypes import wide
+from tvmlayers.expr import math
 from tvmlayers.expr.expression import Expression, Place, size
-from tvmlayers.expr.math import bind
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def tiled_gemm(
 
     def result(t: Expr, p: Expr, ty: Expr, tx: Expr, i: Expr, g: Expr, v: Expr) -> Expr:
         value = acc[t, p, ty, tx, i, g, v]
-        return bind(value + b[column(p, tx, g, v)] if use_bias else value, activation)
+        return math.bind(value + b[column(p, tx, g, v)] if use_bias else value, activation)
 
     out = te.compute(shape, result, name="out")
     place = Place((m, n), lambda at: [row(at[0], at[2], at[4]), column(at[1], at[3], at[5], at[6])])
@@ -121,32 +122,57 @@ def split_gemm(
     activation: Callable[[Expr], Expr],
     use_bias: bool,
     dtype: str,
+    out_dtype: str,
+    depth: int = 1,
 ) -> Expression:
     """activation(x W + b) for few rows: `slices` threads of a block share the k of a column out.
 
     A block has `rows` rows by `columns` columns. Sizes: m, tiles = ceil(m / rows). A row past the
     last is the last one again. Stages: `part`, the sums of a slice; `total`, those of all.
+
+    depth: steps of k that lie side by side in w, (kp / depth, np, depth), and are a thread's own;
+    above 1 there are stages `xr` and `wr`, what a thread reads of x and w for them.
     """
     m, tiles = size("m"), size("tiles")
     kp, all_columns = padded
     x = te.placeholder((m, k), dtype, name="x")
-    w = te.placeholder((kp, all_columns), dtype, name="w")
+    packed = (kp, all_columns) if depth == 1 else (kp // depth, all_columns, depth)
+    w = te.placeholder(packed, dtype, name="w")
     b = te.placeholder((all_columns,), dtype, name="b")
-    blocks, zero = all_columns // columns, tirx.const(0, dtype)
-    step = te.reduce_axis((0, -(-k // slices)), "step")
+    blocks, zero = all_columns // columns, tirx.const(0, wide(dtype))
+    steps = -(-k // (slices * depth))
+    step, within = te.reduce_axis((0, steps), "step"), te.reduce_axis((0, depth), "within")
     piece = te.reduce_axis((0, slices), "piece")
 
     def row(t: Expr, i: Expr) -> Expr:
         return te.min(t * rows + i, m - 1)
 
-    def term(t: Expr, p: Expr, j: Expr, s: Expr, i: Expr) -> Expr:
-        at = step * slices + s
-        product = x[row(t, i), at] * w[at, p * columns + j]
-        return product if k % slices == 0 else te.if_then_else(at < k, product, zero)
+    if depth > 1:
+        # Past the end the last ones again, which then do not count.
+        xr = te.compute(
+            (tiles, rows, steps * slices, depth),
+            lambda t, i, g, v: x[row(t, i), _inside(g, v, k, depth)],
+            name="xr",
+        )
+        wr = te.compute(
+            (blocks, columns, steps * slices, depth),
+            lambda p, j, g, v: w[te.min(g, kp // depth - 1), p * columns + j, v],
+            name="wr",
+        )
 
+    def term(t: Expr, p: Expr, j: Expr, s: Expr, i: Expr) -> Expr:
+        group = step * slices + s
+        if depth == 1:
+            at, product = group, x[row(t, i), group] * w[group, p * columns + j]
+        else:
+            at = group * depth + within
+            product = math.widened(xr[t, i, group, within]) * math.widened(wr[p, j, group, within])
+        return product if k % (slices * depth) == 0 else te.if_then_else(at < k, product, zero)
+
+    axes = [step] if depth == 1 else [step, within]
     part = te.compute(
         (tiles, blocks, columns, slices, rows),
-        lambda t, p, j, s, i: te.sum(term(t, p, j, s, i), axis=step),
+        lambda t, p, j, s, i: te.sum(term(t, p, j, s, i), axis=axes),
         name="part",
     )
     total = te.compute(
@@ -157,7 +183,8 @@ def split_gemm(
 
     def result(t: Expr, p: Expr, i: Expr, j: Expr) -> Expr:
         value = total[t, p, j, i]
-        return bind(value + b[p * columns + j] if use_bias else value, activation)
+        value = value + math.widened(b[p * columns + j]) if use_bias else value
+        return math.narrowed(math.bind(value, activation), out_dtype)
 
     out = te.compute((tiles, blocks, rows, columns), result, name="out")
     place = Place((m, n), lambda at: [at[0] * rows + at[2], at[1] * columns + at[3]])
@@ -166,3 +193,10 @@ def split_gemm(
         sizes=(m, tiles),
         places={"out": place},
     )
+
+
+def _inside(group: Expr, within: Expr, k: int, depth: int) -> Expr:
+    """The step of k, or the last one past the end; of a whole group where k has whole ones."""
+    if k % depth == 0:
+        return te.min(group, k // depth - 1) * depth + within
+    return te.min(group * depth + within, k - 1)

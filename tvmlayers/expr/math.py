@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from tvm import te, tirx
 from tvm.ir import Expr
 
+from tvmlayers.dtypes import wide
+
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1)
 _EXP_LAST = 5.0000001201e-1
 _LOG = (
@@ -58,6 +60,16 @@ _LOG2_E, _SQRT_2 = 1.4426950408889634, 1.4142135623730951
 def dtype_of(x: Expr) -> str:
     """The dtype of an expression, such as "float32"."""
     return str(x.ty.dtype if hasattr(x, "ty") else x.dtype)
+
+
+def widened(x: Expr) -> Expr:
+    """x as it is computed with: a half as float32."""
+    return narrowed(x, wide(dtype_of(x)))
+
+
+def narrowed(value: Expr, dtype: str) -> Expr:
+    """`value`, rounded where it is to be kept in another dtype."""
+    return value if dtype_of(value) == dtype else tirx.Cast(dtype, value)
 
 
 def constant(value: float, like: Expr) -> Expr:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tvm import te, tirx
 from tvm.ir import Expr
 
+from tvmlayers.dtypes import wide
 from tvmlayers.expr import math as m
 from tvmlayers.expr.expression import CheckedRows, Expression, Place, size
 
@@ -94,7 +95,8 @@ def bag(
 
     indices: (ahead,), of which the first `length` are the bag's; weights: (ahead,) when weighted;
     table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
-    A NaN among the rows of "max" and "min" stays. Entries equal to padding_idx do not count.
+    A NaN among the rows of "max" and "min" stays. Entries equal to padding_idx do not count. Halves
+    are reduced in float32.
     empty_is_zero: else a mean of nothing is 0 / 0. staged: what is read of the table is a stage of
     its own, `fetched`. native_extremes: the target has a maximum and a minimum that keep NaN; else
     they are made of comparisons.
@@ -105,7 +107,8 @@ def bag(
     weights = te.placeholder((ahead,), dtype, name="weights")
     row = te.compute((length,), lambda i: safe_row(indices[i], rows, oob), name="row")
     entry = te.reduce_axis((0, length), "entry")
-    zero = tirx.const(0, dtype)
+    computed = wide(dtype)
+    zero = tirx.const(0, computed)
 
     def counts(i: Expr) -> Expr | None:
         """Whether entry i counts; None when every entry does."""
@@ -126,14 +129,14 @@ def bag(
         fetched = te.compute((length, vectors, lanes), fetch, name="fetched")
 
     def value(i: Expr, v: Expr, lane: Expr) -> Expr:
-        read = fetched[i, v, lane] if staged else fetch(i, v, lane)
+        read = m.widened(fetched[i, v, lane] if staged else fetch(i, v, lane))
         if oob == "zero":
             read = m.select(is_outside(indices[i], rows), zero, read)
         if weighted:
-            read = read * weights[i]
+            read = read * m.widened(weights[i])
         return read
 
-    reduce, neutral = _REDUCERS[mode](dtype, native_extremes)
+    reduce, neutral = _REDUCERS[mode](computed, native_extremes)
 
     def masked(i: Expr, v: Expr, lane: Expr) -> Expr:
         condition, read = counts(i), value(i, v, lane)
@@ -150,11 +153,12 @@ def bag(
             lambda _: te.sum(tirx.Cast("int64", counts(member)), axis=member),
             name="present",
         )[0]
-    divisor = tirx.Cast(dtype, present)
+    divisor = tirx.Cast(computed, present)
     if mode == "mean" and weighted:
         share = te.reduce_axis((0, length), "share")
         condition = counts(share)
-        unit = weights[share] if condition is None else m.select(condition, weights[share], zero)
+        unit = m.widened(weights[share])
+        unit = unit if condition is None else m.select(condition, unit, zero)
         divisor = te.compute((1,), lambda _: te.sum(unit, axis=share), name="weight")[0]
 
     def result(v: Expr, lane: Expr) -> Expr:
@@ -165,7 +169,9 @@ def bag(
             return total
         return m.select(present > 0, total, zero)
 
-    out = te.compute((vectors, lanes), result, name="out")
+    out = te.compute(
+        (vectors, lanes), lambda v, lane: m.narrowed(result(v, lane), dtype), name="out"
+    )
     return Expression(
         tensors=(indices, weights, table, out) if weighted else (indices, table, out),
         sizes=(length, ahead),

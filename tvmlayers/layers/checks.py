@@ -6,9 +6,9 @@ import operator
 from collections.abc import Iterable
 from typing import TypeVar
 
+from tvmlayers.dtypes import FLOAT_DTYPES, numpy_dtype
 from tvmlayers.errors import ConfigError, DTypeError, unknown_name
 
-FLOAT_DTYPES = ("float32", "float64")
 INDEX_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 
 Name = TypeVar("Name", bound=str)
@@ -60,10 +60,12 @@ def dtype_name(dtype: object) -> str:
 
 
 def float_dtype(owner: str, dtype: object) -> str:
-    """ "float32" or "float64"; DTypeError for every other dtype."""
+    """One of FLOAT_DTYPES; DTypeError for every other dtype."""
     name = dtype_name(dtype)
     if name not in FLOAT_DTYPES:
-        raise DTypeError(f"{owner} expected dtype float32 or float64, got {name}")
+        *others, last = FLOAT_DTYPES
+        raise DTypeError(f"{owner} expected dtype {', '.join(others)} or {last}, got {name}")
+    numpy_dtype(name)  # NumPy knows bfloat16 by name from then on
     return name
 
 

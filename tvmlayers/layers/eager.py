@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.layers.base import Layer
-from tvmlayers.layers.checks import FLOAT_DTYPES, dtype_name
+from tvmlayers.layers.checks import dtype_name
 from tvmlayers.layers.graph import Shape
 from tvmlayers.layers.input import Input
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmlayers.dtypes import wide
 from tvmlayers.errors import ConfigError, WeightsError, unknown_name
 from tvmlayers.layers.checks import checked_seed, one_of
 
@@ -234,7 +235,8 @@ def initialise(
     if isinstance(initializer, Initializer):
         seed = getattr(initializer, "seed", None)
         rng = rng if seed is None else np.random.default_rng(seed)
-        return initializer.values(shape, dtype, rng)
+        # Generators draw no halves: those are rounded float32.
+        return initializer.values(shape, wide(dtype), rng).astype(dtype, copy=False)
     values = np.array(initializer(shape, dtype), dtype)
     if values.shape != shape:
         raise WeightsError(f"initializer callable gave shape {values.shape}, expected {shape}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import ConfigError, DTypeError
-from tvmlayers.layers.checks import FLOAT_DTYPES, INDEX_DTYPES, dtype_name, positive
+from tvmlayers.layers.checks import INDEX_DTYPES, dtype_name, positive
 from tvmlayers.layers.graph import BATCH, Dim, Symbol, SymbolicTensor
 from tvmlayers.layers.names import checked_name
 

@@ -27,6 +27,8 @@ def to_numpy(value: Any) -> Array:
     """Any array-like as NumPy; torch tensors that need a gradient or live elsewhere included."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # NumPy takes none from torch
+            value = value.float()
     return np.asarray(value)
 
 

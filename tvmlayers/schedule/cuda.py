@@ -2,7 +2,8 @@
 
 The analytic choice fills the multiprocessors: the largest tile whose blocks are enough for all of
 them, and k shared out among the threads of a block where there are few rows. Float32 goes to tensor
-cores, which take three products for one, where they are more than three times as fast.
+cores, which take three products for one, where they are more than three times as fast; halves
+always, but for a row or two.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tvmlayers import records as stored
+from tvmlayers.dtypes import is_half
 from tvmlayers.expr.gemm import BlockTile
 from tvmlayers.schedule.nearest import exact
 from tvmlayers.schedule.select import ANALYTIC, GIVEN, Regime
 from tvmlayers.spaces import cuda_gemm, cuda_rows
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.cuda_tensor_gemm import TensorTile, pipeline, tensor_tiles
+from tvmlayers.spaces.cuda_tensor_gemm import (
+    OPERANDS,
+    TensorTile,
+    depth_of,
+    pipeline,
+    tensor_tiles,
+)
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
 
@@ -25,7 +33,8 @@ from tvmlayers.workload import Workload
 _BATCHES = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 16384)
 _SPLIT_MOST_ROWS = 16
 _TENSOR_LEAST_ROWS = 33
-_TENSOR_PRODUCTS = 3
+# Of halves, for which there are tiles of 16 rows.
+_HALF_MOST_SPLIT_ROWS = 2
 # From so much of k on, small tiles share it out among their warps, which then read less.
 _LONG_K = 512
 _Tile = TypeVar("_Tile", BlockTile, TensorTile)
@@ -75,28 +84,46 @@ def analytic(workload: Workload, target: CudaTarget) -> Decisions:
 def _dense(workload: Workload, target: CudaTarget) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     steps = 16 if k >= 16 else 8
-    if m <= _SPLIT_MOST_ROWS:
+    operand, half = OPERANDS.get(dtype), is_half(dtype)
+    if m <= (_HALF_MOST_SPLIT_ROWS if half else _SPLIT_MOST_ROWS):
         fitting = cuda_gemm.split_tiles(n, target)
         rows = max(r for r, _, _ in fitting if r <= max(m, 1))
         # A slice of k is worth its share of the sum at the end from 16 steps on.
         slices = [s for r, _, s in fitting if r == rows]
-        wanted = max((s for s in slices if s * 16 <= k), default=min(slices))
-        return {"tile": f"{cuda_gemm.SPLIT}:{rows}x{wanted}", "k_steps": steps, "stages": 1}
+        least = 16 * depth_of(dtype)
+        shared_out = max((s for s in slices if s * least <= k), default=min(slices))
+        steps = min(cuda_gemm.k_steps(dtype)) if half else steps
+        return {"tile": f"{cuda_gemm.SPLIT}:{rows}x{shared_out}", "k_steps": steps, "stages": 1}
     columns = cuda_gemm.padded_columns(n)
-    on_tensor_cores = tensor_tiles(columns, k, dtype)
-    if (
-        on_tensor_cores
+    if half or (
+        operand is not None
+        and k >= operand.least_k
         and m >= _TENSOR_LEAST_ROWS
-        and target.tf32_rate > _TENSOR_PRODUCTS * target.float32_rate
+        and target.tf32_rate > operand.products * target.float32_rate
     ):
-        share = k >= _LONG_K
-        on_tensor_cores.sort(key=lambda t: (-t.rows * t.columns, share == (t.slices == 1)))
-        tile = _filling(on_tensor_cores, m, columns, target)
-        held = pipeline(tile, {"k_steps": steps, "stages": 3}, target)
-        return {"tile": tile.name, "k_steps": held.k_steps, "stages": held.stages}
+        wanted: Decisions = {"k_steps": steps, "stages": 3}
+        if half:  # which take half the room
+            wanted = {"k_steps": OPERANDS[dtype].steps[1], "stages": 4}
+        return _on_tensor_cores(workload, columns, wanted, target)
     made = sorted(cuda_gemm.tiles(n, dtype, target), key=lambda t: -t.rows * t.columns)
     chosen = _filling(made, m, columns, target)
     return {"tile": cuda_gemm.tile_name(chosen), "k_steps": steps, "stages": 1}
+
+
+def _on_tensor_cores(
+    workload: Workload, columns: int, wanted: Decisions, target: CudaTarget
+) -> Decisions:
+    """The tile that fills the GPU, with as much of the pipeline `wanted` as there is room for."""
+    m, k = workload["m"], workload["k"]
+    share = k >= _LONG_K
+    found = tensor_tiles(columns, k, workload["dtype"])
+    found.sort(key=lambda t: (-t.rows * t.columns, share == (t.slices == 1)))
+    # A tile that is taller than the batch multiplies rows of nothing.
+    least = min(t.rows for t in found)
+    low = [t for t in found if t.rows < 2 * m or t.rows == least]
+    tile = _filling(low, m, columns, target)
+    held = pipeline(tile, wanted, target)
+    return {"tile": tile.name, "k_steps": held.k_steps, "stages": held.stages}
 
 
 def _filling(tiles: Sequence[_Tile], m: int, columns: int, target: CudaTarget) -> _Tile:

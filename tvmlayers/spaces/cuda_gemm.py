@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tvm import s_tir
 
+from tvmlayers.dtypes import is_half
 from tvmlayers.expr.gemm import BlockTile
 from tvmlayers.spaces.choices import Choices, Decisions, choose
-from tvmlayers.spaces.cuda_tensor_gemm import STAGES, tensor_tiles
+from tvmlayers.spaces.cuda_tensor_gemm import OPERANDS, STAGES, tensor_tiles
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
 
@@ -40,7 +41,10 @@ def tile_name(tile: BlockTile) -> str:
 
 
 def tiles(n: int, dtype: str, target: CudaTarget) -> list[BlockTile]:
-    """The tiles in shared memory that there are for n columns."""
+    """The tiles in shared memory that there are for n columns; none of halves, all of which
+    tensor cores take."""
+    if is_half(dtype):
+        return []
     lanes, columns = target.lanes(dtype), padded_columns(n)
     return [
         BlockTile(*sizes, lanes)
@@ -69,8 +73,8 @@ def gemm_choices(workload: Workload, target: CudaTarget) -> Choices:
     """What a dense layer may decide.
 
     tile: of a block of threads, in shared memory or, as "split:ROWSxSLICES", with k shared out or,
-    as "tf32:ROWSxCOLUMNS:ROWSxCOLUMNS/SLICES", on tensor cores, of a block and of its warps, with
-    k shared out among so many of them;
+    as "tf32:ROWSxCOLUMNS:ROWSxCOLUMNS/SLICES" ("f16:", "bf16:"), on tensor cores, of a block and of
+    its warps, with k shared out among so many of them;
     k_steps: of k that are in shared memory at a time;
     stages: of so many steps that tensor cores have in shared memory, all but one on their way;
     the other kernels have one.
@@ -79,7 +83,12 @@ def gemm_choices(workload: Workload, target: CudaTarget) -> Choices:
     named = [tile.name for tile in tensor_tiles(padded_columns(n), k, dtype)]
     named += [tile_name(tile) for tile in tiles(n, dtype, target)]
     named += [f"{SPLIT}:{rows}x{slices}" for rows, _, slices in split_tiles(n, target)]
-    return {"tile": named, "k_steps": K_STEPS, "stages": STAGES}
+    return {"tile": named, "k_steps": k_steps(dtype), "stages": STAGES}
+
+
+def k_steps(dtype: str) -> tuple[int, ...]:
+    """Steps of k that can be in shared memory at a time."""
+    return OPERANDS[dtype].steps if dtype in OPERANDS else K_STEPS
 
 
 def block_tile(decisions: Decisions, n: int, dtype: str, target: CudaTarget) -> BlockTile | None:
@@ -149,8 +158,11 @@ def _share_out(
     sch.vectorize(lane)
 
 
-def split_blocks(sch: s_tir.Schedule, *, slices: int) -> None:
-    """Schedule `expr.gemm.split_gemm`: a thread for each column and slice of k."""
+def split_blocks(sch: s_tir.Schedule, *, slices: int, depth: int = 1, vector: int = 1) -> None:
+    """Schedule `expr.gemm.split_gemm`: a thread for each column and slice of k.
+
+    depth: as there; vector: elements of x that are read at a time, `depth` or 1.
+    """
     out, total, part = (sch.get_sblock(name) for name in ("out", "total", "part"))
     t, p, i, j = sch.get_loops(out)
     sch.bind(t, "blockIdx.x")
@@ -169,7 +181,20 @@ def split_blocks(sch: s_tir.Schedule, *, slices: int) -> None:
     sch.bind(piece, "threadIdx.y")
     sch.unroll(row)
     sch.compute_at(part, piece, preserve_unit_loops=True)
-    *_, row, step = sch.get_loops(part)
-    sch.reorder(step, row)
+    if depth == 1:
+        *_, row, step = sch.get_loops(part)
+        sch.reorder(step, row)
+    else:
+        *_, row, step, within = sch.get_loops(part)
+        sch.reorder(step, within, row)
+        sch.unroll(within)
+        for name, is_vector in (("wr", True), ("xr", vector == depth)):
+            block = sch.get_sblock(name)
+            sch.set_scope(block, 0, "local")
+            sch.compute_at(block, step, preserve_unit_loops=True)
+            *_, outer, lane = sch.get_loops(block)
+            (sch.vectorize if is_vector else sch.unroll)(lane)
+            if name == "xr":
+                sch.unroll(outer)
     sch.unroll(row)
     sch.decompose_reduction(part, step)

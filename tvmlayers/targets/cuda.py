@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import TargetError, unknown_name
 from tvmlayers.targets.target import Hardware, KiB, MiB
 
@@ -55,7 +54,7 @@ class CudaTarget(Hardware):
 
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` the widest load of a thread brings."""
-        return VECTOR_BYTES // np.dtype(dtype).itemsize
+        return VECTOR_BYTES // numpy_dtype(dtype).itemsize
 
 
 # Best first: what runs on a card is the first row whose capability it has.

@@ -13,6 +13,11 @@ the lengths of the sums along the way:
   sum (w_i e_i)^2. The certain sum |w_i e_i| grows by about sqrt(n) too much a layer: after three
   layers of 512 it would let any result of a sigmoid pass.
 - An elementary function adds FUNCTION_ULPS of its own and passes on what came in, times its slope.
+- Halves (float16, bfloat16) are computed with in float32, and what a layer gives is rounded once:
+  half a unit in the half's last place on top. Their products are summed by tensor cores, which
+  cut off at float32's last place instead of rounding (M. Fasi, N. J. Higham, M. Mikaitis and
+  S. Pranesh, Numerical behavior of NVIDIA tensor cores, PeerJ Computer Science 7:e330, 2021):
+  twice the error of a rounding, and with one sign, so that only the certain gamma holds.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tvmlayers.dtypes import Limits, is_half, limits, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,24 +46,40 @@ rounded ones, a few of them in a row."""
 
 @dataclass(frozen=True)
 class Rounding:
-    """The arithmetic of one dtype."""
+    """The arithmetic of one dtype, that of float32 for a half."""
 
     eps: float
-    largest: float
+    largest: float  # number of the dtype itself
     smallest: float  # normal number: as much may be lost by underflow
     reference_share: float  # the reference's own error, in errors of the compiled code
+    half: Limits | None = None  # of the dtype itself, where it is a half
 
     @classmethod
     def of(cls, dtype: str) -> Rounding:
-        """That of "float32" or "float64"; in float64 the reference rounds as coarsely itself."""
-        info = np.finfo(dtype)
+        """That of a float dtype; in float64 the reference rounds as coarsely itself."""
+        own, computed = limits(dtype), limits(wide(dtype))
         share = 1.0 if dtype == "float64" else 0.0
-        return cls(float(info.eps), float(info.max), float(info.smallest_normal), share)
+        half = own if is_half(dtype) else None
+        return cls(computed.eps, own.largest, computed.smallest, share, half)
 
     def gamma(self, n: int) -> float:
         """The error of a sum of n products, relative to the sum of their magnitudes."""
-        lost = min(float(n), PROBABLE * sqrt(n)) * self.eps / 2
+        if self.half is not None:
+            lost = n * self.eps
+        else:
+            lost = min(float(n), PROBABLE * sqrt(n)) * self.eps / 2
         return lost / (1 - lost)
+
+    def stored(self, computed: Bounded) -> Bounded:
+        """What a layer has computed, as it leaves it: rounded, where its dtype is a half."""
+        if self.half is None:
+            return computed
+        value = computed.value
+        magnitude = value.abs() + computed.bound
+        own = self.half.eps / 2 * magnitude + self.half.least
+        value = value.masked_fill(value > self.largest, float("inf"))
+        value = value.masked_fill(value < -self.largest, float("-inf"))
+        return Bounded(value, computed.bound + own)
 
     @property
     def function(self) -> float:

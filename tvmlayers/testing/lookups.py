@@ -74,14 +74,14 @@ def embedding_bag(
     passed_on = (share_bound * rows).square().sum(1).sqrt()
     bound = rounding.gamma(size + 1) * (share * rows).abs().sum(1) + passed_on
     if layer.mode == "sum":
-        return Bounded(value, bound)
+        return rounding.stored(Bounded(value, bound))
     total = share.sum(1)
     total_bound = rounding.gamma(size) * share.abs().sum(1) + share_bound.square().sum(1).sqrt()
     empty = ~present.any(1)
     total, total_bound = total.masked_fill(empty, 1.0), total_bound.masked_fill(empty, 0.0)
     mean = value / total
     moved = (bound + mean.abs() * total_bound) / (total.abs() - total_bound).clamp(min=0.0)
-    return Bounded(mean, moved + rounding.eps * mean.abs())
+    return rounding.stored(Bounded(mean, moved + rounding.eps * mean.abs()))
 
 
 def bag_lengths(layer: layers.EmbeddingBag, offsets: Tensor, indices: Tensor) -> Tensor:

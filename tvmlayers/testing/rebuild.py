@@ -9,7 +9,7 @@ from typing import Any
 from tvmlayers.call import ModelCall
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers import Layer, Model, as_model
-from tvmlayers.pack import PanelLayout, unpack_kernel
+from tvmlayers.pack import unpack
 from tvmlayers.testing.bounds import Array
 
 Weights = Mapping[str, Array]
@@ -72,6 +72,6 @@ def weights_of(compiled: ModelCall, model: Model) -> Weights:
 
 def _plain(packed: Array, shape: tuple[int, ...], layout: dict[str, Any] | None) -> Array:
     if layout is not None:
-        return unpack_kernel(packed, PanelLayout(**layout))
+        return unpack(packed, layout)
     # A bias is padded at its end.
     return packed.reshape(-1)[: prod(shape)].reshape(shape)

@@ -59,7 +59,7 @@ class Reference:
 def _given(array: Array) -> Bounded:
     import torch
 
-    wide = np.float64 if array.dtype.kind == "f" else np.int64
+    wide = np.int64 if array.dtype.kind in "iub" else np.float64
     with np.errstate(invalid="ignore"):  # of a signalling NaN
         return Bounded.exact(torch.from_numpy(np.ascontiguousarray(array, dtype=wide)))
 
@@ -86,11 +86,11 @@ def _dense(
         value, magnitude = value + bias, magnitude + bias.abs()
     own = rounding.gamma(kernel.shape[0] + 1) * magnitude + kernel.shape[0] * rounding.smallest
     bound = (root_sum(x.bound, kernel).square() + own.square()).sqrt()
-    return _activated(layer.activation, Bounded(value, bound), rounding)
+    return rounding.stored(_activated(layer.activation, Bounded(value, bound), rounding))
 
 
 def _activation(layer: layers.Activation, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
-    return _activated(layer.activation, inputs["input"], rounding)
+    return rounding.stored(_activated(layer.activation, inputs["input"], rounding))
 
 
 def _reshape(layer: layers.Reshape, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
@@ -128,7 +128,8 @@ def _pooling(
     passed_on = (x.bound * share).square().sum(1).sqrt() / count
     magnitude = (x.value.abs() * share).sum(1) / count
     value = (x.value * share).sum(1) / count
-    return Bounded(value, passed_on + rounding.gamma(x.value.shape[1] + 1) * magnitude)
+    own = rounding.gamma(x.value.shape[1] + 1) * magnitude
+    return rounding.stored(Bounded(value, passed_on + own))
 
 
 def _concatenate(
@@ -157,7 +158,7 @@ def _dot(layer: layers.Dot, _: object, inputs: Inputs, rounding: Rounding) -> Bo
         if place not in (0, axis % inputs[f"input_{i}"].value.ndim)
     ]
     shape = (result.value.shape[0], *(kept or [1]))
-    return Bounded(result.value.reshape(shape), result.bound.reshape(shape))
+    return rounding.stored(Bounded(result.value.reshape(shape), result.bound.reshape(shape)))
 
 
 def _vectors(x: Bounded, axis: int) -> Bounded:
@@ -194,7 +195,7 @@ def _dot_interaction(
     x = inputs["input"]
     result = _products(x, x, rounding)
     row, column = torch.tril_indices(x.value.shape[1], x.value.shape[1], offset=-1)
-    return Bounded(result.value[:, row, column], result.bound[:, row, column])
+    return rounding.stored(Bounded(result.value[:, row, column], result.bound[:, row, column]))
 
 
 STEPS: dict[type[layers.Layer], Callable[..., Bounded]] = {

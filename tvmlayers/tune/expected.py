@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmlayers.dtypes import is_half, limits, wide
 from tvmlayers.workload import Workload
 
 Array: TypeAlias = NDArray[Any]
@@ -143,12 +144,15 @@ def _values(
 
 
 def _tolerance(workload: Workload, given: tuple[Array, ...]) -> float:
-    """The error allowed beside max(|result|, 1): rounding of the dtype over the longest sum."""
-    eps = float(np.finfo(workload["dtype"]).eps)
+    """The error allowed beside max(|result|, 1): rounding over the longest sum, and of a half once
+    at the end."""
+    dtype = workload["dtype"]
+    eps = limits(wide(dtype)).eps
+    stored = limits(dtype).eps if is_half(dtype) else 0.0
     if workload.kind == "embedding":
         return 0.0
     if workload.kind == "bag":
         terms = int(np.diff(np.append(given[1], workload.batch)).max())
     else:
         terms = int(workload["k" if workload.kind == "dense" else "n"])
-    return eps * (64 + 8 * math.sqrt(terms))
+    return eps * (64 + 8 * math.sqrt(terms)) + stored

@@ -70,6 +70,8 @@ def lower(module: IRModule, target: CudaTarget, host: dict[str, Any]) -> Lowered
     module = IRModule(
         {name: _hosted(function, names, kernels, host_target) for name, function in hosted.items()}
     )
+    # LLVM's code generator has no bfloat16; all that the host does with it is to pass pointers on.
+    module = tirx.transform.BF16StorageLegalize()(module)
     module = tirx.transform.MakePackedAPI()(module)
     _, finalize_host, finalize_device = s_tir.pipeline.default_s_tir_pipeline()
     built = tvm_ffi.get_global_func(f"target.build.{host['kind']}")(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmlayers.build.cuda import nvrtc
-from tvmlayers.build.cuda.instructions import INSTRUCTIONS
+from tvmlayers.build.cuda.instructions import HALVES, INSTRUCTIONS
 from tvmlayers.build.cuda.lower import DeviceKernel
 from tvmlayers.errors import ConfigError, MissingDependencyError
 from tvmlayers.targets import CudaTarget
@@ -82,7 +82,7 @@ def available() -> str | None:
     return "nvrtc" if nvrtc.find() is not None else None
 
 
-def with_preamble(source: str, head: str = PREAMBLE + INSTRUCTIONS) -> str:
+def with_preamble(source: str, head: str = PREAMBLE + INSTRUCTIONS + HALVES) -> str:
     """TVM's CUDA source under a head that needs no header of NVIDIA's.
 
     Few blocks for a multiprocessor are enough, and one of those with 256 threads or more, as the

@@ -1,5 +1,7 @@
 """A kernel: private functions of one node of the graph, and how the caller calls them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,11 +74,17 @@ class Use:
 @dataclass(frozen=True)
 class Lowered:
     """A kernel and what it takes: its inputs, the index tensors behind their masks if takes_masks,
-    and the weights, by arena name."""
+    and the weights, by arena name.
+
+    then: a second kernel, which takes the first one's result, of dtype `between`, and gives the
+    layer's.
+    """
 
     kernel: Kernel
     weights: tuple[str, ...]
     takes_masks: bool = False
+    then: Lowered | None = None
+    between: str = ""
 
 
 def core(

@@ -54,14 +54,23 @@ def launching(
 
 
 def softmax_function(
-    n: int, kind: object, dtype: str, selector: CudaSelector, *, in_place: bool
+    n: int,
+    kind: object,
+    dtype: str,
+    selector: CudaSelector,
+    *,
+    in_place: bool,
+    out_dtype: str | None = None,
 ) -> PrimFunc:
-    """softmax or log_softmax of rows of n: `f(x, out, count, device)`."""
+    """softmax or log_softmax of rows of n: `f(x, out, count, device)`.
+
+    out_dtype: of the result, where it is not that of x.
+    """
     regime = selector.decide(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
     return launching(
-        softmax(n, log=kind == "log_softmax", dtype=dtype),
+        softmax(n, log=kind == "log_softmax", dtype=dtype, out_dtype=out_dtype),
         lambda sch: cuda_rows.softmax_rows(sch, decisions=regime.decisions),
-        [("x", dtype), ("out", dtype)],
+        [("x", dtype), ("out", out_dtype or dtype)],
         in_place=in_place,
     )
 

@@ -10,10 +10,11 @@ from tvm.tirx import Buffer
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
-from tvmlayers.spaces.cuda_tensor_gemm import MMA, Pipeline
+from tvmlayers.expr.math import narrowed, widened
+from tvmlayers.spaces.cuda_tensor_gemm import MMA, Operand, Pipeline
 
-DTYPE = "float32"
-ROWS, COLUMNS, STEPS = MMA
+DTYPE = "float32"  # of sums
+ROWS, COLUMNS, WORDS = MMA
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,16 @@ class TensorDense:
     vector: int
     activation: Callable[[Expr], Expr]
     use_bias: bool
+
+    @property
+    def operand(self) -> Operand:
+        """What is multiplied."""
+        return self.pipeline.tile.operand
+
+    @property
+    def word(self) -> str:
+        """The dtype of the words of x and w in shared memory."""
+        return DTYPE if self.operand.in_word == 1 else "uint32"
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,16 @@ class Block:
     def result(self, value: Expr, column: Expr) -> Expr:
         """The layer's output from its sum."""
         if self.b is not None:
-            value = emit.bound(value + self.b[column])
+            value = emit.bound(value + widened(self.b[column]))
         return self.dense.activation(value)
 
+    def stored(self, value: Expr) -> Expr:
+        """`value` in the dtype of the result."""
+        return narrowed(value, str(self.out.dtype))
 
-def shared(name: str, words: int) -> Buffer:
-    return named(name, T.alloc_buffer((words,), DTYPE, scope="shared", layout=None))
+
+def shared(name: str, words: int, dtype: str = DTYPE) -> Buffer:
+    return named(name, T.alloc_buffer((words,), dtype, scope="shared", layout=None))
 
 
 def local(name: str, words: int, dtype: str = DTYPE) -> Buffer:
@@ -90,6 +105,11 @@ def store(buffer: Buffer, at: Expr | int, value: Expr) -> None:
     T.buffer_store(buffer, value, [at])
 
 
+def load_pair(first: Expr, second: Expr, source: Expr) -> None:
+    """Two neighbouring words from `source` on, in one load whatever the address is made of."""
+    instruction("load_pair", address(first), address(second), address(source))
+
+
 def address(element: Expr) -> Expr:
     return tirx.address_of(element)
 
@@ -100,6 +120,11 @@ def barrier() -> None:
 
 def copy_async(size: int, to: Expr, source: Expr, given: Expr) -> None:
     instruction(f"copy_async_{size}", address(to), address(source), given)
+
+
+def copy_half(to: Expr, place: Expr, source: Expr, given: Expr) -> None:
+    """Copy one half to the first or the second place of a word, now: no other copy is so small."""
+    instruction("copy_2", address(to), place, address(source), given)
 
 
 def instruction(name: str, *arguments: Expr) -> None:

@@ -1,38 +1,24 @@
-"""The body of a float32 dense layer on tensor cores: activation(x W + b) with float32's accuracy.
+"""The body of a dense layer on tensor cores: activation(x W + b), summed in float32.
 
-x: (m, k); w: (kp, np), W padded with zeros to whole tiles; b: (np,); result: (m, n).
-
-A tensor core multiplies tf32 numbers, which have 11 bits of float32's 24. Each operand is split
-into `big`, its nearest tf32 number, and `small`, the rest, of which the instruction drops one bit
-at most: what is lost is one unit in float32's last place and has no preferred sign. Summed are
-small*big, big*small and big*big; small*small is below 2^-22 of the product. Tensor cores cut sums
-off instead of rounding them, which would add up along k: a sum of tensor cores goes over 8 steps of
-k only, and those are added in float32.
-
-An operand of Inf, or one that rounds to it, has a split that gives NaN. Elements that are not
-finite at the end are computed again, as a plain sum in float32, so that an Inf, a NaN or an
-overflow gives what it gives in float32. Operands below 2^-115 lose digits: their small part does
-not fit tf32's smallest numbers.
+x: (m, k); w: (kp / depth, np, depth), W padded with zeros to whole tiles, `depth` steps of k side
+by side; b: (np,); result: (m, n). Operands are halves, or float32 as `tensor_stage` splits it.
 """
 
 from collections.abc import Callable, Sequence
 
 from tvm import te, tirx
 from tvm.ir import Expr
-from tvm.tirx import Buffer, Var
+from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.cuda.kernels.tensor_block import (
-    COLUMNS,
     DTYPE,
-    ROWS,
-    STEPS,
     Block,
     TensorDense,
-    address,
     barrier,
     copy_async,
+    copy_half,
     instruction,
     local,
     named,
@@ -40,12 +26,15 @@ from tvmlayers.build.cuda.kernels.tensor_block import (
     store,
 )
 from tvmlayers.build.cuda.kernels.tensor_result import finish
+from tvmlayers.build.cuda.kernels.tensor_stage import multiply_stage
 from tvmlayers.targets.cuda import WARP
+
+WORD = 4  # bytes
 
 
 def put_tensor_gemm(dense: TensorDense, pointers: Sequence[Var], m: Expr) -> None:
     """Write the kernel here. pointers: x, w, b if there is one, result; m: rows of x."""
-    tile = dense.pipeline.tile
+    stages, tile = dense.pipeline, dense.pipeline.tile
     names = ("x", "w", "b", "out") if dense.use_bias else ("x", "w", "out")
     views = [named(*each) for each in zip(names, map(emit.view, pointers), strict=True)]
     along_columns = tile.grid[1]
@@ -72,10 +61,8 @@ def put_tensor_gemm(dense: TensorDense, pointers: Sequence[Var], m: Expr) -> Non
             warp_column=te.indexmod(within, along_columns) * tile.warp_columns,
             group=te.indexdiv(lane, 4),
             place=te.indexmod(lane, 4),
-            xs=shared("xs", dense.pipeline.stages * tile.rows * dense.pipeline.x_stride),
-            ws=shared(
-                "ws", dense.pipeline.stages * dense.pipeline.k_steps * dense.pipeline.w_stride
-            ),
+            xs=shared("xs", stages.stages * tile.rows * stages.x_stride, dense.word),
+            ws=shared("ws", stages.stages * stages.w_rows * stages.w_stride, dense.word),
             sums=local("sums", tile.sums),
         )
         _multiply(block)
@@ -107,37 +94,45 @@ def _multiply(block: Block) -> None:
             lambda: _copy(block, te.indexmod(following, pipeline.stages), following),
         )
         instruction("commit")  # an empty one too: waits count them
-        _multiply_stage(block, te.indexmod(step, pipeline.stages))
+        multiply_stage(block, te.indexmod(step, pipeline.stages))
 
 
 def _copy(block: Block, stage: Expr, step: Expr) -> None:
     """Ask for the block's part of x and w at a step of k."""
-    dense, pipeline = block.dense, block.dense.pipeline
+    dense, pipeline, operand = block.dense, block.dense.pipeline, block.dense.operand
     first = emit.bound(step * pipeline.k_steps)
-    words = te.indexdiv(dense.pipeline.k_steps, dense.vector)
+    vectors = te.indexdiv(pipeline.k_steps, dense.vector)
 
     def of_x(chunk: Expr) -> None:
-        row, column = te.indexdiv(chunk, words), te.indexmod(chunk, words) * dense.vector
+        row, column = te.indexdiv(chunk, vectors), te.indexmod(chunk, vectors) * dense.vector
         at, source = emit.bound(first + column), emit.bound(block.first_row + emit.i64(row))
         inside = source < block.m
         if dense.k % pipeline.k_steps:
             inside = tirx.all(inside, at < dense.k)
         inside = emit.bound(inside)
         begin = tirx.Select(inside, source * dense.k + emit.i64(at), emit.i64(0))
-        to = (stage * pipeline.tile.rows + row) * pipeline.x_stride + column
-        size = 4 * dense.vector
+        word, place = te.indexdiv(column, operand.in_word), te.indexmod(column, operand.in_word)
+        to = block.xs[pipeline.x_at(stage * pipeline.tile.rows + row, word)]
+        size = WORD * dense.vector // operand.in_word
         given = tirx.Select(inside, emit.i32(size), emit.i32(0))
-        copy_async(size, block.xs[to], block.x[begin], given)
+        if size < WORD:
+            copy_half(to, place, block.x[begin], given)
+        else:
+            copy_async(size, to, block.x[begin], given)
+
+    row_words = pipeline.tile.columns * pipeline.w_words
 
     def of_w(chunk: Expr) -> None:
-        vectors = pipeline.tile.columns // 4
-        row, column = te.indexdiv(chunk, vectors), te.indexmod(chunk, vectors) * 4
-        begin = emit.i64(first + row) * dense.padded[1] + emit.i64(block.first_column + column)
-        to = (stage * pipeline.k_steps + row) * pipeline.w_stride + column
-        copy_async(16, block.ws[to], block.w[begin], emit.i32(16))
+        row = te.indexdiv(chunk, row_words // 4)
+        word = te.indexmod(chunk, row_words // 4) * 4
+        column = block.first_column * operand.depth + word * operand.in_word
+        whole = dense.padded[1] * operand.depth
+        begin = emit.i64(step * pipeline.w_rows + row) * whole + emit.i64(column)
+        to = block.ws[pipeline.w_at(stage * pipeline.w_rows + row, word)]
+        copy_async(16, to, block.w[begin], emit.i32(16))
 
     _share_out(block, pipeline.tile.rows * pipeline.k_steps // dense.vector, of_x)
-    _share_out(block, pipeline.k_steps * pipeline.tile.columns // 4, of_w)
+    _share_out(block, pipeline.w_rows * row_words // 4, of_w)
 
 
 def _share_out(block: Block, chunks: int, copy: Callable[[Expr], None]) -> None:
@@ -149,35 +144,6 @@ def _share_out(block: Block, chunks: int, copy: Callable[[Expr], None]) -> None:
             emit.when(chunk < chunks, lambda: copy(chunk))
         else:
             copy(chunk)
-
-
-def _multiply_stage(block: Block, stage: Expr) -> None:
-    tile, pipeline = block.dense.pipeline.tile, block.dense.pipeline
-    down, across = block.fragments
-    x_big, x_small = (local(name, 4 * down) for name in ("x_big", "x_small"))
-    w_big, w_small = (local(name, 2 * across) for name in ("w_big", "w_small"))
-    pair, part = local("pair", 2), local("part", 4)
-    with T.unroll(pipeline.k_steps // (STEPS * tile.slices)) as turn:
-        # Lanes have two neighbouring steps of k each, in x and in w alike: any order will do.
-        step = emit.bound((turn * tile.slices + block.slice) * STEPS + block.place * 2)
-        with T.unroll(down) as i, T.unroll(2) as half:
-            row = stage * tile.rows + block.warp_row + i * ROWS + half * 8 + block.group
-            with T.vectorized(2) as v:
-                store(pair, v, block.xs[row * pipeline.x_stride + step + v])
-            for v in range(2):
-                _split(pair[v], x_big, x_small, i * 4 + v * 2 + half)
-        with T.unroll(across) as j, T.unroll(2) as v:
-            row = stage * pipeline.k_steps + step + v
-            column = block.warp_column + j * COLUMNS + block.group
-            _split(block.ws[row * pipeline.w_stride + column], w_big, w_small, j * 2 + v)
-        with T.unroll(down) as i, T.unroll(across) as j:
-            with T.unroll(4) as e:
-                store(part, e, tirx.const(0, DTYPE))
-            for x, w in ((x_small, w_big), (x_big, w_small), (x_big, w_big)):
-                instruction("mma_tf32", address(part[0]), address(x[i * 4]), address(w[j * 2]))
-            with T.unroll(4) as e:
-                at = (i * across + j) * 4 + e
-                store(block.sums, at, block.sums[at] + part[e])
 
 
 def _join(block: Block) -> None:
@@ -200,12 +166,3 @@ def _join(block: Block) -> None:
     emit.when(block.slice > 0, hand_over)
     barrier()
     emit.when(block.slice == 0, add)
-
-
-def _split(value: Expr, big: Buffer, small: Buffer, at: Expr) -> None:
-    """big + small = value, big with a tf32 number's bits, the nearest one."""
-    given = emit.bound(value)
-    bits = T.reinterpret("uint32", given) + tirx.const(0x1000, "uint32")
-    nearest = tirx.bitwise_and(bits, tirx.const(0xFFFFE000, "uint32"))
-    store(big, at, T.reinterpret(DTYPE, nearest))
-    store(small, at, given - big[at])

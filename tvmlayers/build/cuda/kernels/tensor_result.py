@@ -1,4 +1,8 @@
-"""What becomes of the sums of a dense layer on tensor cores: bias, activation, stores."""
+"""What becomes of the sums of a dense layer on tensor cores: bias, activation, stores.
+
+Only float32 sums that are not finite are computed again: halves are no sums of others, and theirs
+are what they are.
+"""
 
 from tvm import te, tirx
 from tvm.ir import Expr
@@ -12,35 +16,34 @@ _LARGEST = 3.4028234663852886e38
 
 
 def finish(block: Block) -> None:
-    """Bias, activation and stores; what is not finite is summed again in float32."""
+    """Bias, activation and stores."""
     dense = block.dense
     down, across = block.fragments
     vector = 2 if dense.n % 2 == 0 else 1
-    again = local("again", 1, "int64")
-    store(again, 0, emit.i64(0))
+    again = local("again", 1, "int64") if dense.operand.products > 1 else None
+    pair = local("results", 2, str(block.out.dtype))
+    if again is not None:
+        store(again, 0, emit.i64(0))
     with T.unroll(down) as i, T.unroll(across) as j, T.unroll(2) as half:
         row, column, at = block.element(i, j, half)
         with T.unroll(2) as v:
             value = emit.bound(block.sums[at + v])
-            finite = tirx.abs(value) <= tirx.const(_LARGEST, DTYPE)
-            marked = tirx.bitwise_or(again[0], emit.i64(1) << emit.i64(at + v))
-            store(again, 0, tirx.Select(finite, again[0], marked))
-            store(block.sums, at + v, block.result(value, column + v))
+            if again is not None:
+                finite = tirx.abs(value) <= tirx.const(_LARGEST, DTYPE)
+                marked = tirx.bitwise_or(again[0], emit.i64(1) << emit.i64(at + v))
+                store(again, 0, tirx.Select(finite, again[0], marked))
+            store(pair, v, block.stored(block.result(value, column + v)))
         for first in range(0, 2, vector):
             inside = tirx.all(row < block.m, column + first < dense.n)
 
-            def write(
-                row: Expr = row, column: Expr = column + first, at: Expr = at + first
-            ) -> None:
+            def write(row: Expr = row, column: Expr = column + first, first: int = first) -> None:
                 with T.vectorized(vector) as v:
-                    store(
-                        block.out,
-                        row * dense.n + emit.i64(column) + emit.i64(v),
-                        block.sums[at + v],
-                    )
+                    at = row * dense.n + emit.i64(column) + emit.i64(v)
+                    store(block.out, at, pair[first + v])
 
             emit.when(inside, write)
-    emit.when(again[0] != emit.i64(0), lambda: _sum_again(block, again))
+    if again is not None:
+        emit.when(again[0] != emit.i64(0), lambda: _sum_again(block, again))
 
 
 def _sum_again(block: Block, again: Buffer) -> None:

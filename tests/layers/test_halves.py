@@ -1,0 +1,100 @@
+"""Layers of float16 and bfloat16: what they keep, how it is drawn, and which targets refuse it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvmlayers as tl
+from tvmlayers.dtypes import HALF_DTYPES, limits, numpy_dtype, wide
+from tvmlayers.layers import load_model
+from tvmlayers.layers.summary import rows
+
+both = pytest.mark.parametrize("dtype", HALF_DTYPES)
+
+
+def model(dtype: str) -> tl.Sequential:
+    layers = [tl.Embedding(9, 4, input_length=3, dtype=dtype), tl.Flatten()]
+    return tl.Sequential([*layers, tl.Dense(2, "softmax", dtype=dtype)])
+
+
+@both
+def test_weights_and_results_are_of_the_dtype(dtype: str) -> None:
+    made = model(dtype)
+    assert {weight.dtype for weight in made.get_weights()} == {numpy_dtype(dtype)}
+    assert made.outputs[0].dtype == dtype
+    assert tl.Activation("relu")(tl.Input((3,), dtype=dtype)).dtype == dtype
+    assert tl.Dense(2, dtype=numpy_dtype(dtype)).dtype == dtype
+
+
+@both
+def test_first_values_are_rounded_float32(dtype: str) -> None:
+    drawn = [
+        tl.Dense(7, seed=3, input_dim=5, dtype=each).get_weights() for each in (dtype, "float32")
+    ]
+    for half, single in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(half, single.astype(numpy_dtype(dtype)))
+
+
+@both
+def test_weights_of_other_dtypes_are_rounded(dtype: str) -> None:
+    layer = tl.Dense(2, use_bias=False, input_dim=2, dtype=dtype)
+    values = np.array([[1 / 3, 1e-3], [7.77, -2.5]])
+    layer.set_weights([values])
+    assert np.abs(layer.get_weights()[0] / values - 1).max() <= limits(dtype).eps / 2
+
+
+@both
+def test_torch_parameters_are_taken(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    linear = torch.nn.Linear(3, 2, dtype=getattr(torch, dtype))
+    layer = tl.Dense(2, input_dim=3, dtype=dtype)
+    layer.set_weights([linear.weight.T, linear.bias])
+    kept = layer.get_weights()[0].astype("float32")
+    np.testing.assert_array_equal(kept, linear.weight.T.float().detach().numpy())
+
+
+@both
+def test_a_saved_model_is_the_same(dtype: str, tmp_path: Path) -> None:
+    made = model(dtype)
+    made.save(tmp_path / "halves.safetensors")
+    again = load_model(tmp_path / "halves.safetensors")
+    assert again.get_config() == made.get_config()
+    for left, right in zip(again.get_weights(), made.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+        assert left.dtype == right.dtype
+
+
+@both
+def test_a_number_is_two_bytes(dtype: str) -> None:
+    def dense_bytes(dtype: str) -> int:
+        return rows(tl.Sequential([tl.Dense(2, input_dim=12, dtype=dtype)]))[0].bytes
+
+    assert dense_bytes(dtype) == dense_bytes("float32") // 2 == 2 * (12 + 26 + 2)
+
+
+@both
+@pytest.mark.parametrize("target", ["native", "x86-64-v3", "neoverse-n1"])
+def test_targets_that_are_cpus_refuse_halves(target: str, dtype: str) -> None:
+    advice = f"is {dtype}, which is compiled for CUDA targets only.*float32.*cuda-sm90"
+    with pytest.raises(tl.DTypeError, match=advice):
+        tl.compile(model(dtype), target=target)
+    with pytest.raises(tl.DTypeError, match=advice):
+        tl.compile(tl.Dense(2, dtype=dtype)(tl.Input((3,))).node.layer, target=target)
+
+
+@both
+def test_a_layer_called_on_an_array_says_so(dtype: str) -> None:
+    with pytest.raises(tl.DTypeError, match="compiled for CUDA targets only"):
+        tl.Dense(2, dtype=dtype)(np.ones((3, 4), numpy_dtype(dtype)))
+
+
+def test_sums_of_halves_are_float32() -> None:
+    assert [wide(dtype) for dtype in ("float16", "bfloat16", "float32", "float64")] == [
+        "float32",
+        "float32",
+        "float32",
+        "float64",
+    ]
