@@ -95,7 +95,7 @@ def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
     """
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
     brought = m * k if is_packed else m * k + k * n
-    unit = 0.0058 * tiles + 0.2 * brought + (0.2 if is_packed else 0.33) * m * n
+    unit = 0.0058 * tiles + 0.2 * brought + 0.33 * m * n
     vectors = 0.0127 * m * k * n
     return vectors > _AMX_MARGIN * unit
 
