@@ -117,11 +117,11 @@ def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) 
     }
     if is_packed:
         by_panels = _shares_panels(workload, target, most=2 * tile.rows - 1)
-        held = target.l2 // 8 // (k * PARTS * 2)  # rows whose parts leave most of it to W
+        fit = 2 * tile.rows * k * PARTS * 2 <= target.l2 // 8  # and leave most of it to W
         return {
             **usual,
             "k_block": 0,
-            "row_block": max(r for r in gemm.ROW_BLOCK if r <= min(max(held, tile.rows), 128)),
+            "row_block": 2 * tile.rows if fit else tile.rows,
             "split": gemm.BY_PANELS if by_panels else gemm.BY_ROWS,
         }
     blocks = [b for b in gemm.k_blocks(k) if b <= _AMX_STEPS]
