@@ -43,7 +43,7 @@ _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 _ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
-_MOST_PARTS_BYTES = 3 << 19  # of a second-level cache of 2 MiB
+_MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
 
 
 def panel_width(dtype: str, target: Target) -> int:
