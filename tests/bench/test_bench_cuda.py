@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import cuda_fbgemm, cuda_lookups, cuda_peers, work  # noqa: E402 - as above
-from bench.__main__ import main, parser  # noqa: E402 - as above
-from bench.peers import Unsupported  # noqa: E402 - as above
-from bench.specs import parse  # noqa: E402 - as above
+from bench import cuda_fbgemm, cuda_lookups, cuda_peers, work  # noqa: E402 - without torch the file is skipped first
+from bench.__main__ import main, parser  # noqa: E402 - without torch the file is skipped first
+from bench.peers import Unsupported  # noqa: E402 - without torch the file is skipped first
+from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
 
 # FBGEMM calls what torch has deprecated, and tries what its build lacks, as it is imported.
 pytestmark = [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tvmlayers import layers
 from tvmlayers.build.fuse import AnyLayer, PooledLookup
 from tvmlayers.build.kernels.activation import lower_activation, lower_copy
-from tvmlayers.build.kernels.bag import lower_embedding_bag, lower_pooled_lookup
+from tvmlayers.build.kernels.bag import lower_bag
 from tvmlayers.build.kernels.concatenate import lower_concatenate
 from tvmlayers.build.kernels.dense import lower_dense
 from tvmlayers.build.kernels.dot import lower_dot, lower_dot_interaction
@@ -19,8 +19,8 @@ __all__ = ["Kernel", "Lowered", "Use", "core", "elements", "is_view", "lower", "
 
 LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, Selector, ArenaPlan], Lowered]] = {
     layers.Embedding: lower_embedding,
-    layers.EmbeddingBag: lower_embedding_bag,
-    PooledLookup: lower_pooled_lookup,
+    layers.EmbeddingBag: lower_bag,
+    PooledLookup: lower_bag,
     layers.Dense: lower_dense,
     layers.Activation: lower_activation,
     layers.GlobalAveragePooling1D: lower_pooling,

@@ -21,22 +21,6 @@ from tvmlayers.spaces.lookup import bag_columns, bag_lanes, bag_rows
 from tvmlayers.workload import Workload
 
 
-def lower_embedding_bag(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
-    layer = use.layer
-    assert isinstance(layer, layers.EmbeddingBag)
-    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    spec = Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
-    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
-
-
-def lower_pooled_lookup(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
-    assert isinstance(use.layer, PooledLookup)
-    layer = use.layer.embedding
-    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    spec = Bag(layer, "mean", 0 if use.layer.masked else None, empty_is_zero=False)
-    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
-
-
 @dataclass(frozen=True)
 class Bag:
     """What the bag kernel computes with the table of `layer`."""
@@ -46,6 +30,25 @@ class Bag:
     padding_idx: int | None
     include_last_offset: bool = False
     empty_is_zero: bool = True
+
+
+def bag_of(use: Use, arena: ArenaPlan) -> tuple[Bag, str]:
+    """What a bag kernel computes for a use, and its table's name in the arena."""
+    if isinstance(use.layer, PooledLookup):
+        padding = 0 if use.layer.masked else None
+        spec = Bag(use.layer.embedding, "mean", padding, empty_is_zero=False)
+    else:
+        layer = use.layer
+        assert isinstance(layer, layers.EmbeddingBag)
+        spec = Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
+    table = spec.layer
+    return spec, arena.add_as_is(f"{table.name}/embeddings", table.weights["embeddings"])
+
+
+def lower_bag(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
+    """Of an EmbeddingBag, or of an Embedding that is only averaged."""
+    spec, table = bag_of(use, arena)
+    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 
 
 def _bag_kernel(

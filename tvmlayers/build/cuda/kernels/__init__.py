@@ -5,9 +5,8 @@ from collections.abc import Callable
 from tvmlayers import layers
 from tvmlayers.build.cuda.kernels.dense import lower_dense
 from tvmlayers.build.cuda.kernels.lookup import (
+    lower_bag,
     lower_embedding,
-    lower_embedding_bag,
-    lower_pooled_lookup,
 )
 from tvmlayers.build.cuda.kernels.rows import (
     lower_activation,
@@ -26,8 +25,8 @@ __all__ = ["lower", "lower_copy"]
 
 LOWERINGS: dict[type[AnyLayer], Callable[[Use, str, CudaSelector, ArenaPlan], Lowered]] = {
     layers.Embedding: lower_embedding,
-    layers.EmbeddingBag: lower_embedding_bag,
-    PooledLookup: lower_pooled_lookup,
+    layers.EmbeddingBag: lower_bag,
+    PooledLookup: lower_bag,
     layers.Dense: lower_dense,
     layers.Activation: lower_activation,
     layers.GlobalAveragePooling1D: lower_pooling,

@@ -10,9 +10,8 @@ from tvm.tirx.script.builder import ir as T
 from tvmlayers import layers
 from tvmlayers.build import emit
 from tvmlayers.build.cuda import launch
-from tvmlayers.build.fuse import PooledLookup
 from tvmlayers.build.kernels import Kernel, Lowered, Use, elements
-from tvmlayers.build.kernels.bag import Bag, bag_bounds
+from tvmlayers.build.kernels.bag import Bag, bag_bounds, bag_of
 from tvmlayers.build.kernels.kernel import axis, report
 from tvmlayers.build.kernels.lookup import index_checks
 from tvmlayers.build.weights import ArenaPlan
@@ -97,19 +96,9 @@ def _take_function(
     return emit.private(body)
 
 
-def lower_embedding_bag(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowered:
-    layer = use.layer
-    assert isinstance(layer, layers.EmbeddingBag)
-    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    spec = Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
-    return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
-
-
-def lower_pooled_lookup(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowered:
-    assert isinstance(use.layer, PooledLookup)
-    layer = use.layer.embedding
-    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    spec = Bag(layer, "mean", 0 if use.layer.masked else None, empty_is_zero=False)
+def lower_bag(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowered:
+    """Of an EmbeddingBag, or of an Embedding that is only averaged."""
+    spec, table = bag_of(use, arena)
     return Lowered(_bag_kernel(name, spec, use.roles, use.index_dtype, selector), (table,))
 
 
