@@ -3,7 +3,7 @@
 
 enum State { kReady, kAtBarrier, kInExchange, kInProduct, kEnded };
 
-constexpr size_t kStack = 64 << 10;
+constexpr size_t kStack = 256 << 10;
 constexpr int kWarp = 32;
 
 struct Module { void* library; char* shared_begin; char* shared_end; };
@@ -30,6 +30,8 @@ int running, total;
 bool backwards = false, faulty = false;
 Function* current;
 void** current_arguments;
+char* dynamic = nullptr;
+size_t dynamic_size = 0;
 
 void place(int thread) {
   running = thread;
@@ -43,10 +45,14 @@ void wait_as(State state) {
   if (_setjmp(fibres[running].at) == 0) _longjmp(scheduler, 1);
 }
 
-void body() {
-  current->run(current_arguments);
+void end() {
   fibres[running].state = kEnded;
   _longjmp(scheduler, 1);
+}
+
+void body() {
+  current->run(current_arguments);
+  end();
 }
 
 void resume(int thread) {
@@ -106,6 +112,7 @@ int run_block() {
   if (current->module->shared_begin)
     memset(current->module->shared_begin, kSpoilt,
            current->module->shared_end - current->module->shared_begin);
+  if (dynamic) memset(dynamic, kSpoilt, dynamic_size);
   for (int t = 0; t < total; ++t) {
     Fibre& fibre = fibres[t];
     getcontext(&fibre.first);

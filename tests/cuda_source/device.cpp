@@ -30,6 +30,7 @@ namespace {
 
 enum Status { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kLaunchFailed = 719 };
 constexpr size_t kPage = 4096;
+constexpr unsigned kMostShared = 48 << 10;  // of a block that nobody asked more for
 
 #include "block.h"
 
@@ -40,6 +41,21 @@ int capability_major = 8, capability_minor = 0, driver_version = 13000, device_c
 struct Allocation { char* map; size_t length, size, begin; };
 std::map<uint64_t, Allocation> allocations;
 long launches = 0;
+
+// Puts `size` bytes between pages that may not be touched: begins there, or ends at most
+// `alignment` - 1 bytes before.
+char* map_guarded(size_t size, size_t alignment, Allocation& made) {
+  size_t room = (size + kPage - 1) / kPage * kPage, length = room + 2 * kPage;
+  char* map = (char*)mmap(nullptr, length, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) return nullptr;
+  memset(map + kPage, 0xff, std::min(room, (size_t)1 << 24));  // NaN, and no valid index
+  mprotect(map, kPage, PROT_NONE);
+  mprotect(map + kPage + room, kPage, PROT_NONE);
+  size_t begin = kPage + (guard_front ? 0 : (room - size) / alignment * alignment);
+  made = {map, length, size, begin};
+  return map + begin;
+}
 
 const char kHead[] = "tvmlayers emulated kernels\n";
 
@@ -76,6 +92,13 @@ void emulated_wait(int left) { land(fibres[running].copies, left); }
 void emulated_product(int kind, float* sum, const void* a, const void* b) {
   fibres[running].product = {kind, sum, a, b};
   wait_as(kInProduct);
+}
+
+char* emulated_dynamic() { return dynamic; }
+float emulated_sum(const double* addends, int count) { return cut_sum(addends, count); }
+void emulated_fault() {
+  faulty = true;
+  end();
 }
 
 // What a test can change about the device.
@@ -122,17 +145,12 @@ int cuGetErrorString(int, const char** text) { *text = "emulated"; return kSucce
 int cuMemAlloc_v2(uint64_t* address, size_t size) {
   std::lock_guard<std::mutex> hold(lock);
   if (size > memory_left) return kOutOfMemory;
-  size_t room = (size + kPage - 1) / kPage * kPage, length = room + 2 * kPage;
-  char* map = (char*)mmap(nullptr, length, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (map == MAP_FAILED) return kOutOfMemory;
-  memset(map + kPage, 0xff, std::min(room, (size_t)1 << 24));  // NaN, and no valid index
-  mprotect(map, kPage, PROT_NONE);
-  mprotect(map + kPage + room, kPage, PROT_NONE);
   // Vectors of 16 bytes must stay aligned: up to 15 bytes behind the end can be touched unseen.
-  size_t begin = kPage + (guard_front ? 0 : (room - size) / 16 * 16);
-  *address = (uint64_t)(map + begin);
-  allocations[*address] = {map, length, size, begin};
+  Allocation made;
+  char* begin = map_guarded(size, 16, made);
+  if (!begin) return kOutOfMemory;
+  *address = (uint64_t)begin;
+  allocations[*address] = made;
   memory_left -= size;
   live += size;
   return kSuccess;
@@ -182,10 +200,10 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
   return kSuccess;
 }
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                   unsigned bz, unsigned, void*, void** arguments, void**) {
+                   unsigned bz, unsigned shared, void*, void** arguments, void**) {
   std::lock_guard<std::mutex> hold(lock);
   if (!gx || !gy || !gz || !bx || !by || !bz || gy > 65535 || gz > 65535 || bx > 1024 ||
-      by > 1024 || bz > 64 || bx * by * bz > 1024)
+      by > 1024 || bz > 64 || bx * by * bz > 1024 || shared > kMostShared)
     return kInvalid;
   ++launches;
   blockDim = {bx, by, bz};
@@ -193,17 +211,22 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
   total = bx * by * bz;
   current = (Function*)function;
   current_arguments = arguments;
+  Allocation held{};
+  dynamic = shared ? map_guarded(shared, 64, held) : nullptr;
+  dynamic_size = shared;
   if ((int)fibres.size() < total) fibres.resize(total);
   while ((int)stacks.size() < total)
     stacks.push_back((char*)mmap(nullptr, kStack, PROT_READ | PROT_WRITE,
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  int status = kSuccess;
   for (unsigned z = 0; z < gz; ++z)
     for (unsigned y = 0; y < gy; ++y)
       for (unsigned x = 0; x < gx; ++x) {
         blockIdx = backwards ? Dim{gx - 1 - x, gy - 1 - y, gz - 1 - z} : Dim{x, y, z};
-        if (int status = run_block()) return status;
+        if (!status) status = run_block();
       }
-  return kSuccess;
+  if (shared) munmap(held.map, held.length);
+  return status;
 }
 
 }  // extern "C"

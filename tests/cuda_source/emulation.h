@@ -26,6 +26,12 @@ void emulated_commit();
 void emulated_wait(int left);
 // kind: as device.cpp's.
 void emulated_product(int kind, float* sum, const void* a, const void* b);
+// A launch's dynamic memory of the block.
+char* emulated_dynamic();
+// A sum as tensor cores have it.
+float emulated_sum(const double* addends, int count);
+// Ends the thread; the launch fails.
+void emulated_fault();
 }
 
 using std::isinf;
@@ -36,14 +42,25 @@ using std::min;
 struct uint1 { unsigned x; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(4) ushort2 { uint16_t x, y; };
+struct alignas(8) ushort4 { uint16_t x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) double2 { double x, y; };
 struct alignas(8) int2 { int x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
+struct ushort3 { uint16_t x, y, z; };
+struct uint3 { unsigned x, y, z; };
+struct int3 { int x, y, z; };
+struct float3 { float x, y, z; };
+struct alignas(16) longlong2 { long long x, y; };
+struct alignas(16) longlong4 { long long x, y, z, w; };
 inline uint1 make_uint1(unsigned x) { return {x}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline uint3 make_uint3(unsigned x, unsigned y, unsigned z) { return {x, y, z}; }
+inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
+inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
@@ -86,10 +103,13 @@ inline void tvmlayers_commit() { emulated_commit(); }
 inline void tvmlayers_wait_0() { emulated_wait(0); }
 inline void tvmlayers_wait_1() { emulated_wait(1); }
 inline void tvmlayers_wait_2() { emulated_wait(2); }
+inline void tvmlayers_wait_3() { emulated_wait(3); }
+inline void tvmlayers_wait_4() { emulated_wait(4); }
 inline void tvmlayers_mma_tf32(float* sum, const float* a, const float* b) { emulated_product(0, sum, a, b); }
 inline void tvmlayers_mma_f16(float* sum, const unsigned* a, const unsigned* b) { emulated_product(1, sum, a, b); }
 inline void tvmlayers_mma_bf16(float* sum, const unsigned* a, const unsigned* b) { emulated_product(2, sum, a, b); }
 #include "halves.h"
+#include "wmma.h"
 
 // A launch's argument that is a pointer, whatever it points at.
 struct Pointer {

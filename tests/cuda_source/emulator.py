@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -71,10 +72,11 @@ def be(
 
 def emulated_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarget) -> Images:
     """A toolchain whose images the emulated driver runs."""
+    given = with_preamble(source, PREAMBLE + HALVES).replace("#include <cstdint>", "")
     code = "\n".join(
         [
             '#include "emulation.h"',
-            with_preamble(source, PREAMBLE + HALVES).replace("#include <cstdint>", ""),
+            _DYNAMIC.sub(r"char* \1 = emulated_dynamic();", given),
             *(_wrapper(kernel) for kernel in kernels),
             _EDGES,
         ]
@@ -89,6 +91,7 @@ def emulated_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTa
     return Images({"cubin": image, "ptx": image}, "g++")
 
 
+_DYNAMIC = re.compile(r"extern __shared__ [^;]*?(\w+)\[\];")
 # The section is there only where some kernel has memory of its block.
 _EDGES = """
 extern "C" __attribute__((weak)) char __start_block_shared, __stop_block_shared;

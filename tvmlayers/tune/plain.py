@@ -2,6 +2,8 @@
 
 x: (m, k), w: (k, n), b: (n,) -> (m, n); indices: (count,), table: (rows, width) -> (count, width);
 indices: (bags, length), table -> (bags, width); x: (m, n) -> (m, n).
+
+Halves are computed with in float32 and rounded once at the end, as our own kernels do.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from tvm import te, tirx, topi
 from tvm.ir import Expr
 from tvm.tirx import PrimFunc
 
+from tvmlayers.dtypes import wide
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.tune.cases import Case
@@ -53,8 +56,12 @@ def _dense(case: Case) -> list[Any]:
     x = te.placeholder((m, k), dtype, name="x")
     w = te.placeholder((k, n), dtype, name="w")
     b = te.placeholder((n,), dtype, name="b")
-    axis = te.reduce_axis((0, k), "axis")
-    product = te.compute((m, n), lambda i, j: te.sum(x[i, axis] * w[axis, j], axis=axis), "product")
+    axis, summed = te.reduce_axis((0, k), "axis"), wide(dtype)
+
+    def multiplied(i: Expr, j: Expr) -> Any:
+        return te.sum(x[i, axis].astype(summed) * w[axis, j].astype(summed), axis=axis)
+
+    product = te.compute((m, n), multiplied, "product")
     name = workload["activation"]
     if name in ROW_ACTIVATIONS:
         raise TuneError(
@@ -62,8 +69,11 @@ def _dense(case: Case) -> list[Any]:
             f"give them a dense case without it, and a softmax case"
         )
     activation = ACTIVATIONS[name]
-    out = te.compute((m, n), lambda i, j: activation(product[i, j] + b[j]), "out")
-    return [x, w, b, out]
+
+    def finished(i: Expr, j: Expr) -> Any:
+        return activation(product[i, j] + b[j].astype(summed)).astype(dtype)
+
+    return [x, w, b, te.compute((m, n), finished, "out")]
 
 
 def _embedding(case: Case) -> list[Any]:
@@ -80,20 +90,26 @@ def _bag(case: Case) -> list[Any]:
     reduce = {"max": te.max, "min": te.min}.get(mode, te.sum)
 
     def reduced(i: Expr, j: Expr) -> Any:
-        return reduce(table[indices[i, axis], j], axis=axis)
+        return reduce(table[indices[i, axis], j].astype(wide(dtype)), axis=axis)
 
     out = te.compute((bags, case.workload["width"]), reduced, "reduced")
     if mode == "mean":
-        share = tirx.const(1.0 / length, dtype)
+        share = tirx.const(1.0 / length, wide(dtype))
         total = out
         out = te.compute(out.shape, lambda i, j: total[i, j] * share, "out")
-    return [indices, table, out]
+    return [indices, table, _stored(out, dtype)]
 
 
 def _softmax(case: Case) -> list[Any]:
     workload = case.workload
-    x = te.placeholder((workload["m"], workload["n"]), workload["dtype"], name="x")
-    return [x, topi.nn.softmax(x)]
+    dtype = workload["dtype"]
+    x = te.placeholder((workload["m"], workload["n"]), dtype, name="x")
+    given = x if dtype == wide(dtype) else topi.cast(x, wide(dtype))
+    return [x, _stored(topi.nn.softmax(given), dtype)]
+
+
+def _stored(result: Any, dtype: str) -> Any:
+    return result if dtype == wide(dtype) else topi.cast(result, dtype)
 
 
 def _lookup(workload: Workload, shape: tuple[int, ...]) -> tuple[Any, Any]:

@@ -1,13 +1,14 @@
 """MetaSchedule's own rules on the plain computation: for comparison, never as a record.
 
-Its rules for tensor cores are left out. They take float16 and 8-bit integers alone, and most of
-what they make of float16 with sums in float32 TVM 0.27 refuses to lower: operands and sums come to
-share a block of shared memory, where "tvm_access_ptr element type must match the source buffer".
+On a GPU dense layers of float16 get its rules for tensor cores: wmma, sums in float32, sizes that
+are no multiples of 16 padded. These rules know no bfloat16 and no tf32; what is not float16 gets
+those for CUDA cores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import tvm
@@ -112,14 +113,11 @@ def _rules(case: Case, target: Target | CudaTarget) -> tuple[str, Any]:
     if isinstance(target, Target):
         # The rules that the target would choose differ in intrinsics for 8-bit integers alone.
         return "llvm", targets.to_tvm(target)
-    dtype = case.workload["dtype"]
-    if dtype not in ("float32", "float64"):
-        raise TuneError(
-            f"MetaSchedule's own rules are measured for float32 and float64 on a GPU, got {dtype}: "
-            "TVM 0.27 cannot lower most of what its rules for tensor cores make (float16 operands "
-            "and float32 sums in one block of shared memory); leave --space stock out"
-        )
-    return "cuda", fixed_target(target)
+    workload = case.workload
+    if (workload.kind, workload["dtype"]) != ("dense", "float16"):
+        return "cuda", fixed_target(target)
+    import_module("tvm.s_tir.tensor_intrin.cuda")  # registers what the rules refer to
+    return "cuda-tensorcore", fixed_target(target)
 
 
 class TriesModules:

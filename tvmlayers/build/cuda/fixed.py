@@ -18,6 +18,7 @@ from tvm_ffi import structural_map
 from tvmlayers.build.cuda.compiler import host_target
 from tvmlayers.build.cuda.lower import DeviceKernel, cuda_source
 from tvmlayers.build.private import pointer_type
+from tvmlayers.dtypes import is_half
 from tvmlayers.errors import ConfigError
 from tvmlayers.targets import CudaTarget
 
@@ -87,10 +88,17 @@ def lower_fixed(scheduled: PrimFunc, target: CudaTarget) -> FixedProgram:
         DeviceKernel(name.name_hint, ("void*",) * len(each.params), axes[name.name_hint])
         for name, each in device.items()
     )
+    launches = _launches(host, kernels)
+    most = max(each.shared for each in launches)
+    if most > target.static_shared:
+        raise ConfigError(
+            f"a block asks for {most} bytes of shared memory, where {target.name} gives "
+            f"{target.static_shared} without being asked for more"
+        )
     finalize = s_tir.pipeline.finalize_device_passes()
     with described:
         source = cuda_source(finalize(IRModule(device)), described)
-    return FixedProgram(source, kernels, _launches(host, kernels), scratch)
+    return FixedProgram(source, kernels, launches, scratch)
 
 
 def _on_pointers(scheduled: PrimFunc, described: Any) -> tuple[PrimFunc, tuple[int, ...]]:
@@ -99,11 +107,14 @@ def _on_pointers(scheduled: PrimFunc, described: Any) -> tuple[PrimFunc, tuple[i
     block = realize.block
     inner = [each for each in block.alloc_buffers if each.scope() in ("", "global")]
     kept = [each for each in block.alloc_buffers if each.scope() not in ("", "global")]
+    buffers = [*scheduled.params, *inner]
+    body = block.body
+    if any(is_half(str(buffer.dtype)) for buffer in buffers):
+        body = structural_map(body, (tirx.For, _even))
     root = s_tir.stmt.SBlock(
-        *([], [], [], block.name_hint, block.body, block.init),
+        *([], [], [], block.name_hint, body, block.init),
         *(kept, block.match_buffers, block.annotations),
     )
-    buffers = [*scheduled.params, *inner]
     pointers = [
         tirx.Var(f"pointer{place}", pointer_type(buffer.dtype))
         for place, buffer in enumerate(buffers)
@@ -117,6 +128,14 @@ def _on_pointers(scheduled: PrimFunc, described: Any) -> tuple[PrimFunc, tuple[i
     function = PrimFunc(pointers, body, ret_type=PrimType("int32"))
     attributes = {"global_symbol": "main", "tirx.noalias": True, "s_tir": True}
     return function.with_attr({**attributes, "target": described}), tuple(map(_bytes, inner))
+
+
+def _even(loop: tirx.For) -> Any:
+    """The loop, unrolled where it is a vector of odd length: TVM generates none of halves."""
+    if loop.kind != tirx.ForKind.VECTORIZED or int(loop.extent) % 2 == 0:
+        return loop
+    unrolled = tirx.ForKind.UNROLLED
+    return tirx.For(loop.loop_var, loop.min, loop.extent, unrolled, loop.body, None, {})
 
 
 def _bytes(buffer: Any) -> int:
@@ -156,7 +175,12 @@ def _launches(host: PrimFunc, kernels: tuple[DeviceKernel, ...]) -> tuple[Launch
 
 
 def _passes() -> tvm.transform.Pass:
-    """TVM's default pipeline as far as kernels are functions of their own."""
+    """TVM's default pipeline as far as kernels are functions of their own.
+
+    Without StorageRewrite: it has float32 sums reuse an allocation of float16, and what reads those
+    by pointer is then refused ("element type must match the source buffer").
+    MergeSharedMemoryAllocations shares the memory of a block all the same.
+    """
     blocks, plain = s_tir.transform, tirx.transform
     return tvm.transform.Sequential(
         [
@@ -182,7 +206,6 @@ def _passes() -> tvm.transform.Pass:
             plain.VectorizeLoop(True),
             blocks.InjectVirtualThread(),
             blocks.InjectDoubleBuffer(),
-            plain.StorageRewrite(),
             blocks.HoistIfThenElse(),
             plain.UnrollLoop(),
             blocks.RenormalizeSplitPattern(),
@@ -197,6 +220,7 @@ def _passes() -> tvm.transform.Pass:
             blocks.ThreadSync("warp"),
             blocks.InferFragment(),
             blocks.LowerThreadAllreduce(),
+            blocks.InjectPTXAsyncCopy(),
             blocks.MergeSharedMemoryAllocations(),
             plain.SplitHostDevice(),
         ]

@@ -107,7 +107,7 @@ COPY_BYTES = {4: "ca", 8: "ca", 16: "cg"}  # only whole vectors can pass the fir
 INSTRUCTIONS = "".join(
     [
         *(_COPY.format(size=size, cache=cache) for size, cache in COPY_BYTES.items()),
-        *(_WAIT.format(left=left) for left in range(3)),
+        *(_WAIT.format(left=left) for left in range(5)),
         _REST,
         *(_PRODUCT.format(kind=kind) for kind in ("f16", "bf16")),
         _CONVERSIONS,

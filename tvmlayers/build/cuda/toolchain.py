@@ -16,6 +16,7 @@ from typing import Any
 from tvmlayers.build.cuda import nvrtc
 from tvmlayers.build.cuda.instructions import HALVES, INSTRUCTIONS
 from tvmlayers.build.cuda.lower import DeviceKernel
+from tvmlayers.build.cuda.rules import WMMA, copies, uses_wmma
 from tvmlayers.errors import ConfigError, MissingDependencyError
 from tvmlayers.targets import CudaTarget
 
@@ -38,6 +39,7 @@ typedef unsigned long long uint64_t;
 #define CUDART_NAN __longlong_as_double(0xfff8000000000000ll)
 #endif
 typedef unsigned int uint;
+typedef unsigned char uchar;
 """
 
 # At higher levels ptxas saves registers by spilling.
@@ -68,7 +70,9 @@ def device_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarg
     del kernels
     found = available()
     if found is not None:
-        return (_by_nvcc if found == "nvcc" else _by_nvrtc)(with_preamble(source), target)
+        head = PREAMBLE + INSTRUCTIONS + HALVES + (WMMA if uses_wmma(source) else "")
+        code = with_preamble(source, head)
+        return (_by_nvcc if found == "nvcc" else _by_nvrtc)(code, target)
     raise MissingDependencyError(
         f"compiling for {target.name} needs NVIDIA's nvcc and ptxas on the PATH, or NVRTC from "
         "PyPI: pip install 'tvmlayers[cuda]'"
@@ -82,7 +86,7 @@ def available() -> str | None:
     return "nvrtc" if nvrtc.find() is not None else None
 
 
-def with_preamble(source: str, head: str = PREAMBLE + INSTRUCTIONS + HALVES) -> str:
+def with_preamble(source: str, head: str) -> str:
     """TVM's CUDA source under a head that needs no header of NVIDIA's.
 
     Few blocks for a multiprocessor are enough, and one of those with 256 threads or more, as the
@@ -93,7 +97,7 @@ def with_preamble(source: str, head: str = PREAMBLE + INSTRUCTIONS + HALVES) -> 
         return f"__launch_bounds__({found[1]}, {1 if int(found[1]) >= 256 else 2})"
 
     kernels = source[source.index('extern "C" __global__') :]
-    return head + re.sub(r"__launch_bounds__\((\d+)\)", bounded, kernels)
+    return head + copies(kernels) + re.sub(r"__launch_bounds__\((\d+)\)", bounded, kernels)
 
 
 def threads_of(source: str) -> dict[str, int]:
@@ -107,7 +111,7 @@ def _by_nvcc(code: str, target: CudaTarget) -> Images:
     with tempfile.TemporaryDirectory() as folder:
         source, ptx, cubin = (Path(folder) / f"kernels.{end}" for end in ("cu", "ptx", "cubin"))
         source.write_text(code)
-        options = ["--ptx", f"-arch={virtual}", "-O3", "-diag-suppress", "1046"]
+        options = ["--ptx", f"-arch={virtual}", "-O3", "-diag-suppress", "177,1046"]
         _run(["nvcc", *options, "-o", str(ptx), str(source)])
         arch = f"-arch={target.arch}"
         log = _run(["ptxas", "-v", "-O3", REGISTERS, arch, "-o", str(cubin), str(ptx)])
