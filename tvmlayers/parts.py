@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 PARTS = 3
 STEP, LANES = 32, 16  # steps of k and columns of a tile
+PAIRS = STEP // 2  # of steps, each with the one so many later
 TILE_BYTES = 1024
 _HIGH_BITS, _HALF_BIT = np.uint32(0xFFFF0000), np.uint32(0x8000)
 
@@ -25,13 +26,13 @@ def write_parts(kernel: NDArray[np.float32], columns: int, out: NDArray[Any]) ->
     """The parts of `kernel` (k, n), with zeros up to `columns`, into `out`, of `parts_bytes`.
 
     Strip by strip of 16 columns; in a strip tile by tile of 32 steps of k, once for each part, high
-    to low; in a tile pair by pair of steps, which lie side by side for each column.
+    to low; in a tile pair by pair of steps, 16 apart, which lie side by side for each column.
     """
     k, n = kernel.shape
     tiles, strips = -(-k // STEP), columns // LANES
     left = np.zeros((tiles * STEP, columns), np.float32)
     left[:k, :n] = kernel
-    shape = (strips, tiles, PARTS, STEP // 2, LANES, 2)
+    shape = (strips, tiles, PARTS, PAIRS, LANES, 2)
     placed = out.view(np.uint16).reshape(shape)
     for part in range(PARTS):
         bits = left.view(np.uint32)
@@ -40,5 +41,5 @@ def write_parts(kernel: NDArray[np.float32], columns: int, out: NDArray[Any]) ->
             with np.errstate(invalid="ignore", over="ignore"):  # an infinity has no parts
                 left = left - bits.view(np.float32)
         upper = (bits >> np.uint32(16)).astype(np.uint16)
-        pairs = upper.reshape(tiles, STEP // 2, 2, strips, LANES)
-        placed[:, :, part] = pairs.transpose(3, 0, 1, 4, 2)
+        halves = upper.reshape(tiles, 2, PAIRS, strips, LANES)
+        placed[:, :, part] = halves.transpose(3, 0, 2, 4, 1)

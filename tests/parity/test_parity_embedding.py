@@ -12,8 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvmlayers as tl
+from tvmlayers import targets
+from tvmlayers.build.compiler import assembly
+from tvmlayers.build.streaming import stream_from
 from tvmlayers.layers.checks import INDEX_DTYPES
 from tvmlayers.layers.embedding import OUT_OF_BOUNDS
+from tvmlayers.schedule import Selector
 
 ROWS = 97
 WIDTHS = (1, 3, 10, 16, 17, 64, 100, 768)
@@ -196,3 +200,49 @@ def test_any_table_gives_any_rows(rows: int, width: int, data: Any) -> None:
 
 def random_ids(rows: int, shape: tuple[int, ...], seed: int) -> Array:
     return np.random.default_rng(seed).integers(-rows, 2 * rows, shape)
+
+
+@pytest.mark.parametrize("oob", OUT_OF_BOUNDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_a_result_past_the_caches_are_right(oob: str, dtype: str) -> None:
+    ids = tl.Input((), name="ids", dtype="int64")
+    for width in (3, 6, 16, 100, 64):
+        model = tl.Model(ids, tl.Embedding(ROWS, width, oob=oob, dtype=dtype)(ids))
+        (table,) = model.get_weights()
+        compiled = tl.compile(model)
+        enough = stream_from(targets.native()) // table[0].nbytes + 1
+        for count in (enough - 2, enough, enough + 777):
+            given = indices(ROWS, count)
+            want = table[given]
+            if oob in FORGIVING:
+                given[count // 2], want[count // 2] = ROWS, 0 if oob == "zero" else table[-1]
+            np.testing.assert_array_equal(compiled(given), want)
+
+
+def test_an_index_outside_is_reported_from_a_result_past_the_caches() -> None:
+    compiled = tl.compile(tl.Embedding(ROWS, 64, input_shape=()))
+    given = indices(ROWS, stream_from(targets.native()) // 256 + 1)
+    given[-1] = -5
+    with pytest.raises(tl.IndexOutOfRangeError, match="-5"):
+        compiled(given)
+
+
+@pytest.mark.parametrize(
+    ("target", "width", "read_again", "streams"),
+    [
+        ("x86-64-v3", 64, False, True),
+        ("sapphirerapids", 100, False, True),
+        ("sapphirerapids", 3, False, False),
+        ("sapphirerapids", 64, True, False),
+        ("cortex-a72", 64, False, False),
+    ],
+)
+def test_only_results_that_leave_the_model_are_written_past_the_caches(
+    target: str, width: int, read_again: bool, streams: bool
+) -> None:
+    ids = tl.Input((), name="ids", dtype="int64")
+    rows = tl.Embedding(ROWS, width)(ids)
+    model = tl.Model(ids, [rows, tl.Activation("relu")(rows)] if read_again else rows)
+    code = assembly(model, Selector(targets.resolve(target), use_records=False))
+    assert ("vmovnt" in code) == streams
+    assert ("sfence" in code) == streams

@@ -14,6 +14,8 @@ from agreement import Array, indices, normal
 from samples import every_input, sample
 
 import tvmlayers as tl
+from tvmlayers.build.streaming import stream_from
+from tvmlayers.targets import native
 
 DTYPES = ("float32", "float64")
 
@@ -51,6 +53,19 @@ def test_inputs_and_results_may_begin_at_any_address(batch: int, dtype: str) -> 
             np.testing.assert_array_equal(array, want)
             assert surroundings_are_untouched(array)
         assert all(map(surroundings_are_untouched, given))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_result_past_the_caches_may_begin_at_any_address(dtype: str) -> None:
+    model = tl.Sequential([tl.Embedding(97, 48, input_shape=(), dtype=dtype)])
+    (table,) = model.get_weights()
+    compiled = tl.compile(model)
+    ids = indices(97, stream_from(native()) // table[0].nbytes + 5)
+    for place in range(0, 64, table.itemsize):
+        out = at(np.zeros((len(ids), 48), dtype), place)
+        compiled(ids, out=out)
+        np.testing.assert_array_equal(out, table[ids])
+        assert surroundings_are_untouched(out)
 
 
 @pytest.mark.parametrize("index_dtype", ["int32", "int64"])

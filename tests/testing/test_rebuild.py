@@ -61,10 +61,10 @@ def test_parts_add_up_to_the_weight(k: int, n: int, scale: int) -> None:
     kernel *= np.float32(2.0) ** scale
     out = np.zeros(parts_bytes(k, columns) // 4, "float32")
     write_parts(kernel, columns, out)
-    # (strips, tiles, parts, pairs of steps, columns, step of the pair)
+    # (strips, tiles, parts, pairs of steps 16 apart, columns, step of the pair)
     tiles = out.view("uint16").reshape(columns // 16, -(-k // 32), 3, 16, 16, 2)
     values = (tiles.astype("uint32") << 16).view("float32").astype("float64").sum(axis=2)
-    found = values.transpose(1, 2, 4, 0, 3).reshape(-1, columns)
+    found = values.transpose(1, 4, 2, 0, 3).reshape(-1, columns)
     np.testing.assert_array_equal(found[:k, :n], kernel)
     assert not found[k:].any()
     assert not found[:, n:].any()

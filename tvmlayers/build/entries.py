@@ -6,7 +6,7 @@ from typing import Any
 
 from tvmlayers import layers
 from tvmlayers.build.fuse import Step
-from tvmlayers.build.kernels import Use
+from tvmlayers.build.kernels import Use, is_view
 from tvmlayers.layers.graph import Graph, SymbolicTensor
 
 INDEX_DTYPES = ("int32", "int64")
@@ -146,11 +146,22 @@ def uses(
     know, an EntryInput.
     """
     made: list[tuple[Use, tuple[object, ...]]] = []
+    left = {id(root(tensor)) for tensor in graph.outputs}
+    read = {id(root(t)) for step in steps if not is_view(step.layer) for t in step.inputs}
     for node in steps:
         inputs: tuple[object, ...] = node.inputs
         roles, symbolic = node.roles, node.inputs
         if entry.roles is not None and graph.inputs[0] in node.inputs:
             roles = entry.roles
             inputs = tuple(i.tensor if i.tensor is not None else i for i in entry.inputs)
-        made.append((Use(node.layer, symbolic, roles, node.output, entry.index_dtype), inputs))
+        leaves = id(node.output) in left - read
+        use = Use(node.layer, symbolic, roles, node.output, entry.index_dtype, leaves)
+        made.append((use, inputs))
     return made
+
+
+def root(tensor: SymbolicTensor) -> SymbolicTensor:
+    """The tensor in whose memory this one lies."""
+    while tensor.node is not None and is_view(tensor.node.layer):
+        tensor = tensor.node.inputs[0]
+    return tensor

@@ -13,7 +13,8 @@ from tvm import relax, tirx
 from tvm.ir import Expr, IRModule
 from tvm.relax import transform
 
-from tvmlayers.build.entries import EntrySpec, uses
+from tvmlayers import layers
+from tvmlayers.build.entries import EntrySpec, root, uses
 from tvmlayers.build.fuse import Step, fused_steps
 from tvmlayers.build.kernels import Lowered, Use, is_view, lower, lower_copy
 from tvmlayers.build.weights import ArenaPlan
@@ -49,7 +50,8 @@ class Kernels:
         # A layer with weights fixes all lengths that its kernel depends on.
         lengths = () if use.layer.has_weights else tuple(t.shape[1:] for t in use.inputs)
         index_dtype = use.index_dtype if reads_indices else None
-        key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype)
+        leaves = use.leaves and isinstance(use.layer, layers.Embedding)
+        key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype, leaves)
         name = f"k{len(self.made)}_{use.layer.name}"
         made = self._once(key, lambda: self.lower(use, name, self.selector, self.arena))
         then = made.then
@@ -120,7 +122,7 @@ def _emit_entry(
         if given.tensor is not None:
             values[id(given.tensor)] = param
     lowered = [
-        (use, inputs, None if is_view(use) else kernels.of(use))
+        (use, inputs, None if is_view(use.layer) else kernels.of(use))
         for use, inputs in uses(steps, graph, spec)
     ]
     weights: dict[str, Any] = {}
@@ -169,17 +171,9 @@ def _emit_entry(
 
 def _needs_copy(tensor: SymbolicTensor, graph: Graph) -> bool:
     """Whether an output shares its memory with an input or with an output before it."""
-    root = _root(tensor)
+    own = root(tensor)
     before = graph.outputs[: next(i for i, t in enumerate(graph.outputs) if t is tensor)]
-    return root.node is None or any(_root(other) is root for other in before)
-
-
-def _root(tensor: SymbolicTensor) -> SymbolicTensor:
-    while tensor.node is not None and is_view(
-        Use(tensor.node.layer, tensor.node.inputs, tensor.node.roles, tensor, "int64")
-    ):
-        tensor = tensor.node.inputs[0]
-    return tensor
+    return own.node is None or any(root(other) is own for other in before)
 
 
 def _type(dims: Sequence[int | str], dtype: str, symbols: dict[str, tirx.Var]) -> relax.TensorType:

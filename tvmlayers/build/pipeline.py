@@ -18,6 +18,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
 
 from tvmlayers.build.private import PRIVATE, WRITTEN
+from tvmlayers.build.streaming import stream_results
 from tvmlayers.targets import Target, to_tvm
 
 NAME = "tvmlayers"
@@ -90,6 +91,7 @@ def _each() -> tvm.transform.Pass:
             plain.UnrollLoop(),
             plain.StmtSimplify(),
             plain.RemoveNoOp(),
+            stream_results,
             blocks.RewriteUnsafeSelect(),
             plain.CommonSubexprElim(),
         ]

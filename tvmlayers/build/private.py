@@ -21,6 +21,7 @@ from tvmlayers.spaces.choices import BLOCK_LOOP, PANEL_READS, PREFETCH, TILE_LOO
 
 PRIVATE = "tvmlayers.private"  # attribute of every private function
 WRITTEN = "tvmlayers.written"  # of those that were written out, not scheduled
+STREAMED = "tvmlayers.streamed"  # names the tensor whose vectors are stored past the caches
 CACHE_LINE = 64
 PANEL_LOOP, STRIP_LOOP = "p", "c"  # the loops over panels and their strips in `expr.dense`
 MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen the stream
@@ -37,11 +38,13 @@ def private_function(
     *,
     prefetch: int = 0,
     in_place: bool = False,
+    streamed: str | None = None,
 ) -> PrimFunc:
     """The scheduled expression as `int32 f(pointers of its tensors, [flag pointer], sizes)`.
 
     prefetch: how many rows ahead a lookup asks for a row; 0 for not at all.
     in_place: the result may be one of the inputs.
+    streamed: the tensor whose vectors are stored past the caches.
     A lookup that reports indices outside the table sets the int32 behind the flag pointer to 1.
     """
     body = scheduled.body
@@ -63,7 +66,8 @@ def private_function(
             declared.append(tirx.DeclBuffer(flag, data=pointers[-1]))
     body = tirx.SeqStmt([*declared, body, tirx.stmt.Return(tirx.const(0, "int32"))])
     function = PrimFunc([*pointers, *expression.sizes], body, ret_type=PrimType("int32"))
-    return function.with_attr({"tirx.noalias": not in_place, "s_tir": True, PRIVATE: True})
+    attributes = {"tirx.noalias": not in_place, "s_tir": True, PRIVATE: True}
+    return function.with_attr(attributes | ({STREAMED: streamed} if streamed else {}))
 
 
 def _placed(place: Place, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:

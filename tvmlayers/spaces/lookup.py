@@ -1,5 +1,7 @@
 """Row lookup and bags: rows copied or summed by whole vectors, indices made safe row by row."""
 
+import math
+
 from tvm import s_tir
 
 from tvmlayers.spaces.choices import Choices, Decisions, choose
@@ -9,6 +11,7 @@ from tvmlayers.workload import Workload
 SPACE = "lookup"
 PREFETCH_ROWS = (0, 4, 8, 16, 32, 64)
 GRAIN_KIB = (12, 24, 48, 96, 192, 384)
+LEAST_STREAMED = 16  # bytes of the narrowest vector that x86 stores past its caches
 
 
 def lookup_choices(workload: Workload, target: Target) -> Choices:
@@ -50,6 +53,14 @@ def bag_columns(width: int, dtype: str, target: Target, *, masked: bool = False)
     vectors = -(-width // lanes)
     pieces = -(-vectors // (target.vector_registers * (3 if masked else 4) // 8))
     return -(-vectors // pieces) * lanes if pieces > 1 else width
+
+
+def stream_lanes(width: int, dtype: str, target: Target) -> int | None:
+    """Elements in the vectors of a row that can be stored past the caches: the widest that make up
+    whole rows; None where there are none."""
+    lanes = math.gcd(width, target.lanes(dtype))
+    itemsize = target.vector_bytes // target.lanes(dtype)
+    return lanes if target.family == "x86" and lanes * itemsize >= LEAST_STREAMED else None
 
 
 def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:

@@ -35,7 +35,6 @@ def lower(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     return LOWERINGS[type(use.layer)](use, name, selector, arena)
 
 
-def is_view(use: Use) -> bool:
+def is_view(layer: AnyLayer) -> bool:
     """Whether the layer's output is its input's memory."""
-    layer = use.layer
     return layer.is_view or (isinstance(layer, layers.Activation) and layer.activation == "linear")

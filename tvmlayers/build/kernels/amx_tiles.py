@@ -9,11 +9,11 @@ higher-precision computations", ARITH 2019.)
 
 A tile register holds 16 rows of 64 bytes: 16 columns of float32, or 32 steps of k in bfloat16. x in
 parts is tiles of 16 rows and 32 steps, row by row; W in parts is tiles of 32 steps and 16 columns,
-strip by strip, where a row holds two steps side by side for each column. Each tile comes three
-times, once for each part.
+strip by strip, where a row holds two steps side by side for each column. The unit multiplies pairs
+of steps; here they lie 16 apart, so that two vectors become one without a shuffle. Each tile comes
+three times, once for each part.
 """
 
-from collections.abc import Sequence
 from itertools import product
 
 from tvm import te, tirx
@@ -23,7 +23,7 @@ from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.private import prefetch_line
-from tvmlayers.parts import LANES, PARTS, STEP, TILE_BYTES
+from tvmlayers.parts import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 
 ROWS = 16  # of a tile
 BLOCK = 2  # tile registers of x, and of W, that are multiplied with one another at a time
@@ -31,6 +31,7 @@ _ROW_BYTES = 64
 # Pairs of parts of x and W, the least products first; neighbours share a part, which stays loaded.
 _PRODUCTS = ((2, 0), (1, 0), (0, 0), (0, 2), (0, 1), (1, 1))
 _HIGH_BITS, _HALF_BIT = 0xFFFF0000, 0x8000
+_ROWS_AHEAD = 2  # of x, that are asked for
 # 64 bytes: palette 1; the bytes of a row of each register, 64; and their rows, 16.
 CONFIGURATION = (1, 0, 0x0040004000400040, 0x0040004000400040, 0, 0, 0x1010101010101010, 0)
 
@@ -40,31 +41,36 @@ def split_x(k: int, padding: int) -> None:
 
     Steps past the last one are zeros, and so are the rows up to the next multiple of `padding`.
     """
-    x, parts = emit.argument("x", "*float32"), emit.argument("parts", "*uint16")
+    x, parts = emit.argument("x", "*float32"), emit.argument("parts", "*uint32")
     m, count = emit.argument("m", "int64"), emit.argument("count", "int64")
     tiles = emit.bound(emit.ceil_div(count, STEP))
     whole = emit.bound(te.indexdiv(count, emit.i64(STEP)))
     padded = emit.on_stack(STEP, "float32")
 
-    def place_of(row: Expr, tile: Expr, part: int) -> Expr:
+    def put(pairs: Expr, row: Expr, tile: Expr, part: int) -> None:
         above = (te.indexdiv(row, emit.i64(ROWS)) * tiles + tile) * emit.i64(PARTS) + emit.i64(part)
-        return (above * emit.i64(ROWS) + te.indexmod(row, emit.i64(ROWS))) * emit.i64(STEP)
+        place = (above * emit.i64(ROWS) + te.indexmod(row, emit.i64(ROWS))) * emit.i64(PAIRS)
+        T.buffer_store(emit.view(parts), pairs, [ramp(place, PAIRS)])
 
     def split(source: Var, at: Expr, row: Expr, tile: Expr) -> None:
-        value = emit.view(source)[ramp(at, STEP)]
-        for part, bits in enumerate(_parts(value)):
-            halves = _upper_halves([bits], STEP)
-            T.buffer_store(emit.view(parts), halves, [ramp(place_of(row, tile, part), STEP)])
+        first = emit.view(source)[ramp(at, PAIRS)]
+        second = emit.view(source)[ramp(at + emit.i64(PAIRS), PAIRS)]
+        for part, pairs in enumerate(_paired_parts(first, second)):
+            put(pairs, row, tile, part)
 
     padded_rows = emit.bound(emit.ceil_div(m, padding) * emit.i64(padding))
-    zeros = tirx.const(0, f"uint16x{STEP}")
     with T.serial(m, padded_rows) as row, T.serial(emit.i64(0), tiles) as tile:
         for part in range(PARTS):
-            T.buffer_store(emit.view(parts), zeros, [ramp(place_of(row, tile, part), STEP)])
+            put(tirx.const(0, f"uint32x{PAIRS}"), row, tile, part)
     with T.serial(emit.i64(0), m) as row:
         start = emit.bound(row * emit.i64(k))
         with T.serial(emit.i64(0), whole) as tile:
-            split(x, start + tile * emit.i64(STEP), row, tile)
+            at = start + tile * emit.i64(STEP)
+            # A row is too short for the hardware's own prefetcher to see where it goes on.
+            for line in range(0, STEP, LANES):
+                ahead = at + emit.i64(_ROWS_AHEAD * k + line)
+                T.evaluate(prefetch_line(emit.view(x)[ahead]))
+            split(x, at, row, tile)
 
         def rest() -> None:
             zeros = tirx.const(0.0, f"float32x{STEP}")
@@ -84,50 +90,46 @@ def split_w(k: int, width: int, strips: int) -> None:
     stretch: bytes from a strip to the next; count: steps of k that there are, up to 32, in a W of k
     in all; the others are zeros.
     """
-    w, parts = emit.argument("w", "*float32"), emit.argument("parts", "*uint16")
+    w, parts = emit.argument("w", "*float32"), emit.argument("parts", "*uint32")
     stretch, count = emit.argument("stretch", "int64"), emit.argument("count", "int64")
 
     def load(step: Expr, strip: int) -> Expr:
         return emit.view(w)[ramp(step * emit.i64(width) + emit.i64(strip * LANES), LANES)]
 
-    def put(pair: Expr, strip: int, even: Expr, odd: Expr) -> None:
-        for part, both in enumerate(zip(_parts(even), _parts(odd), strict=True)):
-            halves = _upper_halves(both, LANES)
+    def put(pair: Expr, strip: int, first: Expr, second: Expr) -> None:
+        for part, pairs in enumerate(_paired_parts(first, second)):
             place = emit.i64(strip) * stretch + emit.i64(part * TILE_BYTES)
-            place = te.indexdiv(place + pair * emit.i64(_ROW_BYTES), emit.i64(2))
-            T.buffer_store(emit.view(parts), halves, [ramp(place, 2 * LANES)])
+            place = te.indexdiv(place, emit.i64(4)) + pair * emit.i64(LANES)
+            T.buffer_store(emit.view(parts), pairs, [ramp(place, LANES)])
 
-    def pairs(count: Expr) -> None:
-        with T.serial(emit.i64(0), count) as pair:
-            step = pair * emit.i64(2)
-            for line, strip in product(range(2), range(strips)):
+    def pairs(first: Expr, last: Expr) -> None:
+        with T.serial(first, last) as pair:
+            for half, strip in product(range(2), range(strips)):
                 # The hardware's own prefetcher stops at the end of a page; a panel goes on.
-                ahead = (step + emit.i64(STEP + line)) * emit.i64(width)
+                ahead = (pair + emit.i64(STEP + half * PAIRS)) * emit.i64(width)
                 address = ahead + emit.i64(strip * LANES)
                 T.evaluate(prefetch_line(emit.view(w)[address]))
             for strip in range(strips):
-                put(pair, strip, load(step, strip), load(step + emit.i64(1), strip))
+                put(pair, strip, load(pair, strip), load(pair + emit.i64(PAIRS), strip))
 
     zeros = tirx.const(0.0, f"float32x{LANES}")
+    none, all_pairs = emit.i64(0), emit.i64(PAIRS)
 
     def rest() -> None:
-        pairs(emit.half(count))
-
-        def odd() -> None:
+        whole = emit.bound(te.max(count - all_pairs, none))
+        begun = emit.bound(te.min(count, all_pairs))
+        pairs(none, whole)
+        with T.serial(whole, begun) as pair:
             for strip in range(strips):
-                put(emit.half(count), strip, load(count - emit.i64(1), strip), zeros)
-
-        if k % 2:
-            emit.when(te.indexmod(count, emit.i64(2)) > emit.i64(0), odd)
-        with T.serial(emit.ceil_div(count, 2), emit.i64(STEP // 2)) as pair:
+                put(pair, strip, load(pair, strip), zeros)
+        with T.serial(begun, all_pairs) as pair:
             for strip in range(strips):
                 put(pair, strip, zeros, zeros)
 
-    whole = (count >= emit.i64(STEP), lambda: pairs(emit.i64(STEP // 2)))
-    if k % STEP:
-        emit.chain([whole, (None, rest)])
-    else:
-        whole[1]()
+    if k % STEP == 0:
+        pairs(none, all_pairs)
+        return
+    emit.chain([(count >= emit.i64(STEP), lambda: pairs(none, all_pairs)), (None, rest)])
 
 
 def multiply(rows: int, columns: int, width: int = 0, split: GlobalVar | None = None) -> None:
@@ -187,6 +189,16 @@ def multiply(rows: int, columns: int, width: int = 0, split: GlobalVar | None = 
             intrinsic("tilestored64", _register(i * columns + j), address, stride)
 
 
+def _paired_parts(first: Expr, second: Expr) -> list[Expr]:
+    """High, middle and low of two float32 vectors, a lane of the second above that of the first."""
+    pairs = []
+    for low, high in zip(_parts(first), _parts(second), strict=True):
+        dtype = str(low.ty.dtype)
+        shift, mask = tirx.const(16, dtype), tirx.const(_HIGH_BITS, dtype)
+        pairs.append((low >> shift) | (high & mask))
+    return pairs
+
+
 def _parts(value: Expr) -> list[Expr]:
     """The bits of high, middle and low of a float32 vector; each has its own in the upper half."""
     dtype = str(value.ty.dtype)
@@ -201,13 +213,6 @@ def _parts(value: Expr) -> list[Expr]:
             value = value - tirx.reinterpret(dtype, bits)
         made.append(bits)
     return made
-
-
-def _upper_halves(bits: Sequence[Expr], lanes: int) -> Expr:
-    """The upper 16 bits of each lane, those of several vectors taken in turn."""
-    halves = [tirx.reinterpret(f"uint16x{2 * lanes}", each) for each in bits]
-    order = [2 * (i * lanes + lane) + 1 for lane in range(lanes) for i in range(len(bits))]
-    return tirx.Shuffle(halves, order)
 
 
 def ramp(base: Expr, lanes: int) -> Expr:

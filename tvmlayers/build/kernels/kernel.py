@@ -46,7 +46,8 @@ class Kernel:
 class Use:
     """One use of a layer in one entry point: its symbolic inputs and what they stand for.
 
-    index_dtype: the dtype that this entry takes indices in.
+    index_dtype: the dtype that this entry takes indices in; leaves: the output is a result of the
+    model, and no kernel reads it.
     """
 
     layer: AnyLayer
@@ -54,6 +55,7 @@ class Use:
     roles: tuple[str, ...]
     output: SymbolicTensor
     index_dtype: str
+    leaves: bool
 
     def dtype(self, i: int) -> str:
         """The dtype of input i in this entry."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tvm import te
 from tvm.ir import Expr, GlobalVar
-from tvm.tirx import Var
+from tvm.tirx import PrimFunc, Var
 
 from tvmlayers import layers
 from tvmlayers.build import emit
@@ -20,11 +21,13 @@ from tvmlayers.build.kernels.kernel import (
     report,
 )
 from tvmlayers.build.kernels.rows import Pointer, fixed, row_driver
+from tvmlayers.build.streaming import starts_at_multiple, stream_from
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.take import take
 from tvmlayers.schedule import Regime, Selector, by_choice
-from tvmlayers.spaces.lookup import take_rows
+from tvmlayers.spaces.lookup import run_lengths, stream_lanes, take_rows
+from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
 
@@ -32,7 +35,7 @@ def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -
     layer = use.layer
     assert isinstance(layer, layers.Embedding)
     table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
-    kernel = _take_kernel(name, layer, use.index_dtype, selector)
+    kernel = _take_kernel(name, layer, use.index_dtype, selector, leaves=use.leaves)
     return Lowered(kernel, (table,))
 
 
@@ -87,20 +90,25 @@ def variants_of(
 
 
 def _take_kernel(
-    name: str, layer: layers.Embedding, index_dtype: str, selector: Selector
+    name: str, layer: layers.Embedding, index_dtype: str, selector: Selector, *, leaves: bool
 ) -> Kernel:
-    """`f(indices, table, out, [flag], count, threads)`."""
+    """`f(indices, table, out, [flag], count, threads)`; leaves: see `Use`."""
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     target = selector.target
     lanes = target.lanes(dtype)
     workload = Workload.make("embedding", indices=1, rows=rows, width=width, dtype=dtype)
     regimes = selector.regimes(workload)
+    expression = take(rows, width, oob=layer.oob, index_dtype=index_dtype, dtype=dtype)
     variants = variants_of(
         f"{name}_rows",
-        take(rows, width, oob=layer.oob, index_dtype=index_dtype, dtype=dtype),
+        expression,
         regimes,
         lambda sch, decisions: take_rows(sch, lanes=lanes, width=width, decisions=decisions),
     )
+    row_bytes = width * target.vector_bytes // lanes
+    streamed = None
+    if leaves:
+        streamed = _streamed(f"{name}_stream", expression, regimes[-1], width, dtype, target)
     pointers = [
         Pointer("indices", index_dtype, fixed(1)),
         Pointer("table", dtype, fixed(0)),
@@ -109,19 +117,24 @@ def _take_kernel(
     ]
 
     def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
-        variants.call(
-            scalars["count"],
+        arguments = [
             emit.offset(given["indices"], first),
             given["table"],
             emit.offset(given["out"], first * emit.i64(width)),
             *([given["flag"]] if layer.oob == "raise" else []),
             last - first,
             scalars["count"] - first,
-        )
+        ]
+        call = partial(variants.call, scalars["count"], *arguments)
+        if streamed is None:
+            return call()
+        fits = streamed.fits(scalars["count"] * emit.i64(row_bytes), given["out"])
+        emit.chain([(fits, partial(emit.call, streamed.name, *arguments)), (None, call)])
 
     driver = GlobalVar(name)
-    row_bytes = width * target.vector_bytes // lanes
     functions = variants.functions
+    if streamed is not None:
+        functions[streamed.name] = streamed.function
     functions[driver] = row_driver(
         pointers,
         ["count"],
@@ -140,6 +153,43 @@ def _take_kernel(
             "index_dtype": index_dtype,
         },
     )
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A function that looks rows up for a large result, which it writes past the caches.
+
+    least: the bytes of such a result; vector_bytes: of what its start must be a multiple.
+    """
+
+    name: GlobalVar
+    function: PrimFunc
+    least: int
+    vector_bytes: int
+
+    def fits(self, size: Expr, out: Var) -> Expr:
+        """Whether it can and should write `size` bytes to `out`."""
+        return te.all(size >= emit.i64(self.least), starts_at_multiple(out, self.vector_bytes))
+
+
+def _streamed(
+    name: str, expression: Expression, regime: Regime, width: int, dtype: str, target: Target
+) -> Streamed | None:
+    """None where the target has no such stores, or rows that no whole vectors make up."""
+    itemsize = target.vector_bytes // target.lanes(dtype)
+    lanes = stream_lanes(width, dtype, target)
+    if lanes is None:
+        return None
+    run = run_lengths(width // lanes)[-1]
+    decisions = {**regime.decisions, "unrolled_vectors": run}
+    global_var, function = core(
+        name,
+        expression,
+        lambda sch: take_rows(sch, lanes=lanes, width=width, decisions=decisions),
+        prefetch=int(decisions["prefetch_rows"]),
+        streamed="out",
+    )
+    return Streamed(global_var, function, stream_from(target), lanes * itemsize)
 
 
 def flag_pointer(oob: str) -> list[Pointer]:
