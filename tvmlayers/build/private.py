@@ -192,7 +192,7 @@ def _ask_for(element: Expr) -> Stmt:
     return tirx.Evaluate(prefetch_line(element))
 
 
-def prefetch_line(element: Expr) -> Expr:
-    """Ask for the cache line of a buffer's element, to be read and kept in all caches."""
-    hints = [tirx.const(n, "int32") for n in (0, 3, 1)]  # read, keep, data
+def prefetch_line(element: Expr, *, write: bool = False) -> Expr:
+    """Ask for the cache line of a buffer's element, to be read or written, kept in all caches."""
+    hints = [tirx.const(n, "int32") for n in (int(write), 3, 1)]  # read or write, keep, data
     return tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(element), *hints)

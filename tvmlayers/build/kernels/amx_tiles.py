@@ -31,7 +31,8 @@ _ROW_BYTES = 64
 # Pairs of parts of x and W, the least products first; neighbours share a part, which stays loaded.
 _PRODUCTS = ((2, 0), (1, 0), (0, 0), (0, 2), (0, 1), (1, 1))
 _HIGH_BITS, _HALF_BIT = 0xFFFF0000, 0x8000
-_ROWS_AHEAD = 2  # of x, that are asked for
+_GROUP = 8  # rows of x whose tiles are made one after the other; more would share sets of a cache
+_STEPS_AHEAD = 4 * STEP  # of x, that are asked for
 # 64 bytes: palette 1; the bytes of a row of each register, 64; and their rows, 16.
 CONFIGURATION = (1, 0, 0x0040004000400040, 0x0040004000400040, 0, 0, 0x1010101010101010, 0)
 
@@ -47,10 +48,12 @@ def split_x(k: int, padding: int) -> None:
     whole = emit.bound(te.indexdiv(count, emit.i64(STEP)))
     padded = emit.on_stack(STEP, "float32")
 
-    def put(pairs: Expr, row: Expr, tile: Expr, part: int) -> None:
+    def place(row: Expr, tile: Expr, part: int) -> Expr:
         above = (te.indexdiv(row, emit.i64(ROWS)) * tiles + tile) * emit.i64(PARTS) + emit.i64(part)
-        place = (above * emit.i64(ROWS) + te.indexmod(row, emit.i64(ROWS))) * emit.i64(PAIRS)
-        T.buffer_store(emit.view(parts), pairs, [ramp(place, PAIRS)])
+        return (above * emit.i64(ROWS) + te.indexmod(row, emit.i64(ROWS))) * emit.i64(PAIRS)
+
+    def put(pairs: Expr, row: Expr, tile: Expr, part: int) -> None:
+        T.buffer_store(emit.view(parts), pairs, [ramp(place(row, tile, part), PAIRS)])
 
     def split(source: Var, at: Expr, row: Expr, tile: Expr) -> None:
         first = emit.view(source)[ramp(at, PAIRS)]
@@ -58,30 +61,40 @@ def split_x(k: int, padding: int) -> None:
         for part, pairs in enumerate(_paired_parts(first, second)):
             put(pairs, row, tile, part)
 
+    def whole_tile(row: Expr, tile: Expr) -> None:
+        at = emit.bound(row * emit.i64(k) + tile * emit.i64(STEP))
+        # A row is too short for the hardware's own prefetcher to see where it goes on.
+        for line in range(0, STEP, LANES):
+            ahead = at + emit.i64(_STEPS_AHEAD + line)
+            T.evaluate(prefetch_line(emit.view(x)[ahead]))
+        # A line that is to be written has to be fetched as well.
+        for part in range(PARTS):
+            ahead = place(row, tile + emit.i64(1), part)
+            T.evaluate(prefetch_line(emit.view(parts)[ahead], write=True))
+        split(x, at, row, tile)
+
     padded_rows = emit.bound(emit.ceil_div(m, padding) * emit.i64(padding))
     with T.serial(m, padded_rows) as row, T.serial(emit.i64(0), tiles) as tile:
         for part in range(PARTS):
             put(tirx.const(0, f"uint32x{PAIRS}"), row, tile, part)
-    with T.serial(emit.i64(0), m) as row:
-        start = emit.bound(row * emit.i64(k))
-        with T.serial(emit.i64(0), whole) as tile:
-            at = start + tile * emit.i64(STEP)
-            # A row is too short for the hardware's own prefetcher to see where it goes on.
-            for line in range(0, STEP, LANES):
-                ahead = at + emit.i64(_ROWS_AHEAD * k + line)
-                T.evaluate(prefetch_line(emit.view(x)[ahead]))
-            split(x, at, row, tile)
+    # Tile by tile the parts lie side by side, row by row they would be KiB apart.
+    with T.serial(emit.i64(0), emit.ceil_div(m, _GROUP)) as group:
+        begin = emit.bound(group * emit.i64(_GROUP))
+        rows = emit.bound(te.min(m - begin, emit.i64(_GROUP)))
+        with T.serial(emit.i64(0), whole) as tile, T.serial(emit.i64(0), rows) as i:
+            whole_tile(begin + i, tile)
 
-        def rest() -> None:
-            zeros = tirx.const(0.0, f"float32x{STEP}")
-            T.buffer_store(emit.view(padded), zeros, [ramp(emit.i64(0), STEP)])
+    def rest() -> None:
+        zeros = tirx.const(0.0, f"float32x{STEP}")
+        T.buffer_store(emit.view(padded), zeros, [ramp(emit.i64(0), STEP)])
+        with T.serial(emit.i64(0), m) as row:
             with T.serial(whole * emit.i64(STEP), count) as step:
-                value = emit.view(x)[start + step]
+                value = emit.view(x)[row * emit.i64(k) + step]
                 T.buffer_store(emit.view(padded), value, [step - whole * emit.i64(STEP)])
             split(padded, emit.i64(0), row, whole)
 
-        if k % STEP:
-            emit.when(whole < tiles, rest)
+    if k % STEP:
+        emit.when(whole < tiles, rest)
 
 
 def split_w(k: int, width: int, strips: int) -> None:
