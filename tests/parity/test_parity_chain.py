@@ -10,7 +10,7 @@ import tvmlayers as tl
 from tvmlayers import scratch
 
 # Around where a chain begins, the blocks that it goes in, and where threads share the rows out.
-BATCHES = (*range(9), 47, 48, 49, 95, 97, 191, 192, 193, 385, 600)
+BATCHES = (*range(9), 47, 48, 49, 63, 64, 65, 95, 97, 191, 192, 193, 385, 600)
 
 
 def seed_model() -> tl.Sequential:

@@ -154,7 +154,8 @@ class Chain:
             own = emit.offset(scratch, emit.i64(i) * emit.i64(self.scratch_bytes()))
             pieces = emit.kept(emit.ceil_div(end - begin, self.block))
             with T.serial(emit.i64(0), pieces) as j:
-                first, last = map(emit.kept, emit.task_bounds(j, pieces, end - begin))
+                first = emit.kept(j * emit.i64(self.block))
+                last = emit.kept(te.min(first + emit.i64(self.block), end - begin))
                 moved = [
                     pointer
                     if value in self.weights

@@ -30,7 +30,7 @@ _STREAMED_ROWS = 2
 _STREAMED_STEPS = 64  # of k, for two streams to be worth their start
 _SHORT_STEPS = 64
 _BLOCKED_ROWS = 192
-_AMX_MARGIN = 1.15
+_AMX_MARGIN = 1.08
 _AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
@@ -45,6 +45,7 @@ _SOFTMAX_ROWS_BY_PANELS = {False: 8, True: 64}
 CHAIN_ROWS = 4
 # Rows that a chain may take through its layers at a time: whole tiles of most heights.
 _CHAIN_BLOCKS = (48, 96, 192, 384)
+_AMX_CHAIN_BLOCKS = (32, 64)  # the matrix unit has W a second time, which takes more of the cache
 # What a tile costs beyond its rows, in rows: loading the panel's vectors and storing the result.
 _TILE_OVERHEAD = 1.0
 
@@ -83,19 +84,19 @@ def chain_block(weight_bytes: int, row_bytes: int, target: Target) -> int | None
     if weight_bytes > target.l2:
         return None
     rows = target.l2 // 2 // max(row_bytes, 1)
-    return max((block for block in _CHAIN_BLOCKS if block <= rows), default=None)
+    blocks = _AMX_CHAIN_BLOCKS if "amx_bf16" in target.cpu_flags else _CHAIN_BLOCKS
+    return max((block for block in blocks if block <= rows), default=None)
 
 
 def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
     """Whether the matrix unit is the faster one for m rows of k by n columns.
 
     It multiplies by whole tiles, and x, W (unless it was packed so) and the sums have to be brought
-    into its form: each has a price in nanoseconds, fitted to what 13 shapes took on one core of
+    into its form: each has a price in nanoseconds, fitted to what 23 shapes took on one core of
     Sapphire Rapids. Rows come in two tiles, as the choice for m rows also serves a few more.
     """
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
-    brought = m * k if is_packed else m * k + k * n
-    unit = 0.0058 * tiles + 0.2 * brought + 0.33 * m * n
+    unit = 0.0053 * tiles + 0.37 * m * k + (0 if is_packed else 0.17 * k * n) + 0.13 * m * n
     vectors = 0.0127 * m * k * n
     return vectors > _AMX_MARGIN * unit
 
