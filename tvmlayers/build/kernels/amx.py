@@ -2,7 +2,7 @@
 
 x and the panels of W are brought into the unit's form (see `amx_tiles`) a block of k at a time: x
 once for a block of rows, a panel while its first rows are multiplied, unless W was packed in that
-form too. An infinity has no such form.
+form too: then x is, while the first panel is multiplied. An infinity has no such form.
 Sums that are not finite are noticed, and the caller computes those rows on the vector units
 instead; so it does where Linux does not let this process use the unit.
 """
@@ -10,6 +10,7 @@ instead; so it does where Linux does not let this process use the unit.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from tvm import te, tirx
 from tvm.ir import Call, Expr, GlobalVar, Op, StringImm
@@ -56,14 +57,22 @@ class AmxSpec:
         return self.layout.has_parts and self.blocks == 1
 
     @property
+    def splits_in_passing(self) -> bool:
+        """Whether whole tiles of x come into parts while the first panel is multiplied.
+
+        The vector units work while the matrix unit does, once there is a tile to begin with.
+        """
+        return self.is_packed and self.layout.k % STEP == 0 and self.layout.k > 2 * STEP
+
+    @property
     def x_bytes(self) -> int:
         """What the parts of the rows of x take."""
-        return -(-self.rows // (BLOCK * ROWS)) * BLOCK * self._strip_bytes
+        return -(-self.rows // (BLOCK * ROWS)) * BLOCK * self.strip_bytes
 
     @property
     def panel_bytes(self) -> int:
         """What the parts of a panel take."""
-        return self.layout.width // LANES * self._strip_bytes
+        return self.layout.width // LANES * self.strip_bytes
 
     @property
     def scratch_bytes(self) -> int:
@@ -71,7 +80,8 @@ class AmxSpec:
         return self.x_bytes + (0 if self.is_packed else self.panel_bytes)
 
     @property
-    def _strip_bytes(self) -> int:
+    def strip_bytes(self) -> int:
+        """What the parts of a tile's rows of x, or columns of W, take."""
         return self.k_block // STEP * PARTS * TILE_BYTES
 
 
@@ -101,7 +111,8 @@ class _Writer:
     def rows(self) -> GlobalVar:
         """The function that the others serve."""
         layout = self._layout
-        split_x = self._function("split_x", partial(tiles.split_x, layout.k, _CHECKED_ROWS))
+        split = self._split_rows()
+        split_x = self._function("split_x", partial(tiles.split_x, layout.k, _CHECKED_ROWS, split))
         full = self._panel(layout.width, layout.width) if layout.full_panels else None
         tail = self._panel(layout.tail_width, layout.tail) if layout.tail else None
         return self._function("rows", lambda: self._write_rows(split_x, full, tail))
@@ -111,6 +122,9 @@ class _Writer:
             self._made[label] = GlobalVar(f"{self._name}_{label}")
             self._functions[self._made[label]] = emit.private(body)
         return self._made[label]
+
+    def _split_rows(self) -> GlobalVar:
+        return self._function("split_rows", partial(tiles.split_rows, self._layout.k))
 
     def _write_rows(
         self, split_x: GlobalVar, full: GlobalVar | None, tail: GlobalVar | None
@@ -137,6 +151,8 @@ class _Writer:
                 if b is not None:
                     pointers.append(emit.offset(b, columns))
                 pointers += [emit.offset(out, columns), sums, poison]
+                if spec.splits_in_passing:
+                    pointers += [x, emit.i64(p == first)]
                 emit.call(panel, *pointers, m, count, block)
 
             if full is not None:
@@ -158,7 +174,14 @@ class _Writer:
             with T.serial(emit.i64(0), blocks) as block:
                 begin = block * emit.i64(spec.k_block)
                 count = te.min(emit.i64(layout.k) - begin, emit.i64(spec.k_block))
-                emit.call(split_x, emit.offset(x, begin), memory, m, count)
+                if spec.splits_in_passing:  # all but the rows that fill no two tiles
+                    pairs = emit.bound(te.indexdiv(m, emit.i64(BLOCK * ROWS)))
+                    row = pairs * emit.i64(BLOCK * ROWS)
+                    place = pairs * emit.i64(BLOCK * spec.strip_bytes)
+                    start = emit.offset(x, row * emit.i64(layout.k))
+                    emit.call(split_x, start, emit.offset(memory, place), m - row, count)
+                else:
+                    emit.call(split_x, emit.offset(x, begin), memory, m, count)
                 panels(memory, begin, count, block)
             tiles.intrinsic("tilerelease")
             total = tree([emit.view(poison)[ramp(emit.i64(chain), LANES)] for chain in chains])
@@ -178,8 +201,10 @@ class _Writer:
         emit.when(granted, with_memory)
 
     def _panel(self, width: int, valid: int) -> GlobalVar:
-        """`f(x parts, w parts, w, [b], out, sums, poison, m, count, block)`: m rows by one panel,
-        over count steps of k; the block of k that they are decides what becomes of the sums."""
+        """`f(x parts, w parts, w, [b], out, sums, poison, [x, is first], m, count, block)`: m rows
+        by one panel, over count steps of k; the block of k that they are decides what becomes of
+        the sums. x: with `splits_in_passing`; is first: whether its parts are yet to be made.
+        """
         return self._function(f"panel{valid}", lambda: self._write_panel(width, valid))
 
     def _write_panel(self, width: int, valid: int) -> None:
@@ -188,6 +213,8 @@ class _Writer:
         b = emit.argument("b", "*float32") if self._spec.use_bias else None
         out, sums = emit.argument("out", "*float32"), emit.argument("sums", "*float32")
         poison = emit.argument("poison", "*float32")
+        source = emit.argument("source", "*float32") if self._spec.splits_in_passing else None
+        is_first = emit.argument("is_first", "int64") if source is not None else None
         m, count, block = (emit.argument(name, "int64") for name in ("m", "count", "block"))
         stretch = emit.bound(emit.ceil_div(count, STEP) * emit.i64(PARTS * TILE_BYTES))
         group = BLOCK * LANES
@@ -202,15 +229,25 @@ class _Writer:
                     emit.offset(parts, te.indexdiv(column, emit.i64(LANES)) * stretch),
                     sums,
                 ]
-                first, whole, half = self._multiply(strips, width)
-                panel = emit.offset(w, column)
-                cases = [
+                whole, half = (self._multiply(rows, strips) for rows in (BLOCK, 1))
+                cases: list[tuple[Expr | None, Callable[[], None]]] = [
                     (here > emit.i64(ROWS), lambda: emit.call(whole, *pointers, count)),
                     (None, lambda: emit.call(half, *pointers, count)),
                 ]
-                if first is not None:
-                    make = partial(emit.call, first, *pointers, count, panel)
-                    cases.insert(0, (i == emit.i64(0), make))
+                if source is not None and is_first is not None:
+                    new_rows = emit.offset(source, row * emit.i64(self._layout.k))
+                    make = self._multiply(BLOCK, strips, "_x", split_x=self._split_rows())
+                    is_new = [is_first != emit.i64(0), column == emit.i64(0)]
+                    condition = tirx.all(*is_new, here == emit.i64(BLOCK * ROWS))
+                    cases.insert(
+                        0, (condition, partial(emit.call, make, *pointers, count, new_rows))
+                    )
+                elif not self._spec.is_packed:
+                    split = partial(tiles.split_w, self._layout.k, width, strips)
+                    split_w = self._function(f"split_w{strips}_{width}", split)
+                    make = self._multiply(BLOCK, strips, f"_w{width}", split_w=split_w, width=width)
+                    new_panel = partial(emit.call, make, *pointers, count, emit.offset(w, column))
+                    cases.insert(0, (i == emit.i64(0), new_panel))
                 emit.chain(cases)
                 results = [emit.offset(b, column)] if b is not None else []
                 results += [emit.offset(out, row * emit.i64(self._layout.n) + column), poison]
@@ -222,21 +259,10 @@ class _Writer:
                 rest = valid // group * group
                 write(emit.i64(rest), (width - rest) // LANES, valid - rest)
 
-    def _multiply(self, strips: int, width: int) -> tuple[GlobalVar | None, GlobalVar, GlobalVar]:
-        """For so many strips of a panel: the function for the first rows, which also brings the
-        panel into parts (None where they are there), the one for other rows, and the one for up to
-        16 rows."""
-        first = None
-        if not self._spec.is_packed:
-            split = partial(tiles.split_w, self._layout.k, width, strips)
-            split_w = self._function(f"split_w{strips}_{width}", split)
-            multiply = partial(tiles.multiply, BLOCK, strips, width, split_w)
-            first = self._function(f"multiply_first{strips}_{width}", multiply)
-        return (
-            first,
-            self._function(f"multiply{BLOCK}x{strips}", partial(tiles.multiply, BLOCK, strips)),
-            self._function(f"multiply1x{strips}", partial(tiles.multiply, 1, strips)),
-        )
+    def _multiply(self, rows: int, strips: int, label: str = "", **splits: Any) -> GlobalVar:
+        """For so many tiles of rows and strips of a panel; it may bring x or w into parts."""
+        write = partial(tiles.multiply, rows, strips, **splits)
+        return self._function(f"multiply{label}_{rows}x{strips}", write)
 
     def _epilogue(self, valid: int) -> GlobalVar:
         """`f(sums, [b], out, poison, rows, block)`: what becomes of sums over one block of k.

@@ -14,6 +14,7 @@ of steps; here they lie 16 apart, so that two vectors become one without a shuff
 three times, once for each part.
 """
 
+from functools import partial
 from itertools import product
 
 from tvm import te, tirx
@@ -33,14 +34,34 @@ _PRODUCTS = ((2, 0), (1, 0), (0, 0), (0, 2), (0, 1), (1, 1))
 _HIGH_BITS, _HALF_BIT = 0xFFFF0000, 0x8000
 _GROUP = 8  # rows of x whose tiles are made one after the other; more would share sets of a cache
 _STEPS_AHEAD = 4 * STEP  # of x, that are asked for
+_TILE_WORDS = PARTS * TILE_BYTES // 4  # of a tile in parts
 # 64 bytes: palette 1; the bytes of a row of each register, 64; and their rows, 16.
 CONFIGURATION = (1, 0, 0x0040004000400040, 0x0040004000400040, 0, 0, 0x1010101010101010, 0)
 
 
-def split_x(k: int, padding: int) -> None:
+def split_rows(k: int) -> None:
+    """`f(x, parts, tiles, first, last)`: rows first..last-1 of one tile of x, of k steps a row.
+
+    x: row 0 at the tile's first step; parts: those of row 0 of this tile; tiles: of a row.
+    """
+    x, parts = emit.argument("x", "*float32"), emit.argument("parts", "*uint32")
+    tiles, first, last = (emit.argument(name, "int64") for name in ("tiles", "first", "last"))
+    with T.serial(first, last) as row:
+        at = emit.bound(row * emit.i64(k))
+        # A row is too short for the hardware's own prefetcher to see where it goes on.
+        for line in range(0, STEP, LANES):
+            T.evaluate(prefetch_line(emit.view(x)[at + emit.i64(_STEPS_AHEAD + line)]))
+        # A line that is to be written has to be fetched as well.
+        for part in range(PARTS, 2 * PARTS):
+            T.evaluate(prefetch_line(emit.view(parts)[_place(row, tiles, part)], write=True))
+        _split_row(x, at, parts, row, tiles)
+
+
+def split_x(k: int, padding: int, split: GlobalVar) -> None:
     """`f(x, parts, m, count)`: count steps of m rows of x, of k each.
 
     Steps past the last one are zeros, and so are the rows up to the next multiple of `padding`.
+    split: the function of `split_rows`.
     """
     x, parts = emit.argument("x", "*float32"), emit.argument("parts", "*uint32")
     m, count = emit.argument("m", "int64"), emit.argument("count", "int64")
@@ -48,53 +69,53 @@ def split_x(k: int, padding: int) -> None:
     whole = emit.bound(te.indexdiv(count, emit.i64(STEP)))
     padded = emit.on_stack(STEP, "float32")
 
-    def place(row: Expr, tile: Expr, part: int) -> Expr:
-        above = (te.indexdiv(row, emit.i64(ROWS)) * tiles + tile) * emit.i64(PARTS) + emit.i64(part)
-        return (above * emit.i64(ROWS) + te.indexmod(row, emit.i64(ROWS))) * emit.i64(PAIRS)
-
-    def put(pairs: Expr, row: Expr, tile: Expr, part: int) -> None:
-        T.buffer_store(emit.view(parts), pairs, [ramp(place(row, tile, part), PAIRS)])
-
-    def split(source: Var, at: Expr, row: Expr, tile: Expr) -> None:
-        first = emit.view(source)[ramp(at, PAIRS)]
-        second = emit.view(source)[ramp(at + emit.i64(PAIRS), PAIRS)]
-        for part, pairs in enumerate(_paired_parts(first, second)):
-            put(pairs, row, tile, part)
-
-    def whole_tile(row: Expr, tile: Expr) -> None:
-        at = emit.bound(row * emit.i64(k) + tile * emit.i64(STEP))
-        # A row is too short for the hardware's own prefetcher to see where it goes on.
-        for line in range(0, STEP, LANES):
-            ahead = at + emit.i64(_STEPS_AHEAD + line)
-            T.evaluate(prefetch_line(emit.view(x)[ahead]))
-        # A line that is to be written has to be fetched as well.
-        for part in range(PARTS):
-            ahead = place(row, tile + emit.i64(1), part)
-            T.evaluate(prefetch_line(emit.view(parts)[ahead], write=True))
-        split(x, at, row, tile)
-
     padded_rows = emit.bound(emit.ceil_div(m, padding) * emit.i64(padding))
     with T.serial(m, padded_rows) as row, T.serial(emit.i64(0), tiles) as tile:
         for part in range(PARTS):
-            put(tirx.const(0, f"uint32x{PAIRS}"), row, tile, part)
+            place = _place(row, tiles, part) + tile * emit.i64(_TILE_WORDS)
+            zeros = tirx.const(0, f"uint32x{PAIRS}")
+            T.buffer_store(emit.view(parts), zeros, [ramp(place, PAIRS)])
     # Tile by tile the parts lie side by side, row by row they would be KiB apart.
     with T.serial(emit.i64(0), emit.ceil_div(m, _GROUP)) as group:
         begin = emit.bound(group * emit.i64(_GROUP))
         rows = emit.bound(te.min(m - begin, emit.i64(_GROUP)))
-        with T.serial(emit.i64(0), whole) as tile, T.serial(emit.i64(0), rows) as i:
-            whole_tile(begin + i, tile)
+        start = _place(begin, tiles, 0)
+        with T.serial(emit.i64(0), whole) as tile:
+            emit.call(
+                split,
+                emit.offset(x, begin * emit.i64(k) + tile * emit.i64(STEP)),
+                emit.offset(parts, start + tile * emit.i64(_TILE_WORDS)),
+                *(tiles, emit.i64(0), rows),
+            )
 
     def rest() -> None:
         zeros = tirx.const(0.0, f"float32x{STEP}")
         T.buffer_store(emit.view(padded), zeros, [ramp(emit.i64(0), STEP)])
+        last = whole * emit.i64(STEP)
         with T.serial(emit.i64(0), m) as row:
-            with T.serial(whole * emit.i64(STEP), count) as step:
+            with T.serial(last, count) as step:
                 value = emit.view(x)[row * emit.i64(k) + step]
-                T.buffer_store(emit.view(padded), value, [step - whole * emit.i64(STEP)])
-            split(padded, emit.i64(0), row, whole)
+                T.buffer_store(emit.view(padded), value, [step - last])
+            _split_row(padded, emit.i64(0), parts, row, tiles, whole * emit.i64(_TILE_WORDS))
 
     if k % STEP:
         emit.when(whole < tiles, rest)
+
+
+def _place(row: Expr, tiles: Expr, part: int) -> Expr:
+    """Where a part of a row's first tile begins, in words; parts from PARTS on: the next tile's."""
+    above = te.indexdiv(row, emit.i64(ROWS)) * tiles * emit.i64(PARTS) + emit.i64(part)
+    return (above * emit.i64(ROWS) + te.indexmod(row, emit.i64(ROWS))) * emit.i64(PAIRS)
+
+
+def _split_row(
+    x: Var, at: Expr, parts: Var, row: Expr, tiles: Expr, tile_place: Expr | int = 0
+) -> None:
+    """32 steps of x, from `at` on, as a row of a tile."""
+    halves = [emit.view(x)[ramp(at + emit.i64(half * PAIRS), PAIRS)] for half in range(2)]
+    for part, pairs in enumerate(_paired_parts(*halves)):
+        place = _place(row, tiles, part) + emit.i64(tile_place)
+        T.buffer_store(emit.view(parts), pairs, [ramp(place, PAIRS)])
 
 
 def split_w(k: int, width: int, strips: int) -> None:
@@ -145,12 +166,20 @@ def split_w(k: int, width: int, strips: int) -> None:
     emit.chain([(count >= emit.i64(STEP), lambda: pairs(none, all_pairs)), (None, rest)])
 
 
-def multiply(rows: int, columns: int, width: int = 0, split: GlobalVar | None = None) -> None:
-    """`f(x parts, w parts, sums, count, [panel])`: rows by columns tiles of sums over count steps.
+def multiply(
+    rows: int,
+    columns: int,
+    *,
+    split_w: GlobalVar | None = None,
+    width: int = 0,
+    split_x: GlobalVar | None = None,
+) -> None:
+    """`f(x parts, w parts, sums, count, [panel or x])`: rows by columns tiles of sums over count
+    steps.
 
-    sums: float32, the rows of all tiles with their columns side by side. split: makes the parts of
-    w out of a panel, `width` columns wide, a tile of k ahead of their use: the vector units work
-    while the matrix unit does.
+    sums: float32, the rows of all tiles with their columns side by side. split_w: makes the parts
+    of w out of a panel, `width` columns wide, a tile of k ahead of their use: the vector units work
+    while the matrix unit does. split_x: so are those of x made, of whole tiles alone.
     """
     x, w = emit.argument("x", "*uint8"), emit.argument("w", "*uint8")
     sums, count = emit.argument("sums", "*float32"), emit.argument("count", "int64")
@@ -167,23 +196,34 @@ def multiply(rows: int, columns: int, width: int = 0, split: GlobalVar | None = 
 
     def split_tile(panel: Var, tile: Expr) -> None:
         emit.call(
-            split,
+            split_w,
             emit.offset(panel, tile * emit.i64(STEP * width)),
             emit.offset(w, tile * emit.i64(PARTS * TILE_BYTES)),
             stretch,
             te.min(count - tile * emit.i64(STEP), emit.i64(STEP)),
         )
 
-    panel = emit.argument("panel", "*float32") if split is not None else None
+    def split_x_rows(tile: Expr, first: int, last: int) -> None:
+        emit.call(
+            split_x,
+            emit.offset(source, tile * emit.i64(STEP)),
+            emit.offset(x, tile * emit.i64(PARTS * TILE_BYTES)),
+            *(tiles, emit.i64(first), emit.i64(last)),
+        )
+
+    panel = emit.argument("panel", "*float32") if split_w is not None else None
+    source = emit.argument("source", "*float32") if split_x is not None else None
     if panel is not None:
         split_tile(panel, emit.i64(0))
+    if source is not None:
+        split_x_rows(emit.i64(0), 0, rows * ROWS)
     with T.serial(emit.i64(0), tiles) as tile:
+        after = tile + emit.i64(1)
         if panel is not None:
-            after = tile + emit.i64(1)
             emit.when(after < tiles, lambda: split_tile(panel, after))
         begin = tile * emit.i64(PARTS * TILE_BYTES)
         held_x = held_w = None
-        for x_part, w_part in _PRODUCTS:
+        for number, (x_part, w_part) in enumerate(_PRODUCTS):
             if x_part != held_x:
                 for i, register in enumerate(x_registers):
                     load(register, x, begin + emit.i64(x_part * TILE_BYTES) + emit.i64(i) * stretch)
@@ -194,6 +234,9 @@ def multiply(rows: int, columns: int, width: int = 0, split: GlobalVar | None = 
             for i, a in enumerate(x_registers):
                 for j, b in enumerate(w_registers):
                     intrinsic("tdpbf16ps", *map(_register, (i * columns + j, a, b)))
+            if source is not None:
+                share = [rows * ROWS * n // len(_PRODUCTS) for n in (number, number + 1)]
+                emit.when(after < tiles, partial(split_x_rows, after, *share))
     for i in range(rows):
         for j in range(columns):
             place = emit.i64((i * ROWS * columns + j) * LANES)
