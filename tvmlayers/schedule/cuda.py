@@ -15,7 +15,8 @@ from typing import TypeVar
 from tvmlayers import records as stored
 from tvmlayers.dtypes import is_half
 from tvmlayers.expr.gemm import BlockTile
-from tvmlayers.schedule.nearest import exact
+from tvmlayers.records import Record
+from tvmlayers.schedule.nearest import exact, nearest
 from tvmlayers.schedule.select import ANALYTIC, GIVEN, Regime
 from tvmlayers.spaces import cuda_gemm, cuda_rows
 from tvmlayers.spaces.choices import Decisions
@@ -29,7 +30,8 @@ from tvmlayers.spaces.cuda_tensor_gemm import (
 from tvmlayers.targets import CudaTarget
 from tvmlayers.workload import Workload
 
-# Sizes of batch that are looked up by themselves; those between take what the next smaller has.
+# Sizes of batch that are looked up by themselves, beside those of records; those between take what
+# the next smaller has.
 _BATCHES = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 16384)
 _SPLIT_MOST_ROWS = 16
 _TENSOR_LEAST_ROWS = 33
@@ -50,22 +52,44 @@ class CudaSelector:
     target: CudaTarget
     use_records: bool = True
     fixed: Mapping[str, Decisions] = field(default_factory=dict)
+    _loaded: dict[str, tuple[Record, ...]] = field(default_factory=dict, repr=False)
 
     def decide(self, workload: Workload) -> Regime:
-        """The decisions for one workload."""
+        """The decisions for one workload: a record's, a near one's, or the analytic."""
         if workload.kind in self.fixed:
             return Regime(None, self.fixed[workload.kind], GIVEN)
-        if self.use_records:
-            records = stored.load(self.target.name, workload.kind)
-            found = exact(workload, self.target, records) if records else None
-            if found is not None:
-                return Regime(None, found[1], "record", found[0])
+        records = self._records(workload.kind)
+        found = exact(workload, self.target, records)
+        if found is not None:
+            return Regime(None, found[1], "record", found[0])
+        found = nearest(workload, self.target, records, few_rows=_SPLIT_MOST_ROWS)
+        if found is not None:
+            return Regime(None, found[1], f"nearest {found[0].workload}", found[0])
         return Regime(None, analytic(workload, self.target), ANALYTIC)
+
+    def decide_once(self, workload: Workload) -> Regime:
+        """The decisions for all sizes of batch of a kernel that is made once: those of its record
+        with the largest one, else those for `workload` itself."""
+        return self.decide(workload.at(max(self._own_batches(workload), default=workload.batch)))
+
+    def _own_batches(self, workload: Workload) -> set[int]:
+        records = self._records(workload.kind)
+        own = (each.workload for each in records if each.workload.at(1) == workload.at(1))
+        return {each.batch for each in own}
+
+    def _records(self, kind: str) -> tuple[Record, ...]:
+        if not self.use_records:
+            return ()
+        # The files are looked at once a model, however many lookups it makes.
+        if kind not in self._loaded:
+            self._loaded[kind] = stored.load(self.target.name, kind)
+        return self._loaded[kind]
 
     def regimes(self, workload: Workload) -> list[Regime]:
         """The decisions for every size of batch, ranges in rising order; the last has no end."""
         made: list[Regime] = []
-        for batch, following in zip(_BATCHES, [*_BATCHES[1:], None], strict=True):
+        batches = sorted({*_BATCHES, *self._own_batches(workload)})
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
             most = None if following is None else following - 1
             chosen = self.decide(workload.at(batch))
             regime = Regime(most, chosen.decisions, chosen.source, chosen.record)

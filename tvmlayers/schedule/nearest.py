@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tvmlayers.records import Record
 from tvmlayers.schedule.analytic import analytic
-from tvmlayers.spaces import SPACES, choices_of, space_of
+from tvmlayers.spaces import choices_of, space_of
 from tvmlayers.spaces.choices import Decisions, is_legal
 from tvmlayers.spaces.gemm import Tile
 from tvmlayers.targets import CudaTarget, Target
@@ -15,7 +15,7 @@ from tvmlayers.workload import Workload
 MOST_DOUBLINGS = 2.0
 # What another activation or mode counts, in doublings; another dtype serves nobody.
 _OTHER_TRAIT = 0.25
-# Up to this many rows every row counts: what fits 8 rows does not fit 9.
+# Up to this many rows every row counts on a CPU: what fits 8 rows does not fit 9.
 _FEW_ROWS = 48
 
 
@@ -32,12 +32,19 @@ def exact(
 
 
 def nearest(
-    workload: Workload, target: Target, records: Iterable[Record]
+    workload: Workload,
+    target: Target | CudaTarget,
+    records: Iterable[Record],
+    few_rows: int = _FEW_ROWS,
 ) -> tuple[Record, Decisions] | None:
     """The nearest record whose decisions are legal for `workload`; none for the matrix unit, whose
-    needs hang on the very sizes."""
+    needs hang on the very sizes. few_rows: up to so many every row counts."""
     ranked = sorted(
-        ((distance(workload, each.workload), each) for each in records if _tells(each, workload)),
+        (
+            (distance(workload, each.workload), each)
+            for each in records
+            if _tells(each, workload, few_rows)
+        ),
         key=lambda pair: pair[0],
     )
     near = [record for doublings, record in ranked if doublings <= MOST_DOUBLINGS]
@@ -45,8 +52,10 @@ def nearest(
         return None
     choices = choices_of(workload, target)
     for record in near:
-        is_legal_here = is_legal(record.decisions, choices) and not _unit(record.decisions)
-        if record.space == SPACES[workload.kind] and is_legal_here:
+        is_legal_here = is_legal(record.decisions, choices) and not (
+            isinstance(target, Target) and _unit(record.decisions)
+        )
+        if record.space == space_of(workload.kind, target) and is_legal_here:
             return record, record.decisions
     return None
 
@@ -74,7 +83,7 @@ def distance(a: Workload, b: Workload) -> float:
     return sizes + _OTHER_TRAIT * traits
 
 
-def _tells(record: Record, workload: Workload) -> bool:
+def _tells(record: Record, workload: Workload, few_rows: int) -> bool:
     """Whether a neighbour's number of rows is near enough: of few rows, every one counts."""
     own, wanted = record.workload.batch, workload.batch
-    return own == wanted or workload.kind != "dense" or min(own, wanted) > _FEW_ROWS
+    return own == wanted or workload.kind != "dense" or min(own, wanted) > few_rows

@@ -93,13 +93,12 @@ class Expected:
     def difference(self, result: Array) -> str | None:
         """What is wrong with `result`, or None."""
         found = result.reshape(-1, result.shape[-1])[self._rows].astype(np.float64)
-        scale = np.maximum(np.abs(self._values), 1.0)
-        worst = np.abs(found - self._values) / scale
-        place = np.unravel_index(int(np.nanargmax(worst)), worst.shape)
-        if not np.isnan(found).any() and worst[place] <= self._allowed:
+        worst = np.abs(found - self._values) / np.maximum(np.abs(self._values), 1.0)
+        worst[found == self._values] = 0.0  # infinities too
+        worst[np.isnan(worst)] = np.inf
+        place = np.unravel_index(int(np.argmax(worst)), worst.shape)
+        if worst[place] <= self._allowed:
             return None
-        if np.isnan(found).any():
-            place = tuple(np.argwhere(np.isnan(found))[0])
         row = int(self._rows[place[0]])
         return (
             f"element ({row}, {int(place[1])}) is {found[place]:.8g} "

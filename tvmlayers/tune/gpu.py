@@ -1,8 +1,9 @@
 """Measures on this machine's first GPU, in this process.
 
 Blocks of calls are put on the stream one after the other and waited for together, so that a kernel
-which takes longer than its launch is timed by itself. A kernel that ends with an error takes the
-GPU's context along: the run stops, and goes on from its journal when it is started again.
+which takes longer than its launch is timed by itself. A kernel that ends with an error costs a
+trial; where it takes the GPU's context along, the run stops after it, and goes on from its journal
+when it is started again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from tvmlayers.build.cuda.compiler import compile_cuda
 from tvmlayers.build.cuda.toolchain import Toolchain, device_images
 from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
 from tvmlayers.cuda.memory import DriverMemory
-from tvmlayers.errors import ConfigError, DeviceError, TuneError, TvmLayersError
+from tvmlayers.errors import (
+    ConfigError,
+    DeviceError,
+    MissingDependencyError,
+    TuneError,
+    TvmLayersError,
+)
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget
@@ -30,6 +37,9 @@ from tvmlayers.tune.kernel import Builder
 from tvmlayers.tune.measurer import OneByOne
 from tvmlayers.tune.outcome import Outcome
 from tvmlayers.tune.stand import WrongResult
+
+# How a failure begins, by the error that it came from; others are the GPU's.
+_FAILURES = ((WrongResult, "wrong result"), (ConfigError, "build failed"))
 
 
 class Launches:
@@ -80,6 +90,15 @@ class GpuStand:
     def call(self, decisions: Decisions) -> Launches:
         """The kernel with these decisions; WrongResult where its results are."""
         return self._call(self._compile(decisions))
+
+    def answers(self) -> bool:
+        """Whether the GPU's context still works: some errors of a kernel end it."""
+        try:
+            with self.driver.context(0):
+                self.driver.synchronize(0)
+        except TvmLayersError:
+            return False
+        return True
 
     def _compile(self, decisions: Decisions) -> CudaCompiled:
         fixed = {self.workload.kind: decisions}
@@ -138,6 +157,7 @@ class GpuMeasurer(OneByOne):
         self._target, self._toolchain = target, toolchain
         self._driver = driver
         self._stand: GpuStand | None = None
+        self._fatal: str | None = None  # what the GPU answered last
 
     def open(self, case: Case, seed: int, reference: Decisions) -> float:
         if case.data.cold:
@@ -183,10 +203,18 @@ class GpuMeasurer(OneByOne):
 
     def _trial(self, decisions: Decisions) -> Outcome:
         stand, begin = self._opened, time.monotonic()
+        if self._fatal is not None:
+            raise TuneError(
+                f"the GPU does not answer since a trial failed ({self._fatal}); all trials are "
+                "kept, that one as failed: run the same command again to go on from them"
+            )
         try:
             ratio = timing.ratio(stand.reference, self._candidate(decisions), stand.calls)
-        except WrongResult as error:
-            return Outcome(None, f"wrong result: {error}", time.monotonic() - begin)
-        except ConfigError as error:
-            return Outcome(None, f"build failed: {error}", time.monotonic() - begin)
+        except MissingDependencyError:  # no candidate can be built
+            raise
+        except (WrongResult, TvmLayersError) as error:
+            kind = next((name for each, name in _FAILURES if isinstance(error, each)), "failed")
+            if not stand.answers():
+                self._fatal = str(error)
+            return Outcome(None, f"{kind}: {error}", time.monotonic() - begin)
         return Outcome(ratio * self._microseconds, None, time.monotonic() - begin)

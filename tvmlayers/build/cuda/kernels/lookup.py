@@ -111,7 +111,7 @@ def _bag_kernel(
     ragged, weighted = "offsets" in roles, "per_sample_weights" in roles
     lanes = cuda_lookup.vector_width(width, selector.target.lanes(dtype))
     workload = Workload.make("bag", indices=1, rows=rows, width=width, dtype=dtype, mode=spec.mode)
-    regime = selector.decide(workload)
+    regime = selector.decide_once(workload)
     expression = bag(
         rows,
         width,

@@ -66,7 +66,7 @@ def softmax_function(
 
     out_dtype: of the result, where it is not that of x.
     """
-    regime = selector.decide(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
+    regime = selector.decide_once(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
     return launching(
         softmax(n, log=kind == "log_softmax", dtype=dtype, out_dtype=out_dtype),
         lambda sch: cuda_rows.softmax_rows(sch, decisions=regime.decisions),
@@ -96,7 +96,7 @@ def lower_activation(use: Use, name: str, selector: CudaSelector, _arena: ArenaP
         return _kernel(name, function, lambda shapes: [elements(shapes[0])], described)
     n = use.fixed(-1)
     function = softmax_function(n, layer.activation, dtype, selector, in_place=False)
-    regime = selector.decide(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
+    regime = selector.decide_once(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
     described = report(
         Workload.make("softmax", m=1, n=n, dtype=dtype),
         [regime],
