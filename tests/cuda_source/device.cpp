@@ -133,6 +133,7 @@ int cuDevicePrimaryCtxRetain(void** context, int ordinal) {
 int cuCtxPushCurrent_v2(void*) { return kSuccess; }
 int cuCtxPopCurrent_v2(void**) { return kSuccess; }
 int cuStreamSynchronize(void*) { return kSuccess; }
+int cuCtxSynchronize() { return kSuccess; }
 int cuGetErrorName(int status, const char** name) {
   *name = status == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY"
           : status == kLaunchFailed ? "CUDA_ERROR_LAUNCH_FAILED"

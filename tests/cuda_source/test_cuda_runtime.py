@@ -10,6 +10,7 @@ from typing import Any
 import emulator
 import numpy as np
 import pytest
+import torch
 from agreement import indices, normal
 from emulator import device, driver, emulated
 
@@ -50,8 +51,35 @@ def test_results_go_where_out_says() -> None:
     out = DeviceArray((7, 6), np.float32, driver=driver())
     assert words()(there(ids), out=out) is out
     np.testing.assert_array_equal(out.numpy(), words()(ids))
-    with pytest.raises(tl.ShapeError, match=r"out expected float32\(7, 6\)"):
-        words()(there(ids), out=DeviceArray((6, 7), np.float32, driver=driver()))
+
+
+def empty(*shape: int, dtype: str = "float32") -> DeviceArray:
+    return DeviceArray(shape, dtype, driver=driver())
+
+
+def test_out_is_refused_where_it_does_not_fit() -> None:
+    ids = there(indices(50, 7, 4))
+    on_host = np.empty((7, 6), np.float32)
+    for out, error, said in (
+        (empty(6, 7), tl.ShapeError, r"out expected shape \(7, 6\), got \(6, 7\)"),
+        (empty(7, 6, dtype="float64"), tl.DTypeError, "out expected float32, got float64"),
+        ([empty(7, 6)] * 2, tl.ShapeError, "out expected 1 buffers, got 2"),
+        (3, tl.DTypeError, "out expected a tensor to write to, got int"),
+        (on_host, tl.DeviceError, "out lies on the host and the inputs on GPU 0"),
+        (torch.from_numpy(on_host), tl.DeviceError, "out lies on the host"),
+    ):
+        with pytest.raises(error, match=said):
+            words()(ids, out=out)
+    with pytest.raises(tl.DeviceError, match="out lies on a GPU and the inputs on the host"):
+        words()(indices(50, 7, 4), out=empty(7, 6))
+
+
+def test_out_may_not_overlap_an_input() -> None:
+    square = emulated(tl.Dense(8, input_dim=8))
+    x = there(normal(5, 8))
+    with pytest.raises(tl.ConfigError, match="out overlaps an input"):
+        square(x, out=x)
+    np.testing.assert_array_equal(x.numpy(), normal(5, 8))
 
 
 def test_lists_and_small_integers_are_taken_from_the_host() -> None:

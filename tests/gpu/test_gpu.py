@@ -56,6 +56,21 @@ def test_torch_tensors_stay_on_the_gpu() -> None:
     np.testing.assert_array_equal(result.cpu().numpy(), words()(ids))
 
 
+def test_out_is_written_where_it_lies_or_refused() -> None:
+    ids = torch.from_numpy(indices(50, 7, 4)).cuda()
+    wanted = words()(ids)
+    out = torch.zeros((7, 6), device="cuda")
+    assert words()(ids, out=out) is out
+    assert torch.equal(out, wanted)
+    for refused, said in (
+        (torch.zeros((6, 7), device="cuda").T, "C-contiguous"),
+        (torch.zeros((7, 6), device="cuda", requires_grad=True), "gradient"),
+        (torch.zeros((7, 6)), "lies on the host"),
+    ):
+        with pytest.raises(TvmLayersError, match=said):
+            words()(ids, out=refused)
+
+
 def test_calls_go_on_the_current_stream() -> None:
     ids = indices(50, 7, 4)
     wanted = words()(ids)

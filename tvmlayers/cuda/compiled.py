@@ -23,7 +23,8 @@ from tvmlayers.arena import address, view
 from tvmlayers.call import ModelCall
 from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
 from tvmlayers.cuda.driver import Driver, default_driver, image_for
-from tvmlayers.cuda.memory import DriverMemory, given_outputs
+from tvmlayers.cuda.memory import DriverMemory
+from tvmlayers.cuda.outputs import given_outputs, refuse_on_gpu
 from tvmlayers.cuda.streams import current_stream
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import (
@@ -85,10 +86,13 @@ class CudaCompiled(ModelCall):
         """Wait for the calls since the last check, and raise where an index was out of range."""
         checks = self.manifest["checks"]
         for flags in list(self._flags.values()):
-            found = flags.numpy(current_stream(flags.ordinal))
+            with self._lock, self.driver.context(flags.ordinal):
+                self.driver.synchronize_all()  # calls may have gone on several streams
+                found = flags.numpy()
+                if found.any():
+                    self.driver.zero(flags.address, flags.nbytes, 0)
+                    self.driver.synchronize(0)
             if found.any():
-                with self.driver.context(flags.ordinal):
-                    self.driver.zero(flags.address, flags.nbytes, current_stream(flags.ordinal))
                 which = {str(c["layer"]) for c, bad in zip(checks, found, strict=True) if bad}
                 raise IndexOutOfRangeError(
                     "indices or offsets of an earlier call were out of range, in the layers "
@@ -128,6 +132,7 @@ class CudaCompiled(ModelCall):
 
     def _call_from_host(self, given: Mapping[str, Any], out: Any) -> Any:
         """Copy the inputs over, run on the first GPU and copy the results back."""
+        refuse_on_gpu(out)
         imported = [tensors.import_array(value, name) for name, value in given.items()]
         names = tuple(given)
         arrays = self._type_lists(names, imported)
@@ -175,7 +180,7 @@ class CudaCompiled(ModelCall):
                     for shape, slot in zip(shapes, entry.outputs, strict=True)
                 ]
             else:
-                made = given_outputs(out, see, entry, shapes, ordinal)
+                made = given_outputs(out, entry, shapes, ordinal, views)
             self._run(entry, sizes, packed, made, memory, packed)
         return out if out is not None else _unwrap([memory.result(each) for each in made])
 
