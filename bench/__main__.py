@@ -1,5 +1,6 @@
 """`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
 
+`python -m bench --target cuda` is `python -m bench cuda --target cuda`: against peers on the GPU.
 `python -m bench plot RESULT.json...` draws what earlier runs measured. `arm-static` and
 `cuda-static` need no such machine: they put the inner loops for each core beside what its ports
 allow, and read what the kernels for GPUs take from the compiler's report.
@@ -90,7 +91,7 @@ def chosen(arguments: argparse.Namespace) -> list[Case]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where every case was timed; 1 where one gave a wrong result; 2 for bad arguments."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(with_kind(sys.argv[1:] if argv is None else argv))
     if arguments.kind == "plot":
         return _plot(arguments)
     if arguments.kind == "cuda-static":
@@ -101,13 +102,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bench import arm_static
 
         return arm_static.run(arguments.targets, arguments.json)
-    try:
-        wanted = chosen(arguments)
-    except CaseError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
+    from tvmlayers.errors import TargetError
     from tvmlayers.targets import physical_cores
 
+    try:
+        wanted = chosen(arguments)
+        runnable(arguments.target)
+    except (CaseError, TargetError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     arguments.threads = arguments.threads or physical_cores()
     # Thread pools read these once, as their libraries load: so before anything else is imported.
     for variable in ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -115,6 +118,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     from bench.session import Session
 
     return Session(arguments).run(wanted)
+
+
+def with_kind(words: Sequence[str]) -> list[str]:
+    """The command line; `cuda` comes first where there is but a GPU's name."""
+    for place, word in enumerate(words[:1]):
+        name = word.partition("=")[2] or "".join(words[place + 1 : place + 2])
+        if word.partition("=")[0] == "--target" and name.startswith("cuda"):
+            return ["cuda", *words]
+    return list(words)
+
+
+def runnable(name: str) -> None:
+    """TargetError where code for a target cannot be timed by this process, on this CPU."""
+    from tvmlayers import targets
+    from tvmlayers.errors import TargetError
+
+    if name in targets.GPU_NAMES:
+        raise TargetError(f"{name} is a GPU: python -m bench cuda --target {name}")
+    target = targets.resolve_cpu(name)
+    obstacle = targets.obstacle(target.triple, target.cpu_flags)
+    if obstacle:
+        raise TargetError(f"code for {name} cannot be timed here: it {obstacle}")
 
 
 def _plot(arguments: argparse.Namespace) -> int:

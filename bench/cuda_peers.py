@@ -2,8 +2,9 @@
 
 Dense layers against `torch.nn.functional.linear` (cuBLASLt, TF32 off) and its compiled form with
 `mode="max-autotune"`, in float32, float16 and bfloat16; the halves also at batches below 64 and at
-4096 cubed. Lookups and bags against PyTorch's, FBGEMM's and the measured bandwidth of the memory.
-Every result is compared before it is timed. Written where there was no GPU: unmeasured so far.
+4096 cubed, with and without an epilogue. Lookups and bags against PyTorch's, FBGEMM's and the
+measured bandwidth of the memory. Every result is compared before it is timed, and each row is
+written as it comes. Written where there was no GPU: unmeasured so far.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import product
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
-from bench import cases, cuda_fbgemm, cuda_lookups, work
-from bench.cases import Case, DenseCase
+from bench import cases, cuda_fbgemm, cuda_lookups, specs, work
+from bench.cases import Case, CaseError, DenseCase
 
 ROUNDS, CALLS = 21, 20
 KINDS = ("dense", "embedding", "bag")
@@ -40,15 +42,32 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         default=list(PEERS),
         help="beside PyTorch eager; all, if left out",
     )
+    sub.add_argument(
+        "--dtype",
+        action="append",
+        dest="dtypes",
+        choices=("float32", *HALF_DTYPES),
+        help="of dense layers; all, if left out",
+    )
+    sub.add_argument(
+        "--shapes",
+        nargs="+",
+        metavar="CASE",
+        help=f"dense layers, {specs.form('dense')}; the public cases, if left out",
+    )
     sub.add_argument("--json", type=Path, metavar="FILE")
 
 
 def chosen(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
-    """(dtype, case): the cases of the kinds that are asked for."""
+    """(dtype, case): those that are asked for; CaseError where one cannot be read."""
+    if arguments.shapes:
+        words = [word for each in arguments.shapes for word in each.split(",") if word]
+        given = [specs.parse("dense", word) for word in words]
+        return list(product(arguments.dtypes or ("float32", *HALF_DTYPES), given))
     made: list[tuple[str, Case]] = []
     for kind in arguments.kinds or KINDS:
         if kind == "dense":
-            made += dense_cases()
+            made += [pair for pair in dense_cases() if pair[0] in (arguments.dtypes or pair[0])]
         else:
             made += [("float32", case) for case in cases.public(kind)]
     return made
@@ -58,40 +77,65 @@ def dense_cases() -> list[tuple[str, DenseCase]]:
     """(dtype, case): the public ones in every dtype, and those that halves are made for."""
     public = [case for case in cases.public("dense") if isinstance(case, DenseCase)]
     few = [DenseCase(m, 4096, 4096, last) for m in FEW_ROWS for last in (None, "gelu")]
-    halves = [*public, *few, DenseCase(4096, 4096, 4096)]
+    halves = [*public, *few, *(DenseCase(4096, 4096, 4096, last) for last in (None, "gelu"))]
     return [("float32", case) for case in public] + list(product(HALF_DTYPES, halves))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, 1 where a result is wrong, 2 where there is no GPU."""
+    """0, 1 where a result is wrong, 2 where there is no GPU or a case cannot be read."""
     import torch
 
+    try:
+        wanted = chosen(arguments)
+    except CaseError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     if not torch.cuda.is_available():
         print("bench: no GPU, or a build of torch without CUDA", file=sys.stderr)
         return 2
     torch.backends.cuda.matmul.allow_tf32 = False
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it goes on eagerly, unsaid
     bandwidth = cuda_lookups.bandwidth(_times)
+    said = {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "bandwidth_gb_per_s": bandwidth / 1e9,
+    }
     rows = []
-    for dtype, case in chosen(arguments):
+    for dtype, case in wanted:
         row = _row(dtype, case, arguments, bandwidth)
-        rows.append(row)
+        rows.append({**row, "ratio": ratio_of(row)})
         print(line_of(row), flush=True)
+        if arguments.json:
+            write(arguments.json, {**said, "rows": rows})
         work.release()
+        torch._dynamo.reset()  # else shapes turn dynamic after the second one
         torch.cuda.empty_cache()
-    if arguments.json:
-        said = {
-            "gpu": torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-            "bandwidth_gb_per_s": bandwidth / 1e9,
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(said, indent=1) + "\n")
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        ratios = [row["ratio"] for row in rows if row["kind"] == kind]
+        print(
+            f"{kind}: {geometric_mean(ratios):.2f} against the best peer, least {min(ratios):.2f}"
+        )
     return 0 if all(row["agrees"] for row in rows) else 1
+
+
+def write(path: Path, said: dict[str, Any]) -> None:
+    """All at once: a run that is killed leaves the rows before."""
+    made = path.with_name(path.name + ".tmp")
+    made.write_text(json.dumps(said, indent=1) + "\n")
+    made.replace(path)
+
+
+def ratio_of(row: dict[str, Any]) -> float:
+    """The time of the best peer over ours."""
+    best = min(us for name, us in row["us"].items() if name != "ours")
+    return float(best / row["us"]["ours"])
 
 
 def line_of(row: dict[str, Any]) -> str:
     """A row as it is printed."""
     said = [f"{name} {us:.1f} us" for name, us in row["us"].items()]
+    said.append(f"ratio {ratio_of(row):.2f}")
     if "of_bandwidth" in row:
         said.append(f"{row['of_bandwidth']:.0%} of the bandwidth")
     said += [f"without {name}: {reason}" for name, reason in row.get("skipped", {}).items()]
@@ -110,11 +154,8 @@ def _row(dtype: str, case: Case, arguments: argparse.Namespace, bandwidth: float
 def _dense(dtype: str, case: DenseCase, target: str, peers: list[str]) -> dict[str, Any]:
     import torch
 
-    import tvmlayers as tl
-
     own = getattr(torch, dtype)
-    layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k, dtype=dtype)
-    ours = tl.compile(layer, target=target)
+    layer, ours = _compiled(case.k, case.n, case.activation, dtype, target)
     weights = [torch.from_numpy(weight.astype("float32")).cuda() for weight in layer.get_weights()]
     kernel, bias = (weight.to(own) for weight in weights)
     w = kernel.T.contiguous()
@@ -135,12 +176,21 @@ def _dense(dtype: str, case: DenseCase, target: str, peers: list[str]) -> dict[s
     exact = last(x.double() @ kernel.double() + bias.double())
     ways = {"ours": lambda: ours(x), "torch": lambda: eager(x)}
     if "torch.compile" in peers:
-        compiled = torch.compile(eager, mode="max-autotune")
+        compiled = torch.compile(eager, mode="max-autotune", dynamic=False)
         ways["torch.compile"] = lambda: compiled(x)
     tolerance = max(1e-4, 2 * torch.finfo(own).eps)
     agrees = torch.allclose(ours(x).double(), exact, rtol=tolerance, atol=tolerance)
     name = case.spec if dtype == "float32" else f"{case.spec} {dtype}"
     return {"case": name, "kind": case.kind, "agrees": agrees, "us": _times(ways)}
+
+
+@cache
+def _compiled(k: int, n: int, activation: str | None, dtype: str, target: str) -> tuple[Any, Any]:
+    """Our layer and its compiled form, which serve every number of rows."""
+    import tvmlayers as tl
+
+    layer = tl.Dense(n, activation=activation, input_dim=k, dtype=dtype)
+    return layer, tl.compile(layer, target=target)
 
 
 def _times(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -43,13 +44,19 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, or 1 where a kernel spills."""
+    """0, 1 where a kernel spills, or 2 for an unknown name."""
     from rich.console import Console
     from rich.table import Table
 
     from tvmlayers.targets import GPUS
 
     names = arguments.target or list(GPUS)
+    if unknown := [name for name in names if name not in GPUS]:
+        print(
+            f"bench: no kind of GPU is named {unknown[0]!r}; there are {', '.join(GPUS)}",
+            file=sys.stderr,
+        )
+        return 2
     rows = [row for name in names for row in measure(name)]
     table = Table(title="what the kernels take")
     for heading in ("target", "case", "kernel"):

@@ -237,3 +237,12 @@ class M:
     used = re.findall(r"vfmadd.*?%([xyz]mm)", assembly)
     assert register in used
     assert not any(other > register for other in used)
+
+
+def test_gpus_without_a_row_are_told_which_serves_them() -> None:
+    with pytest.raises(TargetError, match="older than cuda-sm80"):
+        targets.resolve("cuda-sm75")
+    with pytest.raises(TargetError, match="compile for cuda-sm90, whose PTX runs there"):
+        targets.resolve("cuda-sm120")
+    with pytest.raises(TargetError, match="compile for cuda-sm86"):
+        targets.resolve("cuda-sm87")

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +65,66 @@ def test_a_fraction_is_of_the_bandwidth() -> None:
     assert copied > 1e9  # no cache holds it
 
 
+def test_shapes_and_dtypes_choose() -> None:
+    given = cuda_peers.chosen(arguments("--shapes", "7x8x9:gelu,1x2x3", "--dtype", "float16"))
+    assert [(dtype, case.spec) for dtype, case in given] == [
+        ("float16", "7x8x9:gelu"),
+        ("float16", "1x2x3:linear"),
+    ]
+    dense = cuda_peers.chosen(arguments("--kind", "dense", "--dtype", "bfloat16"))
+    assert {dtype for dtype, _ in dense} == {"bfloat16"}
+    assert {"4096x4096x4096:gelu", "1x4096x4096:gelu"} <= {case.spec for _, case in dense}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--target", "cuda-sm90"], "no GPU"),
+        (["dense", "--target", "cuda-sm90"], "python -m bench cuda --target cuda-sm90"),
+        (["dense", "--target", "neoverse-n1"], "is aarch64 code"),
+        (["dense", "--target", "cuda-sm70"], "older than cuda-sm80"),
+        (["dense", "--target", "cuda-sm100"], "compile for cuda-sm90"),
+        (["cuda", "--shapes", "4x"], "MxKxN:activation"),
+        (["cuda-static", "--target", "nope"], "no kind of GPU is named 'nope'"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_what_cannot_run_here_is_said_at_once(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("nope", "a step is setup, test, parity, tune or bench, got nope"),
+        ("test", "no GPU can be found"),
+        ("parity", "no GPU can be found"),
+        ("tune", "no GPU can be found"),
+        ("bench", "no GPU"),
+    ],
+)
+def test_a_step_on_a_gpu_fails_without_one(step: str, said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", str(Path(cuda_peers.__file__).with_name("on_gpu.sh")), step],
+        env={**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_rows_are_written_whole(tmp_path: Path) -> None:
+    cuda_peers.write(tmp_path / "a.json", {"rows": [1]})
+    cuda_peers.write(tmp_path / "a.json", {"rows": [1, 2]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"rows": [1, 2]}
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_a_line_tells_times_the_fraction_and_who_is_missing() -> None:
     row = {
         "case": "a case",
@@ -70,7 +135,8 @@ def test_a_line_tells_times_the_fraction_and_who_is_missing() -> None:
     }
     said = cuda_peers.line_of(row)
     assert said.split(None, 2)[2] == (
-        "ours 1.2 us, torch 2.0 us, 87% of the bandwidth, without fbgemm: it is not here, WRONG"
+        "ours 1.2 us, torch 2.0 us, ratio 1.60, 87% of the bandwidth, "
+        "without fbgemm: it is not here, WRONG"
     )
 
 

@@ -153,6 +153,16 @@ def nearest(capability: tuple[int, int]) -> CudaTarget:
     )
 
 
+def unlisted(name: str, capability: tuple[int, int]) -> TargetError:
+    """What to say of a GPU that has no row: which row's code it runs, if any."""
+    runs = next((row.name for row in ROWS if row.capability <= capability), None)
+    if runs is None:
+        return TargetError(
+            f"{name} is older than {ROWS[-1].name}, the oldest kind of GPU that is supported"
+        )
+    return TargetError(f"{name} has no target of its own: compile for {runs}, whose PTX runs there")
+
+
 def from_mapping(target: Mapping[str, Any]) -> CudaTarget:
     """The GPU that a dict of TVM's form or of `describe` means."""
     arch = str(target.get("arch", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,8 @@ def resolve(target: object = "native") -> Target | CudaTarget:
 
     target: a name of `NAMES` or `GPU_NAMES`, a Target, a dict or JSON string of TVM's form
     (`kind`, `mcpu`, `mattr`, `num-cores`, ..., or `kind` "cuda" and `arch`) or of
-    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" its
-    first GPU.
+    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" or
+    "cuda-native" its first GPU.
     """
     if isinstance(target, (Target, CudaTarget)):
         return target
@@ -90,10 +91,12 @@ def to_dict(target: Target) -> dict[str, Any]:
 def _from_name(name: str) -> Target | CudaTarget:
     if name == "native":
         return native()
-    if name == "cuda":
+    if name in ("cuda", "cuda-native"):
         return cuda.present()
     if name in GPUS:
         return GPUS[name]
+    if capability := re.fullmatch(r"cuda-sm_?(\d+)(\d)a?", name):
+        raise cuda.unlisted(name, (int(capability[1]), int(capability[2])))
     if name not in TARGETS:
         raise unknown_name("target", name, (*NAMES, *GPU_NAMES))
     return TARGETS[name]

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import importlib.util
+import re
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,10 @@ class Made:
 def find() -> str | None:
     """The path of libnvrtc, in a package or where the system has it; None where there is none."""
     spec = importlib.util.find_spec("nvidia")
-    for folder in spec.submodule_search_locations or () if spec is not None else ():
-        found = sorted(Path(folder).glob("*/lib/libnvrtc.so.*"))
-        if found:
-            return str(found[-1])
+    folders = spec.submodule_search_locations or () if spec is not None else ()
+    packaged = [each for folder in folders for each in Path(folder).glob("*/lib/libnvrtc.so.*")]
+    if packaged:  # the newest: packages of one release each can lie side by side
+        return str(max(packaged, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)]))
     for name in ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
         try:
             ctypes.CDLL(name)
