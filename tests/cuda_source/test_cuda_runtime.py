@@ -13,6 +13,7 @@ import pytest
 import torch
 from agreement import indices, normal
 from emulator import device, driver, emulated
+from samples import every_input, every_kernel
 
 import tvmlayers as tl
 from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
@@ -55,6 +56,53 @@ def test_results_go_where_out_says() -> None:
 
 def empty(*shape: int, dtype: str = "float32") -> DeviceArray:
     return DeviceArray(shape, dtype, driver=driver())
+
+
+def test_calls_of_a_form_seen_before_are_as_the_first() -> None:
+    model = emulated(
+        tl.Sequential([tl.Embedding(50, 8, input_length=4), tl.Flatten(), tl.Dense(6)])
+    )
+    for rows in (7, 3, 7, 7, 3):  # the later ones are known
+        for seed in (0, 1):
+            ids = indices(50, rows, 4, seed=seed)
+            result = model(there(ids))
+            assert isinstance(result, DeviceArray)
+            np.testing.assert_array_equal(result.numpy(), model(ids))
+    kept = [model(there(indices(50, 7, 4, seed=seed))) for seed in range(4)]
+    for seed, result in enumerate(kept):
+        np.testing.assert_array_equal(result.numpy(), model(indices(50, 7, 4, seed=seed)))
+    wrong = indices(50, 7, 4)
+    wrong[5, 2] = 50
+    for _ in range(2):
+        with pytest.raises(tl.IndexOutOfRangeError, match=r"\(5, 2\)"):
+            model(there(wrong))
+    model.deferred = True
+    model(there(wrong))
+    with pytest.raises(tl.IndexOutOfRangeError, match="earlier call"):
+        model.check()
+    small = there(indices(50, 7, 4).astype(np.int8))
+    np.testing.assert_array_equal(model(small).numpy(), model(indices(50, 7, 4)))
+
+
+def test_known_calls_of_several_inputs_and_outputs_are_as_the_first() -> None:
+    model = emulated(every_kernel("float32"))
+    for seed in range(3):
+        ids, x = every_input(5, "float32")
+        x = x + np.float32(seed)
+        for got, wanted in zip(model(there(ids), there(x)), model(ids, x), strict=True):
+            np.testing.assert_array_equal(got.numpy(), wanted)
+
+
+def test_a_known_call_names_the_launch_that_fails(be: Any) -> None:
+    model = emulated(tl.Dense(8, input_dim=16))
+    x = there(normal(5, 16))
+    wanted = model(x).numpy()
+    np.testing.assert_array_equal(model(x).numpy(), wanted)
+    be(memory=0)
+    with pytest.raises(tl.DeviceMemoryError, match="too little memory"):
+        model(x)
+    be()
+    np.testing.assert_array_equal(model(x).numpy(), wanted)
 
 
 def test_out_is_refused_where_it_does_not_fit() -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from tvmlayers import _ffi, artifact, diagnose, tensors
 from tvmlayers.arena import address, view
 from tvmlayers.call import ModelCall
+from tvmlayers.cuda.again import Again
 from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
-from tvmlayers.cuda.driver import Driver, default_driver, image_for
+from tvmlayers.cuda.driver import Device, Driver, default_driver, image_for
 from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.cuda.outputs import given_outputs, refuse_on_gpu
 from tvmlayers.cuda.streams import current_stream
@@ -66,10 +67,22 @@ class CudaCompiled(ModelCall):
         self._flags: dict[int, DeviceArray] = {}
         self._scratch: dict[tuple[int, int], DeviceArray] = {}
         self._lock = threading.RLock()
+        self._again = Again()
         self.deferred = False
 
     def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
+        if out is not None or named or not inputs:
+            return self._call(inputs, named, out)
+        known = self._again.find(self, inputs)
+        if known is not None:
+            return known()
+        result = self._call(inputs, named, out)
+        self._again.learn(self, inputs)
+        return result
+
+    def _call(self, inputs: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
+        """The general way: every kind of input, every check, every error."""
         given = self._bind(inputs, named)
         on_gpu = [is_on_gpu(value) for value in given.values()]
         if not any(on_gpu):
@@ -223,12 +236,17 @@ class CudaCompiled(ModelCall):
         def launch(_held: object = held) -> None:
             self._launch(entry.function, arguments, device)
             if device.error:
-                kernel = self.manifest["cuda"]["kernels"][device.kernel]
-                if device.error < 0:
-                    raise TvmLayersError(f"the batch is too large for the grid of kernel {kernel}")
-                self.driver.fail(device.error, f"launching {kernel}")
+                self._fail_launch(device)
 
         return launch
+
+    def _fail_launch(self, device: Device) -> NoReturn:
+        """Raise for the error of a launch, which is then forgotten."""
+        kernel, error = self.manifest["cuda"]["kernels"][device.kernel], device.error
+        device.error = 0
+        if error < 0:
+            raise TvmLayersError(f"the batch is too large for the grid of kernel {kernel}")
+        self.driver.fail(error, f"launching {kernel}")
 
     def _scratch_of(self, memory: Any, needed: int) -> View:
         """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""

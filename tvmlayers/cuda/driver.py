@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint, c_uint64, c_void_p
-from typing import Any
+from typing import Any, NoReturn
 
 from tvmlayers.errors import DeviceError, DeviceMemoryError, TargetError, TvmLayersError
 
@@ -57,7 +57,7 @@ class Driver:
         if status:
             self.fail(status, name)
 
-    def fail(self, status: int, doing: str) -> None:
+    def fail(self, status: int, doing: str) -> NoReturn:
         """Raise the error that the driver answered with."""
         text, word = c_char_p(), c_char_p()
         self.library.cuGetErrorString(status, byref(text))
@@ -95,14 +95,22 @@ class Driver:
     @contextmanager
     def context(self, ordinal: int) -> Iterator[None]:
         """The primary context of a GPU, current for this thread inside."""
+        self.enter(ordinal)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def enter(self, ordinal: int) -> None:
+        """Make the primary context of a GPU current for this thread, until `leave`."""
         handle = self._contexts.get(ordinal)
         if handle is None:
             handle = self._retain(ordinal)
         self.call("cuCtxPushCurrent_v2", c_void_p(handle))
-        try:
-            yield
-        finally:
-            self.library.cuCtxPopCurrent_v2(byref(c_void_p()))
+
+    def leave(self) -> None:
+        """Make the context current that was so before `enter`."""
+        self.library.cuCtxPopCurrent_v2(byref(c_void_p()))
 
     def _retain(self, ordinal: int) -> int:
         with self._lock:
