@@ -30,7 +30,9 @@ _STREAMED_ROWS = 2
 _STREAMED_STEPS = 64  # of k, for two streams to be worth their start
 _SHORT_STEPS = 64
 _BLOCKED_ROWS = 192
-_AMX_MARGIN = 1.08
+# By how much the matrix unit has to be faster, by its price: more where threads that share the
+# panels out all bring x into parts.
+_AMX_MARGIN, _AMX_PACKED_MARGIN = 1.2, 1.08
 _AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
@@ -98,7 +100,7 @@ def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
     unit = 0.0053 * tiles + 0.37 * m * k + (0 if is_packed else 0.17 * k * n) + 0.13 * m * n
     vectors = 0.0127 * m * k * n
-    return vectors > _AMX_MARGIN * unit
+    return vectors > (_AMX_PACKED_MARGIN if is_packed else _AMX_MARGIN) * unit
 
 
 def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) -> Decisions:
