@@ -23,7 +23,8 @@ from tvmlayers.arena import address, view
 from tvmlayers.call import ModelCall
 from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
 from tvmlayers.cuda.driver import Driver, default_driver, image_for
-from tvmlayers.cuda.memory import DriverMemory, given_outputs
+from tvmlayers.cuda.memory import DriverMemory
+from tvmlayers.cuda.outputs import given_outputs, refuse_gpu_outputs
 from tvmlayers.cuda.streams import current_stream
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import (
@@ -70,7 +71,7 @@ class CudaCompiled(ModelCall):
     def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
         given = self._bind(inputs, named)
-        on_gpu = [is_on_gpu(value) for value in given.values()]
+        on_gpu = [is_on_gpu(value, name) for name, value in given.items()]
         if not any(on_gpu):
             return self._call_from_host(given, out)
         if not all(on_gpu):
@@ -128,6 +129,8 @@ class CudaCompiled(ModelCall):
 
     def _call_from_host(self, given: Mapping[str, Any], out: Any) -> Any:
         """Copy the inputs over, run on the first GPU and copy the results back."""
+        if out is not None:
+            refuse_gpu_outputs(out)
         imported = [tensors.import_array(value, name) for name, value in given.items()]
         names = tuple(given)
         arrays = self._type_lists(names, imported)
@@ -175,7 +178,7 @@ class CudaCompiled(ModelCall):
                     for shape, slot in zip(shapes, entry.outputs, strict=True)
                 ]
             else:
-                made = given_outputs(out, see, entry, shapes, ordinal)
+                made = given_outputs(out, entry.outputs, shapes, packed, ordinal)
             self._run(entry, sizes, packed, made, memory, packed)
         return out if out is not None else _unwrap([memory.result(each) for each in made])
 

@@ -1,8 +1,7 @@
-"""Memory for the tensors of one call: the driver's own, and the buffers that a caller gives."""
+"""Memory of the driver's own for the tensors of one call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ import numpy as np
 from tvmlayers.arena import address
 from tvmlayers.cuda.arrays import DeviceArray, View
 from tvmlayers.cuda.driver import Driver
-from tvmlayers.errors import ConfigError, ShapeError
-from tvmlayers.signature import Entry
 
 ALIGNMENT = 16  # bytes: the widest load of a thread
 
@@ -42,22 +39,3 @@ class DriverMemory:
     def result(self, made: View) -> Any:
         """The array that a result lies in."""
         return made.owner
-
-
-def given_outputs(
-    out: Any, see: Any, entry: Entry, shapes: Sequence[tuple[int, ...]], ordinal: int
-) -> list[View]:
-    """The caller's buffers as compiled code takes them; ShapeError where they do not fit."""
-    buffers = list(out) if isinstance(out, (list, tuple)) else [out]
-    if len(buffers) != len(shapes):
-        raise ShapeError(f"out expected {len(shapes)} buffers, got {len(buffers)}")
-    views = [see(buffer, "out") for buffer in buffers]
-    for each, slot, shape in zip(views, entry.outputs, shapes, strict=True):
-        if each.shape != shape or each.dtype != slot.dtype or each.ordinal != ordinal:
-            raise ShapeError(
-                f"out expected {slot.dtype}{shape} on GPU {ordinal}, got {each.dtype}{each.shape} "
-                f"on GPU {each.ordinal}"
-            )
-        if each.address % ALIGNMENT:
-            raise ConfigError(f"out must start at a multiple of {ALIGNMENT} bytes; pass a new one")
-    return views
