@@ -8,12 +8,11 @@ raise, the look at its flag; `deferred` puts that off to `check`.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +22,17 @@ from tvmlayers.arena import address, view
 from tvmlayers.call import ModelCall
 from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
 from tvmlayers.cuda.driver import Driver, default_driver, image_for
+from tvmlayers.cuda.fastcall import Form, Forms
 from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.cuda.outputs import given_outputs, refuse_gpu_outputs
+from tvmlayers.cuda.plan import Plan
 from tvmlayers.cuda.streams import current_stream
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import (
     DeviceError,
     IndexOutOfRangeError,
-    TvmLayersError,
 )
-from tvmlayers.signature import Entry, Function, read_entries
+from tvmlayers.signature import Entry, read_entries
 
 
 class CudaCompiled(ModelCall):
@@ -65,11 +65,15 @@ class CudaCompiled(ModelCall):
         self._loaded: dict[int, tuple[DeviceArray, Any]] = {}
         self._flags: dict[int, DeviceArray] = {}
         self._scratch: dict[tuple[int, int], DeviceArray] = {}
+        self._forms = Forms()
         self._lock = threading.RLock()
         self.deferred = False
 
     def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
+        known = None if named else self._forms.find(inputs, out)
+        if known is not None:
+            return self._call_known(*known, inputs, out)
         given = self._bind(inputs, named)
         on_gpu = [is_on_gpu(value, name) for name, value in given.items()]
         if not any(on_gpu):
@@ -80,7 +84,7 @@ class CudaCompiled(ModelCall):
                 for name, there in zip(given, on_gpu, strict=True)
             )
             raise DeviceError(f"inputs lie on different devices ({where}); put them on one")
-        return self._call_on_gpu(given, out)
+        return self._call_on_gpu(given, out, () if named else inputs)
 
     def check(self) -> None:
         """Wait for the calls since the last check, and raise where an index was out of range."""
@@ -154,8 +158,31 @@ class CudaCompiled(ModelCall):
         kind = next((kind for _, kind in imported if kind is not None), tensors.identity)
         return _unwrap([kind(result) for result in results])
 
-    def _call_on_gpu(self, given: Mapping[str, Any], out: Any) -> Any:
-        """Run on tensors where they lie."""
+    def _call_known(self, form: Form, addresses: list[int], inputs: Sequence[Any], out: Any) -> Any:
+        """Run on tensors of shapes and dtypes that a call has had before."""
+        plan, ordinal = form.plan, form.ordinal
+        stream = current_stream(ordinal)
+        with self._lock, self.driver.context(ordinal):
+            results = form.make() if out is None else [out]
+            if form.is_torch:
+                made = [result.data_ptr() for result in results]
+            else:
+                made = [result.address for result in results]
+            if plan.scratch is None:
+                plan.launch([*addresses, *made], stream)
+            else:
+                scratch = self._scratch_of(form.memory(self.driver, ordinal, stream), plan.scratch)
+                plan.launch([*addresses, *made], stream, scratch.address)
+            if plan.is_checked and not self.deferred:
+                found = self._take_flags(plan.flags, stream)
+                if found is not None:
+                    see = torch_view if form.is_torch else view_of
+                    views = [see(each, "") for each in inputs]
+                    self._raise_for(found, plan.entry, views, stream)
+        return out if out is not None else _unwrap(results)
+
+    def _call_on_gpu(self, given: Mapping[str, Any], out: Any, inputs: Sequence[Any]) -> Any:
+        """Run on tensors where they lie. inputs: the same as they came, where by position."""
         torch = sys.modules.get("torch")
         is_torch = torch is not None and all(isinstance(v, torch.Tensor) for v in given.values())
         see = torch_view if is_torch else view_of
@@ -179,7 +206,11 @@ class CudaCompiled(ModelCall):
                 ]
             else:
                 made = given_outputs(out, entry.outputs, shapes, packed, ordinal)
-            self._run(entry, sizes, packed, made, memory, packed)
+            plan = self._run(entry, sizes, packed, made, memory, packed)
+            if len(inputs) == len(views) and all(
+                map(lambda one, other: one is other, packed, views)
+            ):
+                self._forms.learn(plan, inputs, ordinal)
         return out if out is not None else _unwrap([memory.result(each) for each in made])
 
     def _run(
@@ -190,11 +221,15 @@ class CudaCompiled(ModelCall):
         outputs: Sequence[View],
         memory: Any,
         arrays: Sequence[Any],
-    ) -> None:
+    ) -> Plan:
         """Launch all kernels of an entry; raise for indices out of range unless deferred."""
-        self._prepared(entry, sizes, inputs, outputs, memory)()
-        if self._described[id(entry)]["checks"] and not self.deferred:
-            self._raise_for(self._flags[memory.ordinal], entry, arrays, memory.stream)
+        plan = self._plan(entry, sizes, memory)
+        self._ready(plan, [*inputs, *outputs], memory)()
+        if plan.is_checked and not self.deferred:
+            found = self._take_flags(plan.flags, memory.stream)
+            if found is not None:
+                self._raise_for(found, entry, arrays, memory.stream)
+        return plan
 
     def _prepared(
         self,
@@ -205,26 +240,21 @@ class CudaCompiled(ModelCall):
         memory: Any,
     ) -> Callable[[], None]:
         """What launches all kernels of an entry on these tensors, as often as it is called."""
-        arena, handles = self._load(memory.ordinal)
-        row, scratch = self._described[id(entry)], None
-        device = self.driver.device(handles, memory.stream)
-        flags = self._flags_of(memory.ordinal, memory.stream)
-        arguments = [sizes[name] for name in row["sizes"]]
-        arguments += [each.address for each in (*inputs, *outputs)]
-        arguments += [arena.address, flags.address]
-        if row["device_scratch"]:
-            needed = -self._launch(entry.function, [*arguments, 0, -1], device)
-            scratch = self._scratch_of(memory, needed)
-            arguments += [scratch.address, needed]
-        held = scratch, arena, inputs, outputs  # what the addresses are of
+        return self._ready(self._plan(entry, sizes, memory), [*inputs, *outputs], memory)
 
-        def launch(_held: object = held) -> None:
-            self._launch(entry.function, arguments, device)
-            if device.error:
-                kernel = self.manifest["cuda"]["kernels"][device.kernel]
-                if device.error < 0:
-                    raise TvmLayersError(f"the batch is too large for the grid of kernel {kernel}")
-                self.driver.fail(device.error, f"launching {kernel}")
+    def _plan(self, entry: Entry, sizes: Mapping[str, int], memory: Any) -> Plan:
+        resident = self._load(memory.ordinal)
+        flags = self._flags_of(memory.ordinal, memory.stream)
+        row, kernels = self._described[id(entry)], self.manifest["cuda"]["kernels"]
+        return Plan(entry, row, sizes, self.driver, resident, flags, kernels)
+
+    def _ready(self, plan: Plan, tensors: Sequence[View], memory: Any) -> Callable[[], None]:
+        scratch = None if plan.scratch is None else self._scratch_of(memory, plan.scratch)
+        place = 0 if scratch is None else scratch.address
+        addresses, stream = [each.address for each in tensors], memory.stream
+
+        def launch(_held: object = (scratch, tensors)) -> None:  # what the addresses are of
+            plan.launch(addresses, stream, place)
 
         return launch
 
@@ -239,16 +269,18 @@ class CudaCompiled(ModelCall):
             kept = self._scratch[key] = DeviceArray((room,), np.uint8, memory.ordinal, self.driver)
         return kept.view()
 
-    def _launch(self, function: Function, arguments: list[int], device: Any) -> int:
-        return int(function(*arguments, ctypes.addressof(device)))
-
-    def _raise_for(
-        self, flags: DeviceArray, entry: Entry, arrays: Sequence[Any], stream: int
-    ) -> None:
+    def _take_flags(self, flags: DeviceArray, stream: int) -> NDArray[Any] | None:
+        """The flags that kernels of this call raised, put down again; None where all went well."""
         found = flags.numpy(stream)
         if not found.any():
-            return
+            return None
         self.driver.zero(flags.address, flags.nbytes, stream)
+        self.driver.synchronize(stream)  # a call on another stream may raise them next
+        return found
+
+    def _raise_for(
+        self, found: NDArray[Any], entry: Entry, arrays: Sequence[Any], stream: int
+    ) -> NoReturn:
         status = sum(1 << min(i, 62) for i in np.flatnonzero(found).tolist())
         hosts = [
             each if isinstance(each, np.ndarray) else self._on_host(each, stream) for each in arrays

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any
 
@@ -35,6 +34,21 @@ class Device(ctypes.Structure):
     )
 
 
+class Context:
+    """A context of the driver, current for the calling thread inside a `with`."""
+
+    def __init__(self, driver: Driver, handle: c_void_p) -> None:
+        self._driver, self._handle = driver, handle
+
+    def __enter__(self) -> None:
+        status = self._driver.library.cuCtxPushCurrent_v2(self._handle)
+        if status:
+            self._driver.fail(status, "cuCtxPushCurrent_v2")
+
+    def __exit__(self, *raised: object) -> None:
+        self._driver.library.cuCtxPopCurrent_v2(byref(c_void_p()))
+
+
 class Driver:
     """The driver's library, its GPUs and their primary contexts, which torch uses too."""
 
@@ -47,7 +61,7 @@ class Driver:
                 f"running on a GPU needs NVIDIA's driver, which does not load here ({error}); "
                 "install it, or compile the model for target='native'"
             ) from error
-        self._contexts: dict[int, int] = {}
+        self._contexts: dict[int, Context] = {}
         self._lock = threading.Lock()
         self.call("cuInit", 0)
 
@@ -92,24 +106,16 @@ class Driver:
             values.append(value.value)
         return values[0], values[1]
 
-    @contextmanager
-    def context(self, ordinal: int) -> Iterator[None]:
-        """The primary context of a GPU, current for this thread inside."""
-        handle = self._contexts.get(ordinal)
-        if handle is None:
-            handle = self._retain(ordinal)
-        self.call("cuCtxPushCurrent_v2", c_void_p(handle))
-        try:
-            yield
-        finally:
-            self.library.cuCtxPopCurrent_v2(byref(c_void_p()))
+    def context(self, ordinal: int) -> Context:
+        """The primary context of a GPU, current for this thread inside a `with`."""
+        return self._contexts.get(ordinal) or self._retain(ordinal)
 
-    def _retain(self, ordinal: int) -> int:
+    def _retain(self, ordinal: int) -> Context:
         with self._lock:
             if ordinal not in self._contexts:
                 context = c_void_p()
                 self.call("cuDevicePrimaryCtxRetain", byref(context), ordinal)
-                self._contexts[ordinal] = context.value or 0
+                self._contexts[ordinal] = Context(self, context)
             return self._contexts[ordinal]
 
     def allocate(self, nbytes: int) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 
 
 def current_stream(ordinal: int) -> int:
     """The stream that calls go on: torch's current one, else the default."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        with suppress(RuntimeError):
-            return int(torch.cuda.current_stream(ordinal).cuda_stream)
-    return 0
+    cuda = getattr(torch, "cuda", None)  # None in a torch that another thread is importing
+    if torch is None or cuda is None or not cuda.is_initialized():
+        return 0
+    raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # the number without its object
+    if raw is not None:
+        return int(raw(ordinal))
+    return int(cuda.current_stream(ordinal).cuda_stream)

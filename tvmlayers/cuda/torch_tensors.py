@@ -54,11 +54,12 @@ class TorchMemory:
 
     def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
         """The view itself where compiled code can take it, else a copy on the GPU."""
-        tensor = given.owner
         if given.dtype != dtype:
-            tensor = tensor.to(getattr(self.torch, dtype.name))
+            tensor = given.owner.to(getattr(self.torch, dtype.name))
         elif given.address % ALIGNMENT:
-            tensor = tensor.clone()
+            tensor = given.owner.clone()
+        else:
+            return given
         return View(tensor.data_ptr(), given.shape, dtype, self.ordinal, tensor)
 
     def result(self, made: View) -> Any:
