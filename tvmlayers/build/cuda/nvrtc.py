@@ -25,9 +25,9 @@ def find() -> str | None:
     """The path of libnvrtc, in a package or where the system has it; None where there is none."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec is not None else ():
-        found = sorted(Path(folder).glob("*/lib/libnvrtc.so.*"))
+        found = list(Path(folder).glob("*/lib/libnvrtc.so.*"))
         if found:
-            return str(found[-1])
+            return str(max(found, key=_release))
     for name in ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
         try:
             ctypes.CDLL(name)
@@ -35,6 +35,12 @@ def find() -> str | None:
             continue
         return name
     return None
+
+
+def _release(path: Path) -> tuple[int, ...]:
+    """The number in a library's name: (12,) of libnvrtc.so.12, whatever its folder is called."""
+    parts = path.name.partition(".so.")[2].split(".")
+    return tuple(int(part) for part in parts if part.isdecimal())
 
 
 def compile(code: str, arch: str, *for_ptxas: str) -> Made:
