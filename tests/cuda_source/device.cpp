@@ -40,7 +40,7 @@ bool guard_front = false;
 int capability_major = 8, capability_minor = 0, driver_version = 13000, device_count = 1;
 struct Allocation { char* map; size_t length, size, begin; };
 std::map<uint64_t, Allocation> allocations;
-long launches = 0;
+long launches = 0, context_waits = 0;
 
 // Puts `size` bytes between pages that may not be touched: begins there, or ends at most
 // `alignment` - 1 bytes before.
@@ -114,6 +114,7 @@ void emulated_be(int major, int minor, int version, int devices, uint64_t memory
   memory_left = memory;
 }
 long emulated_launches() { return launches; }
+long emulated_context_waits() { return context_waits; }
 uint64_t emulated_live() { return live; }
 
 int cuInit(unsigned) { return device_count ? kSuccess : 100; }
@@ -133,6 +134,10 @@ int cuDevicePrimaryCtxRetain(void** context, int ordinal) {
 int cuCtxPushCurrent_v2(void*) { return kSuccess; }
 int cuCtxPopCurrent_v2(void**) { return kSuccess; }
 int cuStreamSynchronize(void*) { return kSuccess; }
+int cuCtxSynchronize() {
+  ++context_waits;
+  return kSuccess;
+}
 int cuGetErrorName(int status, const char** name) {
   *name = status == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY"
           : status == kLaunchFailed ? "CUDA_ERROR_LAUNCH_FAILED"

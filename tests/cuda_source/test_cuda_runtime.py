@@ -107,6 +107,15 @@ def test_deferred_checks_raise_when_they_are_asked_for() -> None:
         model.deferred = False
 
 
+def test_a_check_waits_for_the_calls_of_all_streams() -> None:
+    model = emulated(tl.Embedding(50, 8, input_length=4))
+    model.deferred = True
+    model(there(indices(50, 9, 4)))
+    before = device().emulated_context_waits()
+    model.check()
+    assert device().emulated_context_waits() == before + 1
+
+
 def test_offsets_that_are_wrong_raise() -> None:
     model = emulated(tl.EmbeddingBag(50, 4))
     for offsets in ([0, 5, 3], [1, 2], [0, 9]):

@@ -90,10 +90,10 @@ class CudaCompiled(ModelCall):
         """Wait for the calls since the last check, and raise where an index was out of range."""
         checks = self.manifest["checks"]
         for flags in list(self._flags.values()):
-            found = flags.numpy(current_stream(flags.ordinal))
-            if found.any():
-                with self.driver.context(flags.ordinal):
-                    self.driver.zero(flags.address, flags.nbytes, current_stream(flags.ordinal))
+            with self._lock, self.driver.context(flags.ordinal):
+                self.driver.synchronize_all()  # calls may have gone on any stream
+                found = self._take_flags(flags, current_stream(flags.ordinal))
+            if found is not None:
                 which = {str(c["layer"]) for c, bad in zip(checks, found, strict=True) if bad}
                 raise IndexOutOfRangeError(
                     "indices or offsets of an earlier call were out of range, in the layers "

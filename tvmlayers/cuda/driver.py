@@ -152,6 +152,10 @@ class Driver:
         """Wait for all that was put on the stream."""
         self.call("cuStreamSynchronize", c_void_p(stream))
 
+    def synchronize_all(self) -> None:
+        """Wait for all streams of the current context."""
+        self.call("cuCtxSynchronize")
+
     def load(self, image: bytes, kernels: Sequence[str]) -> Any:
         """The kernels of a cubin or of PTX in the current context, as an array of handles."""
         module = c_void_p()
