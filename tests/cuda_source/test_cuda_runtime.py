@@ -151,6 +151,20 @@ def test_weights_stay_on_the_gpu_and_go_with_the_model() -> None:
     assert device().emulated_live() == before
 
 
+def test_the_code_of_a_model_is_unloaded_with_it() -> None:
+    before = device().emulated_modules()
+    model = emulated(tl.Dense(8, input_dim=16))
+    wanted = model(normal(5, 16))
+    assert device().emulated_modules() == before + 1
+    other = emulated(tl.Dense(8, input_dim=16))
+    other(normal(5, 16))
+    del other
+    assert device().emulated_modules() == before + 1
+    np.testing.assert_array_equal(model(normal(5, 16)), wanted)
+    del model
+    assert device().emulated_modules() == before
+
+
 def test_without_a_driver_the_error_says_so() -> None:
     with pytest.raises(tl.DeviceError, match="NVIDIA's driver, which does not load"):
         Driver("libcuda-that-is-not-there.so.1")

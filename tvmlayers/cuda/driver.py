@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any
@@ -157,10 +158,16 @@ class Driver:
         self.call("cuCtxSynchronize")
 
     def load(self, image: bytes, kernels: Sequence[str]) -> Any:
-        """The kernels of a cubin or of PTX in the current context, as an array of handles."""
-        module = c_void_p()
+        """The kernels of a cubin or of PTX in the current context, as an array of handles.
+
+        The code is unloaded when the array goes.
+        """
+        module, context = c_void_p(), c_void_p()
+        self.call("cuCtxGetCurrent", byref(context))
         self.call("cuModuleLoadData", byref(module), c_char_p(image))
         handles = (c_void_p * max(len(kernels), 1))()
+        unloaded = weakref.finalize(handles, _unload, self.library, context, module)
+        unloaded.atexit = False  # the driver is gone by then, and the code with it
         for place, name in enumerate(kernels):
             function = c_void_p()
             self.call("cuModuleGetFunction", byref(function), module, name.encode())
@@ -186,9 +193,17 @@ class Driver:
         return launch
 
     def device(self, handles: Any, stream: int) -> Device:
-        """What the stubs need to launch these kernels on a stream."""
+        """What the stubs need to launch kernels on a stream; the caller keeps `handles` alive."""
         launch = ctypes.cast(self.library.cuLaunchKernel, c_void_p)
-        return Device(launch, stream, ctypes.cast(handles, c_void_p), 0, 0)
+        return Device(launch, stream, ctypes.addressof(handles), 0, 0)  # a cast would be a cycle
+
+
+def _unload(library: ctypes.CDLL, context: c_void_p, module: c_void_p) -> None:
+    """Let a module go. Nothing raises: a context that an error ended takes its code along."""
+    if library.cuCtxPushCurrent_v2(context) == 0:
+        library.cuCtxSynchronize()  # its kernels may still run
+        library.cuModuleUnload(module)
+        library.cuCtxPopCurrent_v2(byref(c_void_p()))
 
 
 @functools.cache
