@@ -203,8 +203,13 @@ def test_an_artefact_for_a_newer_gpu_is_refused(be: Any) -> None:
 
 
 def test_an_old_driver_is_named() -> None:
-    with pytest.raises(tl.TargetError, match=r"supports CUDA 13.0: install a newer one"):
-        driver().load(b"// code of another kind", ["kernel"])
+    model = emulated(tl.Dense(8, input_dim=16))
+    model._images["cubin"] = b"// code of another kind"
+    message = (
+        r"supports CUDA 13.0: install a newer one, or .* a toolkit .*; g\+\+ compiled this one"
+    )
+    with pytest.raises(tl.TargetError, match=message):
+        model(normal(2, 16))
 
 
 def test_a_device_by_capability_is_the_best_row_it_runs() -> None:

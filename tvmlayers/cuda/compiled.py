@@ -31,6 +31,7 @@ from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import (
     DeviceError,
     IndexOutOfRangeError,
+    TargetError,
 )
 from tvmlayers.signature import Entry, read_entries
 
@@ -309,7 +310,11 @@ class CudaCompiled(ModelCall):
         capability = self.driver.capability(ordinal)
         arch = tuple(self.manifest["target"]["capability"])
         image = image_for(self._images, arch, capability)
-        return self.driver.load(image, self.manifest["cuda"]["kernels"])
+        try:
+            return self.driver.load(image, self.manifest["cuda"]["kernels"])
+        except TargetError as error:
+            compiler = self.manifest["cuda"]["compiler"]
+            raise TargetError(f"{error}; {compiler} compiled this one") from error
 
     def _flags_of(self, ordinal: int, stream: int) -> DeviceArray:
         if ordinal not in self._flags:

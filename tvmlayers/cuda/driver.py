@@ -86,7 +86,8 @@ class Driver:
         if status in _FOREIGN_CODE:
             raise TargetError(
                 f"NVIDIA's driver takes none of this model's code ({said}); the driver supports "
-                f"CUDA {self.version()}: install a newer one, or compile the model for this GPU"
+                f"CUDA {self.version()}: install a newer one, or compile the model with a toolkit "
+                "of that release or an older one"
             )
         if doing == "cuInit":
             raise DeviceError(f"NVIDIA's driver finds no GPU here ({said}); see nvidia-smi")
