@@ -183,6 +183,10 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t size, void*) {
   memcpy((void*)to, from, size);
   return kSuccess;
 }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t size, void*) {
+  memcpy((void*)to, (void*)from, size);
+  return kSuccess;
+}
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t size, void*) {
   memcpy(to, (void*)from, size);
   return kSuccess;

@@ -150,6 +150,12 @@ class Driver:
             arguments = c_void_p(host), c_uint64(address), c_size_t(nbytes), c_void_p(stream)
             self.call("cuMemcpyDtoHAsync_v2", *arguments)
 
+    def copy(self, to: int, address: int, nbytes: int, stream: int) -> None:
+        """Copy within the GPU, in the order of the stream."""
+        if nbytes:
+            arguments = c_uint64(to), c_uint64(address), c_size_t(nbytes), c_void_p(stream)
+            self.call("cuMemcpyDtoDAsync_v2", *arguments)
+
     def synchronize(self, stream: int) -> None:
         """Wait for all that was put on the stream."""
         self.call("cuStreamSynchronize", c_void_p(stream))
