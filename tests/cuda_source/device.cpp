@@ -40,7 +40,7 @@ bool guard_front = false;
 int capability_major = 8, capability_minor = 0, driver_version = 13000, device_count = 1;
 struct Allocation { char* map; size_t length, size, begin; };
 std::map<uint64_t, Allocation> allocations;
-long launches = 0;
+long launches = 0, context_waits = 0, modules = 0;
 
 // Puts `size` bytes between pages that may not be touched: begins there, or ends at most
 // `alignment` - 1 bytes before.
@@ -114,6 +114,8 @@ void emulated_be(int major, int minor, int version, int devices, uint64_t memory
   memory_left = memory;
 }
 long emulated_launches() { return launches; }
+long emulated_modules() { return modules; }
+long emulated_context_waits() { return context_waits; }
 uint64_t emulated_live() { return live; }
 
 int cuInit(unsigned) { return device_count ? kSuccess : 100; }
@@ -131,9 +133,16 @@ int cuDevicePrimaryCtxRetain(void** context, int ordinal) {
   return ordinal < device_count ? kSuccess : 101;
 }
 int cuCtxPushCurrent_v2(void*) { return kSuccess; }
+int cuCtxGetCurrent(void** context) {
+  *context = (void*)1;
+  return kSuccess;
+}
 int cuCtxPopCurrent_v2(void**) { return kSuccess; }
 int cuStreamSynchronize(void*) { return kSuccess; }
-int cuCtxSynchronize() { return kSuccess; }
+int cuCtxSynchronize() {
+  ++context_waits;
+  return kSuccess;
+}
 int cuGetErrorName(int status, const char** name) {
   *name = status == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY"
           : status == kLaunchFailed ? "CUDA_ERROR_LAUNCH_FAILED"
@@ -174,6 +183,10 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t size, void*) {
   memcpy((void*)to, from, size);
   return kSuccess;
 }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t size, void*) {
+  memcpy((void*)to, (void*)from, size);
+  return kSuccess;
+}
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t size, void*) {
   memcpy(to, (void*)from, size);
   return kSuccess;
@@ -191,7 +204,14 @@ int cuModuleLoadData(void** module, const char* image) {
     auto give = (char* (*)())dlsym(library, name);
     return give ? give() : nullptr;
   };
+  ++modules;
   *module = new Module{library, edge("emulated_shared_begin"), edge("emulated_shared_end")};
+  return kSuccess;
+}
+int cuModuleUnload(void* module) {
+  --modules;
+  dlclose(((Module*)module)->library);
+  delete (Module*)module;
   return kSuccess;
 }
 int cuModuleGetFunction(void** function, void* module, const char* name) {

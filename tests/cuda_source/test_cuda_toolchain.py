@@ -50,6 +50,22 @@ def test_nvrtc_alone_is_enough(dtype: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(images.resources) == sorted(kernel.name for kernel in lowered.kernels)
 
 
+def test_the_newest_nvrtc_is_taken_whatever_its_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13"):
+        path = tmp_path / "nvidia" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    nvrtc.find.cache_clear()
+    try:
+        assert nvrtc.find() == str(path)
+    finally:
+        nvrtc.find.cache_clear()
+
+
 def test_without_a_compiler_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,7 +6,7 @@ import sys
 import weakref
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from tvmlayers import _ffi
 from tvmlayers.arena import address
 from tvmlayers.cuda.driver import Driver, default_driver
 from tvmlayers.dtypes import numpy_dtype
-from tvmlayers.errors import DTypeError
+from tvmlayers.errors import DeviceError, DTypeError, ShapeError
+from tvmlayers.tensors import CPU
 
 CUDA = 2  # kDLCUDA
+ON_GPU = (CUDA, 13)  # and kDLCUDAManaged, which moves to where it is read
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,30 @@ def to_device(
     return made
 
 
-def is_on_gpu(value: Any) -> bool:
-    """Whether a tensor lies in the memory of an NVIDIA GPU."""
+def is_on_gpu(value: Any, name: str) -> bool:
+    """Whether a tensor lies in memory of an NVIDIA GPU, or else in that of the host.
+
+    DeviceError for one that lies elsewhere.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
+        if not value.is_cuda and value.device.type != "cpu":
+            _refuse_device(name, repr(str(value.device)))
         return bool(value.is_cuda)
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
         return False
-    return bool(int(value.__dlpack_device__()[0]) == CUDA)
+    kind = int(value.__dlpack_device__()[0])
+    if kind not in (CPU, *ON_GPU):
+        _refuse_device(name, f"of DLPack's type {kind}")
+    return kind in ON_GPU
+
+
+def _refuse_device(name: str, device: str) -> NoReturn:
+    what = "out" if name == "out" else f"input {name!r}"
+    raise DeviceError(
+        f"{what} is on device {device}, and the model was compiled for NVIDIA GPUs; pass a tensor "
+        "in the memory of the GPU or of the host"
+    )
 
 
 def view_of(value: Any, name: str) -> View:
@@ -130,6 +148,8 @@ def view_of(value: Any, name: str) -> View:
     if prod(shape) and any(
         s != p for s, p, size in zip(strides, packed, shape, strict=True) if size > 1
     ):
+        if name == "out":
+            raise ShapeError("out must be C-contiguous; pass a fresh buffer")
         raise DTypeError(
             f"input {name!r} is not packed in the GPU's memory; pass a contiguous copy of it"
         )

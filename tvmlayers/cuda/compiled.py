@@ -8,7 +8,6 @@ raise, the look at its flag; `deferred` puts that off to `check`.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import threading
@@ -21,19 +20,20 @@ from numpy.typing import NDArray
 from tvmlayers import _ffi, artifact, diagnose, tensors
 from tvmlayers.arena import address, view
 from tvmlayers.call import ModelCall
-from tvmlayers.cuda.again import Again
 from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
-from tvmlayers.cuda.driver import Device, Driver, default_driver, image_for
+from tvmlayers.cuda.driver import Driver, default_driver, image_for
+from tvmlayers.cuda.fastcall import Form, Forms
 from tvmlayers.cuda.memory import DriverMemory
-from tvmlayers.cuda.outputs import given_outputs, refuse_on_gpu
+from tvmlayers.cuda.outputs import given_outputs, refuse_gpu_outputs
+from tvmlayers.cuda.plan import Plan
 from tvmlayers.cuda.streams import current_stream
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import (
     DeviceError,
     IndexOutOfRangeError,
-    TvmLayersError,
+    TargetError,
 )
-from tvmlayers.signature import Entry, Function, read_entries
+from tvmlayers.signature import Entry, read_entries
 
 
 class CudaCompiled(ModelCall):
@@ -66,25 +66,17 @@ class CudaCompiled(ModelCall):
         self._loaded: dict[int, tuple[DeviceArray, Any]] = {}
         self._flags: dict[int, DeviceArray] = {}
         self._scratch: dict[tuple[int, int], DeviceArray] = {}
+        self._forms = Forms()
         self._lock = threading.RLock()
-        self._again = Again()
         self.deferred = False
 
     def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
-        if out is not None or named or not inputs:
-            return self._call(inputs, named, out)
-        known = self._again.find(self, inputs)
+        known = None if named else self._forms.find(inputs, out)
         if known is not None:
-            return known()
-        result = self._call(inputs, named, out)
-        self._again.learn(self, inputs)
-        return result
-
-    def _call(self, inputs: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
-        """The general way: every kind of input, every check, every error."""
+            return self._call_known(*known, inputs, out)
         given = self._bind(inputs, named)
-        on_gpu = [is_on_gpu(value) for value in given.values()]
+        on_gpu = [is_on_gpu(value, name) for name, value in given.items()]
         if not any(on_gpu):
             return self._call_from_host(given, out)
         if not all(on_gpu):
@@ -93,19 +85,16 @@ class CudaCompiled(ModelCall):
                 for name, there in zip(given, on_gpu, strict=True)
             )
             raise DeviceError(f"inputs lie on different devices ({where}); put them on one")
-        return self._call_on_gpu(given, out)
+        return self._call_on_gpu(given, out, () if named else inputs)
 
     def check(self) -> None:
         """Wait for the calls since the last check, and raise where an index was out of range."""
         checks = self.manifest["checks"]
         for flags in list(self._flags.values()):
             with self._lock, self.driver.context(flags.ordinal):
-                self.driver.synchronize_all()  # calls may have gone on several streams
-                found = flags.numpy()
-                if found.any():
-                    self.driver.zero(flags.address, flags.nbytes, 0)
-                    self.driver.synchronize(0)
-            if found.any():
+                self.driver.synchronize_all()  # calls may have gone on any stream
+                found = self._take_flags(flags, current_stream(flags.ordinal))
+            if found is not None:
                 which = {str(c["layer"]) for c, bad in zip(checks, found, strict=True) if bad}
                 raise IndexOutOfRangeError(
                     "indices or offsets of an earlier call were out of range, in the layers "
@@ -145,7 +134,8 @@ class CudaCompiled(ModelCall):
 
     def _call_from_host(self, given: Mapping[str, Any], out: Any) -> Any:
         """Copy the inputs over, run on the first GPU and copy the results back."""
-        refuse_on_gpu(out)
+        if out is not None:
+            refuse_gpu_outputs(out)
         imported = [tensors.import_array(value, name) for name, value in given.items()]
         names = tuple(given)
         arrays = self._type_lists(names, imported)
@@ -169,8 +159,31 @@ class CudaCompiled(ModelCall):
         kind = next((kind for _, kind in imported if kind is not None), tensors.identity)
         return _unwrap([kind(result) for result in results])
 
-    def _call_on_gpu(self, given: Mapping[str, Any], out: Any) -> Any:
-        """Run on tensors where they lie."""
+    def _call_known(self, form: Form, addresses: list[int], inputs: Sequence[Any], out: Any) -> Any:
+        """Run on tensors of shapes and dtypes that a call has had before."""
+        plan, ordinal = form.plan, form.ordinal
+        stream = current_stream(ordinal)
+        with self._lock, self.driver.context(ordinal):
+            results = form.make() if out is None else [out]
+            if form.is_torch:
+                made = [result.data_ptr() for result in results]
+            else:
+                made = [result.address for result in results]
+            if plan.scratch is None:
+                plan.launch([*addresses, *made], stream)
+            else:
+                scratch = self._scratch_of(form.memory(self.driver, ordinal, stream), plan.scratch)
+                plan.launch([*addresses, *made], stream, scratch.address)
+            if plan.is_checked and not self.deferred:
+                found = self._take_flags(plan.flags, stream)
+                if found is not None:
+                    see = torch_view if form.is_torch else view_of
+                    views = [see(each, "") for each in inputs]
+                    self._raise_for(found, plan.entry, views, stream)
+        return out if out is not None else _unwrap(results)
+
+    def _call_on_gpu(self, given: Mapping[str, Any], out: Any, inputs: Sequence[Any]) -> Any:
+        """Run on tensors where they lie. inputs: the same as they came, where by position."""
         torch = sys.modules.get("torch")
         is_torch = torch is not None and all(isinstance(v, torch.Tensor) for v in given.values())
         see = torch_view if is_torch else view_of
@@ -193,8 +206,12 @@ class CudaCompiled(ModelCall):
                     for shape, slot in zip(shapes, entry.outputs, strict=True)
                 ]
             else:
-                made = given_outputs(out, entry, shapes, ordinal, views)
-            self._run(entry, sizes, packed, made, memory, packed)
+                made = given_outputs(out, entry.outputs, shapes, packed, ordinal)
+            plan = self._run(entry, sizes, packed, made, memory, packed)
+            if len(inputs) == len(views) and all(
+                map(lambda one, other: one is other, packed, views)
+            ):
+                self._forms.learn(plan, inputs, ordinal)
         return out if out is not None else _unwrap([memory.result(each) for each in made])
 
     def _run(
@@ -205,11 +222,15 @@ class CudaCompiled(ModelCall):
         outputs: Sequence[View],
         memory: Any,
         arrays: Sequence[Any],
-    ) -> None:
+    ) -> Plan:
         """Launch all kernels of an entry; raise for indices out of range unless deferred."""
-        self._prepared(entry, sizes, inputs, outputs, memory)()
-        if self._described[id(entry)]["checks"] and not self.deferred:
-            self._raise_for(self._flags[memory.ordinal], entry, arrays, memory.stream)
+        plan = self._plan(entry, sizes, memory)
+        self._ready(plan, [*inputs, *outputs], memory)()
+        if plan.is_checked and not self.deferred:
+            found = self._take_flags(plan.flags, memory.stream)
+            if found is not None:
+                self._raise_for(found, entry, arrays, memory.stream)
+        return plan
 
     def _prepared(
         self,
@@ -220,33 +241,23 @@ class CudaCompiled(ModelCall):
         memory: Any,
     ) -> Callable[[], None]:
         """What launches all kernels of an entry on these tensors, as often as it is called."""
-        arena, handles = self._load(memory.ordinal)
-        row, scratch = self._described[id(entry)], None
-        device = self.driver.device(handles, memory.stream)
-        flags = self._flags_of(memory.ordinal, memory.stream)
-        arguments = [sizes[name] for name in row["sizes"]]
-        arguments += [each.address for each in (*inputs, *outputs)]
-        arguments += [arena.address, flags.address]
-        if row["device_scratch"]:
-            needed = -self._launch(entry.function, [*arguments, 0, -1], device)
-            scratch = self._scratch_of(memory, needed)
-            arguments += [scratch.address, needed]
-        held = scratch, arena, inputs, outputs  # what the addresses are of
+        return self._ready(self._plan(entry, sizes, memory), [*inputs, *outputs], memory)
 
-        def launch(_held: object = held) -> None:
-            self._launch(entry.function, arguments, device)
-            if device.error:
-                self._fail_launch(device)
+    def _plan(self, entry: Entry, sizes: Mapping[str, int], memory: Any) -> Plan:
+        resident = self._load(memory.ordinal)
+        flags = self._flags_of(memory.ordinal, memory.stream)
+        row, kernels = self._described[id(entry)], self.manifest["cuda"]["kernels"]
+        return Plan(entry, row, sizes, self.driver, resident, flags, kernels)
+
+    def _ready(self, plan: Plan, tensors: Sequence[View], memory: Any) -> Callable[[], None]:
+        scratch = None if plan.scratch is None else self._scratch_of(memory, plan.scratch)
+        place = 0 if scratch is None else scratch.address
+        addresses, stream = [each.address for each in tensors], memory.stream
+
+        def launch(_held: object = (scratch, tensors)) -> None:  # what the addresses are of
+            plan.launch(addresses, stream, place)
 
         return launch
-
-    def _fail_launch(self, device: Device) -> NoReturn:
-        """Raise for the error of a launch, which is then forgotten."""
-        kernel, error = self.manifest["cuda"]["kernels"][device.kernel], device.error
-        device.error = 0
-        if error < 0:
-            raise TvmLayersError(f"the batch is too large for the grid of kernel {kernel}")
-        self.driver.fail(error, f"launching {kernel}")
 
     def _scratch_of(self, memory: Any, needed: int) -> View:
         """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""
@@ -259,16 +270,18 @@ class CudaCompiled(ModelCall):
             kept = self._scratch[key] = DeviceArray((room,), np.uint8, memory.ordinal, self.driver)
         return kept.view()
 
-    def _launch(self, function: Function, arguments: list[int], device: Any) -> int:
-        return int(function(*arguments, ctypes.addressof(device)))
-
-    def _raise_for(
-        self, flags: DeviceArray, entry: Entry, arrays: Sequence[Any], stream: int
-    ) -> None:
+    def _take_flags(self, flags: DeviceArray, stream: int) -> NDArray[Any] | None:
+        """The flags that kernels of this call raised, put down again; None where all went well."""
         found = flags.numpy(stream)
         if not found.any():
-            return
+            return None
         self.driver.zero(flags.address, flags.nbytes, stream)
+        self.driver.synchronize(stream)  # a call on another stream may raise them next
+        return found
+
+    def _raise_for(
+        self, found: NDArray[Any], entry: Entry, arrays: Sequence[Any], stream: int
+    ) -> NoReturn:
         status = sum(1 << min(i, 62) for i in np.flatnonzero(found).tolist())
         hosts = [
             each if isinstance(each, np.ndarray) else self._on_host(each, stream) for each in arrays
@@ -297,7 +310,11 @@ class CudaCompiled(ModelCall):
         capability = self.driver.capability(ordinal)
         arch = tuple(self.manifest["target"]["capability"])
         image = image_for(self._images, arch, capability)
-        return self.driver.load(image, self.manifest["cuda"]["kernels"])
+        try:
+            return self.driver.load(image, self.manifest["cuda"]["kernels"])
+        except TargetError as error:
+            compiler = self.manifest["cuda"]["compiler"]
+            raise TargetError(f"{error}; {compiler} compiled this one") from error
 
     def _flags_of(self, ordinal: int, stream: int) -> DeviceArray:
         if ordinal not in self._flags:

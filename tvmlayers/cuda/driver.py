@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import byref, c_char_p, c_int, c_int32, c_size_t, c_uint, c_uint64, c_void_p
-from typing import Any, NoReturn
+from typing import Any
 
 from tvmlayers.errors import DeviceError, DeviceMemoryError, TargetError, TvmLayersError
 
@@ -35,6 +35,21 @@ class Device(ctypes.Structure):
     )
 
 
+class Context:
+    """A context of the driver, current for the calling thread inside a `with`."""
+
+    def __init__(self, driver: Driver, handle: c_void_p) -> None:
+        self._driver, self._handle = driver, handle
+
+    def __enter__(self) -> None:
+        status = self._driver.library.cuCtxPushCurrent_v2(self._handle)
+        if status:
+            self._driver.fail(status, "cuCtxPushCurrent_v2")
+
+    def __exit__(self, *raised: object) -> None:
+        self._driver.library.cuCtxPopCurrent_v2(byref(c_void_p()))
+
+
 class Driver:
     """The driver's library, its GPUs and their primary contexts, which torch uses too."""
 
@@ -47,7 +62,7 @@ class Driver:
                 f"running on a GPU needs NVIDIA's driver, which does not load here ({error}); "
                 "install it, or compile the model for target='native'"
             ) from error
-        self._contexts: dict[int, int] = {}
+        self._contexts: dict[int, Context] = {}
         self._lock = threading.Lock()
         self.call("cuInit", 0)
 
@@ -57,7 +72,7 @@ class Driver:
         if status:
             self.fail(status, name)
 
-    def fail(self, status: int, doing: str) -> NoReturn:
+    def fail(self, status: int, doing: str) -> None:
         """Raise the error that the driver answered with."""
         text, word = c_char_p(), c_char_p()
         self.library.cuGetErrorString(status, byref(text))
@@ -71,7 +86,8 @@ class Driver:
         if status in _FOREIGN_CODE:
             raise TargetError(
                 f"NVIDIA's driver takes none of this model's code ({said}); the driver supports "
-                f"CUDA {self.version()}: install a newer one, or compile the model for this GPU"
+                f"CUDA {self.version()}: install a newer one, or compile the model with a toolkit "
+                "of that release or an older one"
             )
         if doing == "cuInit":
             raise DeviceError(f"NVIDIA's driver finds no GPU here ({said}); see nvidia-smi")
@@ -92,32 +108,16 @@ class Driver:
             values.append(value.value)
         return values[0], values[1]
 
-    @contextmanager
-    def context(self, ordinal: int) -> Iterator[None]:
-        """The primary context of a GPU, current for this thread inside."""
-        self.enter(ordinal)
-        try:
-            yield
-        finally:
-            self.leave()
+    def context(self, ordinal: int) -> Context:
+        """The primary context of a GPU, current for this thread inside a `with`."""
+        return self._contexts.get(ordinal) or self._retain(ordinal)
 
-    def enter(self, ordinal: int) -> None:
-        """Make the primary context of a GPU current for this thread, until `leave`."""
-        handle = self._contexts.get(ordinal)
-        if handle is None:
-            handle = self._retain(ordinal)
-        self.call("cuCtxPushCurrent_v2", c_void_p(handle))
-
-    def leave(self) -> None:
-        """Make the context current that was so before `enter`."""
-        self.library.cuCtxPopCurrent_v2(byref(c_void_p()))
-
-    def _retain(self, ordinal: int) -> int:
+    def _retain(self, ordinal: int) -> Context:
         with self._lock:
             if ordinal not in self._contexts:
                 context = c_void_p()
                 self.call("cuDevicePrimaryCtxRetain", byref(context), ordinal)
-                self._contexts[ordinal] = context.value or 0
+                self._contexts[ordinal] = Context(self, context)
             return self._contexts[ordinal]
 
     def allocate(self, nbytes: int) -> int:
@@ -150,6 +150,12 @@ class Driver:
             arguments = c_void_p(host), c_uint64(address), c_size_t(nbytes), c_void_p(stream)
             self.call("cuMemcpyDtoHAsync_v2", *arguments)
 
+    def copy(self, to: int, address: int, nbytes: int, stream: int) -> None:
+        """Copy within the GPU, in the order of the stream."""
+        if nbytes:
+            arguments = c_uint64(to), c_uint64(address), c_size_t(nbytes), c_void_p(stream)
+            self.call("cuMemcpyDtoDAsync_v2", *arguments)
+
     def synchronize(self, stream: int) -> None:
         """Wait for all that was put on the stream."""
         self.call("cuStreamSynchronize", c_void_p(stream))
@@ -159,10 +165,16 @@ class Driver:
         self.call("cuCtxSynchronize")
 
     def load(self, image: bytes, kernels: Sequence[str]) -> Any:
-        """The kernels of a cubin or of PTX in the current context, as an array of handles."""
-        module = c_void_p()
+        """The kernels of a cubin or of PTX in the current context, as an array of handles.
+
+        The code is unloaded when the array goes.
+        """
+        module, context = c_void_p(), c_void_p()
+        self.call("cuCtxGetCurrent", byref(context))
         self.call("cuModuleLoadData", byref(module), c_char_p(image))
         handles = (c_void_p * max(len(kernels), 1))()
+        unloaded = weakref.finalize(handles, _unload, self.library, context, module)
+        unloaded.atexit = False  # the driver is gone by then, and the code with it
         for place, name in enumerate(kernels):
             function = c_void_p()
             self.call("cuModuleGetFunction", byref(function), module, name.encode())
@@ -188,9 +200,17 @@ class Driver:
         return launch
 
     def device(self, handles: Any, stream: int) -> Device:
-        """What the stubs need to launch these kernels on a stream."""
+        """What the stubs need to launch kernels on a stream; the caller keeps `handles` alive."""
         launch = ctypes.cast(self.library.cuLaunchKernel, c_void_p)
-        return Device(launch, stream, ctypes.cast(handles, c_void_p), 0, 0)
+        return Device(launch, stream, ctypes.addressof(handles), 0, 0)  # a cast would be a cycle
+
+
+def _unload(library: ctypes.CDLL, context: c_void_p, module: c_void_p) -> None:
+    """Let a module go. Nothing raises: a context that an error ended takes its code along."""
+    if library.cuCtxPushCurrent_v2(context) == 0:
+        library.cuCtxSynchronize()  # its kernels may still run
+        library.cuModuleUnload(module)
+        library.cuCtxPopCurrent_v2(byref(c_void_p()))
 
 
 @functools.cache

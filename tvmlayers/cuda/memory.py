@@ -27,6 +27,10 @@ class DriverMemory:
         """The view itself where compiled code can take it, a copy where it is not aligned."""
         if given.dtype == dtype and given.address % ALIGNMENT == 0:
             return given
+        if given.dtype == dtype:
+            aligned = self.empty(given.shape, dtype)
+            self.driver.copy(aligned.address, given.address, given.nbytes, self.stream)
+            return aligned
         host = np.empty(given.shape, given.dtype)
         self.driver.download(address(host), given.address, given.nbytes, self.stream)
         self.driver.synchronize(self.stream)

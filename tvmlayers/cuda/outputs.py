@@ -1,4 +1,4 @@
-"""The buffers on a GPU that a caller gives for results: written where they lie, or refused."""
+"""The buffers on a GPU that a caller wants results in: the CPU's rules, and never a copy."""
 
 from __future__ import annotations
 
@@ -6,71 +6,93 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
+from tvmlayers.cuda.arrays import View, is_on_gpu, view_of
 from tvmlayers.cuda.memory import ALIGNMENT
 from tvmlayers.cuda.torch_tensors import torch_view
 from tvmlayers.errors import ConfigError, DeviceError, DTypeError, ShapeError
-from tvmlayers.signature import Entry
+from tvmlayers.signature import Slot
 
 
 def given_outputs(
     out: Any,
-    entry: Entry,
+    slots: Sequence[Slot],
     shapes: Sequence[tuple[int, ...]],
-    ordinal: int,
     inputs: Sequence[View],
+    ordinal: int,
 ) -> list[View]:
-    """The caller's buffers as compiled code takes them; an error where they do not fit.
+    """The caller's `out` buffers, of any library, as compiled code may write to them.
 
-    The rules are those of `tensors.prepare_outputs` on the host.
+    inputs: those that the call reads, on GPU `ordinal`.
     """
     buffers = list(out) if isinstance(out, (list, tuple)) else [out]
-    if len(buffers) != len(shapes):
-        raise ShapeError(f"out expected {len(shapes)} buffers, got {len(buffers)}")
-    made: list[View] = []
-    for buffer, slot, shape in zip(buffers, entry.outputs, shapes, strict=True):
-        each = _view(buffer, ordinal)
-        if each.ordinal != ordinal:
+    if len(buffers) != len(slots):
+        raise ShapeError(f"out expected {len(slots)} buffers, got {len(buffers)}")
+    views: list[View] = []
+    for buffer, slot, shape in zip(buffers, slots, shapes, strict=True):
+        view = _view(buffer, ordinal)
+        if view.ordinal != ordinal:
             raise DeviceError(
-                f"out lies on GPU {each.ordinal} and the inputs on GPU {ordinal}; put them on one"
+                f"out is on GPU {view.ordinal} and the inputs are on GPU {ordinal}; pass a buffer "
+                "on theirs"
             )
-        if each.dtype != slot.dtype:
-            raise DTypeError(f"out expected {slot.dtype}, got {each.dtype}")
-        if each.shape != shape:
-            raise ShapeError(f"out expected shape {shape}, got {each.shape}")
-        if each.address % ALIGNMENT:
-            raise ConfigError(f"out must start at a multiple of {ALIGNMENT} bytes; pass a new one")
-        if any(_overlap(each, other) for other in (*inputs, *made)):
+        if view.dtype != slot.dtype:
+            raise DTypeError(f"out expected {slot.dtype}, got {view.dtype}")
+        if view.shape != shape:
+            raise ShapeError(f"out expected shape {shape}, got {view.shape}")
+        if view.nbytes and view.address % ALIGNMENT:
+            raise ShapeError(
+                f"out must start at a multiple of {ALIGNMENT} bytes; pass a fresh buffer"
+            )
+        if any(_overlap(view, other) for other in (*inputs, *views)):
             raise ConfigError("out overlaps an input or another output; pass a fresh buffer")
-        made.append(each)
-    return made
+        views.append(view)
+    return views
 
 
-def refuse_on_gpu(out: Any) -> None:
-    """DeviceError where a buffer lies on a GPU; for calls whose inputs lie on the host."""
-    buffers = list(out) if isinstance(out, (list, tuple)) else [out]
-    if any(is_on_gpu(each) for each in buffers):
-        raise DeviceError("out lies on a GPU and the inputs on the host; put them on one device")
+def refuse_gpu_outputs(out: Any) -> None:
+    """DeviceError where `out`, for inputs on the host, is on a GPU."""
+    for buffer in out if isinstance(out, (list, tuple)) else [out]:
+        if is_on_gpu(buffer, "out"):
+            raise DeviceError(
+                "out is on a GPU and the inputs are on the host; pass buffers of the host, or put "
+                "the inputs on the GPU"
+            )
 
 
 def _view(buffer: Any, ordinal: int) -> View:
-    """The buffer's own memory, never a copy of it."""
-    torch = sys.modules.get("torch")
-    is_torch = torch is not None and isinstance(buffer, torch.Tensor)
-    if not (isinstance(buffer, DeviceArray) or hasattr(buffer, "__dlpack__")):
-        raise DTypeError(f"out expected a tensor to write to, got {type(buffer).__name__}")
-    if not is_on_gpu(buffer):
+    if not is_on_gpu(buffer, "out"):
+        if not hasattr(buffer, "__dlpack__") and not hasattr(buffer, "__array__"):
+            raise DTypeError(f"out expected a tensor to write to, got {type(buffer).__name__}")
         raise DeviceError(
-            f"out lies on the host and the inputs on GPU {ordinal}; put them on one device"
+            f"out is on the host and the inputs are on GPU {ordinal}; pass a buffer on that GPU, "
+            "or no out"
         )
-    if not is_torch:
-        return view_of(buffer, "out")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(buffer, torch.Tensor):
+        return _torch_view(buffer)
+    if getattr(buffer, "__cuda_array_interface__", {"data": (0, False)})["data"][1]:
+        _refuse_writing()
+    return view_of(buffer, "out")
+
+
+def _torch_view(buffer: Any) -> View:
+    view = torch_view(buffer, "out")
     if buffer.requires_grad:
-        raise ConfigError("out is read-only or requires a gradient; pass a fresh buffer")
+        _refuse_writing()
+    # what torch_view had to copy would take the result in the tensor's stead
     if not buffer.is_contiguous() or buffer.is_neg() or buffer.is_conj():
-        raise ShapeError("out must be C-contiguous and aligned; pass a fresh buffer")
-    return torch_view(buffer, "out")
+        raise ShapeError(
+            "out must be C-contiguous, with no negation or conjugation pending; pass a fresh buffer"
+        )
+    return view
 
 
-def _overlap(a: View, b: View) -> bool:
-    return a.address < b.address + b.nbytes and b.address < a.address + a.nbytes
+def _refuse_writing() -> None:
+    raise ConfigError("out is read-only or requires a gradient; pass a fresh buffer")
+
+
+def _overlap(one: View, other: View) -> bool:
+    """Whether two packed arrays have a byte in common."""
+    return max(one.address, other.address) < min(
+        one.address + one.nbytes, other.address + other.nbytes
+    )

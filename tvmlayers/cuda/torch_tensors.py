@@ -16,15 +16,24 @@ from tvmlayers.errors import DTypeError
 
 def torch_view(tensor: Any, name: str) -> View:
     """A torch CUDA tensor as compiled code sees it; what is not packed is packed on the GPU."""
+    if str(tensor.layout) != "torch.strided":
+        raise DTypeError(
+            f"{_called(name)} is a torch tensor of {tensor.layout}, which has no plain array "
+            "behind it; pass a strided tensor"
+        )
     plain = tensor.detach().resolve_conj().resolve_neg()
     try:
         dtype = numpy_dtype(str(plain.dtype).removeprefix("torch."))
     except TypeError as error:
         raise DTypeError(
-            f"input {name!r} is a torch tensor of {tensor.dtype}, which no model takes yet"
+            f"{_called(name)} is a torch tensor of {tensor.dtype}, which no model takes yet"
         ) from error
     plain = plain.contiguous()
     return View(plain.data_ptr(), tuple(plain.shape), dtype, plain.device.index, plain)
+
+
+def _called(name: str) -> str:
+    return "out" if name == "out" else f"input {name!r}"
 
 
 class TorchMemory:
@@ -45,11 +54,12 @@ class TorchMemory:
 
     def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
         """The view itself where compiled code can take it, else a copy on the GPU."""
-        tensor = given.owner
         if given.dtype != dtype:
-            tensor = tensor.to(getattr(self.torch, dtype.name))
+            tensor = given.owner.to(getattr(self.torch, dtype.name))
         elif given.address % ALIGNMENT:
-            tensor = tensor.clone()
+            tensor = given.owner.clone()
+        else:
+            return given
         return View(tensor.data_ptr(), given.shape, dtype, self.ordinal, tensor)
 
     def result(self, made: View) -> Any:

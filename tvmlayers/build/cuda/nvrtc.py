@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import importlib.util
-import re
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,10 @@ class Made:
 def find() -> str | None:
     """The path of libnvrtc, in a package or where the system has it; None where there is none."""
     spec = importlib.util.find_spec("nvidia")
-    folders = spec.submodule_search_locations or () if spec is not None else ()
-    packaged = [each for folder in folders for each in Path(folder).glob("*/lib/libnvrtc.so.*")]
-    if packaged:  # the newest: packages of one release each can lie side by side
-        return str(max(packaged, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)]))
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        found = list(Path(folder).glob("*/lib/libnvrtc.so.*"))
+        if found:
+            return str(max(found, key=_release))
     for name in ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
         try:
             ctypes.CDLL(name)
@@ -36,6 +35,12 @@ def find() -> str | None:
             continue
         return name
     return None
+
+
+def _release(path: Path) -> tuple[int, ...]:
+    """The number in a library's name: (12,) of libnvrtc.so.12, whatever its folder is called."""
+    parts = path.name.partition(".so.")[2].split(".")
+    return tuple(int(part) for part in parts if part.isdecimal())
 
 
 def compile(code: str, arch: str, *for_ptxas: str) -> Made:
