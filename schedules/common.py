@@ -32,7 +32,7 @@ def main(
     try:
         with display(console) as progress:
             result = tune(
-                _cases(args.kinds, args.dtypes, args.runner, more),
+                _given(args, more),
                 args.target,
                 trials=args.trials,
                 effort=args.effort,
@@ -81,6 +81,12 @@ def _parser(description: str, targets: Sequence[str]) -> argparse.ArgumentParser
     parser.add_argument("--target", default=targets[0], choices=targets)
     parser.add_argument("--kinds", type=_kinds, metavar="KIND,KIND,...")
     parser.add_argument("--dtypes", type=_dtypes, metavar="DTYPE,DTYPE,...", help="default: all")
+    parser.add_argument(
+        "--case",
+        action="append",
+        metavar="CASE",
+        help='tuned instead of the public ones, as "dense 128x768x3072:gelu"; may be repeated',
+    )
     parser.add_argument("--effort", default="standard", help="quick, standard or thorough")
     parser.add_argument("--trials", type=int, help="of each case, instead of an effort")
     parser.add_argument("--threads", type=int, help="default: the physical cores")
@@ -93,6 +99,16 @@ def _parser(description: str, targets: Sequence[str]) -> argparse.ArgumentParser
     parser.add_argument("--tracker", metavar="HOST:PORT", help="measure on devices behind it")
     parser.add_argument("--key", metavar="NAME", help="the devices' name at the tracker")
     return parser
+
+
+def _given(args: argparse.Namespace, more: Sequence[str]) -> list[str]:
+    """The cases that the arguments name or choose."""
+    if args.case is None:
+        return _cases(args.kinds, args.dtypes, args.runner, more)
+    if args.kinds or args.dtypes:
+        raise ConfigError("--case names what is tuned: leave --kinds and --dtypes out")
+    cases: list[str] = args.case
+    return cases
 
 
 def _cases(

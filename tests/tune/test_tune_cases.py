@@ -121,3 +121,24 @@ def test_a_model_without_kernels_to_tune_is_refused() -> None:
         cases_of(3, (1,), Data())
     with pytest.raises(TuneError, match="batch size"):
         cases_of(tl.Dense(8, input_dim=4), (0,), Data())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--case", "dense 4x8x8", "--kinds", "dense"], "leave --kinds and --dtypes out"),
+        (["--case", "dense 4x8"], "looks like MxKxN"),
+        (["--dtypes", "float16"], "no case is of these kinds and dtypes"),
+    ],
+)
+def test_a_script_says_what_it_cannot_tune(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "schedules"))
+    from common import main
+
+    assert main("", ("native",), argv=arguments) == 2
+    assert said in capfd.readouterr().err
