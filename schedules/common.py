@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from tvmlayers.cli.tuning_display import display
-from tvmlayers.errors import TvmLayersError
+from tvmlayers.dtypes import FLOAT_DTYPES
+from tvmlayers.errors import ConfigError, TvmLayersError
 from tvmlayers.tune import RUNNERS, TuningInterrupted, tune
 
 HERE = Path(__file__).parent
@@ -19,14 +20,19 @@ RECORDS = HERE / "records"
 KINDS = ("dense", "embedding", "bag", "softmax")
 
 
-def main(description: str, targets: Sequence[str], argv: Sequence[str] | None = None) -> int:
-    """The exit status of a script that tunes the public cases for one of `targets`."""
+def main(
+    description: str,
+    targets: Sequence[str],
+    more: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+) -> int:
+    """The exit status of a script that tunes the public cases, and `more`, for one of `targets`."""
     args = _parser(description, targets).parse_args(argv)
     console = Console(stderr=True)
     try:
         with display(console) as progress:
             result = tune(
-                list(_cases(args.kinds, args.runner)),
+                _given(args, more),
                 args.target,
                 trials=args.trials,
                 effort=args.effort,
@@ -74,6 +80,13 @@ def _parser(description: str, targets: Sequence[str]) -> argparse.ArgumentParser
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--target", default=targets[0], choices=targets)
     parser.add_argument("--kinds", type=_kinds, metavar="KIND,KIND,...")
+    parser.add_argument("--dtypes", type=_dtypes, metavar="DTYPE,DTYPE,...", help="default: all")
+    parser.add_argument(
+        "--case",
+        action="append",
+        metavar="CASE",
+        help='tuned instead of the public ones, as "dense 128x768x3072:gelu"; may be repeated',
+    )
     parser.add_argument("--effort", default="standard", help="quick, standard or thorough")
     parser.add_argument("--trials", type=int, help="of each case, instead of an effort")
     parser.add_argument("--threads", type=int, help="default: the physical cores")
@@ -88,18 +101,50 @@ def _parser(description: str, targets: Sequence[str]) -> argparse.ArgumentParser
     return parser
 
 
-def _cases(kinds: Sequence[str] | None, runner: str) -> Iterator[str]:
-    """The public cases that a runner takes: the static one has a model of register tiles only."""
+def _given(args: argparse.Namespace, more: Sequence[str]) -> list[str]:
+    """The cases that the arguments name or choose."""
+    if args.case is None:
+        return _cases(args.kinds, args.dtypes, args.runner, more)
+    if args.kinds or args.dtypes:
+        raise ConfigError("--case names what is tuned: leave --kinds and --dtypes out")
+    cases: list[str] = args.case
+    return cases
+
+
+def _cases(
+    kinds: Sequence[str] | None, dtypes: Sequence[str] | None, runner: str, more: Sequence[str]
+) -> list[str]:
+    """The cases that a runner takes: the static one has a model of register tiles only."""
+    kinds = kinds or (("dense",) if runner == "static" else KINDS)
+    wanted = [
+        case
+        for case in (*public_cases(kinds), *more)
+        if case.split()[0] in kinds and (dtypes is None or dtype_of(case) in dtypes)
+    ]
     if runner == "static":
-        cases = public_cases(kinds or ("dense",))
-        yield from (case for case in cases if not case.partition(":")[0].endswith("x1"))
-    else:
-        yield from public_cases(kinds or KINDS)
+        wanted = [case for case in wanted if not case.partition(":")[0].endswith("x1")]
+    if not wanted:
+        raise ConfigError("no case is of these kinds and dtypes: leave --kinds or --dtypes out")
+    return wanted
+
+
+def dtype_of(case: str) -> str:
+    """The dtype at the end of a case, float32 where there is none."""
+    last = case.rpartition(":")[2]
+    return last if last in FLOAT_DTYPES else "float32"
 
 
 def _kinds(text: str) -> tuple[str, ...]:
-    kinds = tuple(text.split(","))
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    return _names(text, "kinds", KINDS)
+
+
+def _dtypes(text: str) -> tuple[str, ...]:
+    return _names(text, "dtypes", FLOAT_DTYPES)
+
+
+def _names(text: str, what: str, known: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise argparse.ArgumentTypeError(f"kinds are {', '.join(KINDS)}, got {unknown[0]!r}")
-    return kinds
+        raise argparse.ArgumentTypeError(f"{what} are {', '.join(known)}, got {unknown[0]!r}")
+    return names

@@ -79,3 +79,11 @@ def unknown_name(kind: str, got: object, known: Iterable[str]) -> UnknownNameErr
     nearest = get_close_matches(str(got).lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return UnknownNameError(f"unknown {kind} {got!r}.{hint} Known: {', '.join(names)}")
+
+
+def only_on_gpus(what: str, dtype: str, target: str) -> DTypeError:
+    """The error for numbers that only the kernels for GPUs read, and a target that is none."""
+    return DTypeError(
+        f"{what} is {dtype}, which is compiled for CUDA targets only so far, not for {target}: "
+        'make its layers with dtype="float32", or compile for a GPU such as cuda-sm90'
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,7 @@ pytestmark = pytest.mark.arm
 
 KEY, TARGET = "emulated", "neoverse-n1"
 SERVER = Path(__file__).with_name("server.py")
+SCRIPT = Path(__file__).parents[2] / "schedules" / "tune_arm.py"
 START_SECONDS = 120.0
 
 
@@ -44,21 +48,19 @@ def address(machine: Machine, tmp_path: Path) -> Iterator[str]:
             end(process)
 
 
-def test_kernels_are_tuned_on_an_emulated_device_and_right_when_compiled_again(
+def test_the_script_tunes_kernels_on_an_emulated_device_and_right_when_compiled_again(
     address: str, boards: dict[str, Board], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "records"
-    found = tl.tune(
-        ["dense 5x40x33:relu", "embedding 300x20x64"],
-        TARGET,
-        trials=3,
-        threads=1,
-        tracker=address,
-        key=KEY,
-        records=kept,
-        work_dir=tmp_path / "trials",
-    )
-    assert [(each.trials, each.failures) for each in found.workloads] == [(3, {}), (3, {})]
+    command = [sys.executable, str(SCRIPT), "--target", TARGET, "--tracker", address, "--key", KEY]
+    for case in ("dense 5x40x33:relu", "embedding 300x20x64"):
+        command += ["--case", case]
+    command += ["--trials", "3", "--threads", "1"]
+    command += ["--records", str(kept), "--work-dir", str(tmp_path / "trials")]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    for case in ("dense 5x40x33:float32:relu", "embedding 64x300x20:float32"):
+        assert re.search(rf"^{case} .*x +3 +0  ", done.stdout, re.MULTILINE), done.stdout
     written = [record for file in records.read_all([kept]) for record in file.records]
     assert {record.workload.kind for record in written} == {"dense", "embedding"}
     assert {record.target for record in written} == {TARGET}

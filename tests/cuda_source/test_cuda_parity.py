@@ -16,6 +16,7 @@ from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.schedule.cuda import analytic
 from tvmlayers.spaces import choices_of
+from tvmlayers.spaces.cuda_lookup import ROWS_IN_FLIGHT
 from tvmlayers.targets import GPUS
 from tvmlayers.workload import Workload
 
@@ -122,6 +123,29 @@ def test_bags_of_any_form_agree(mode: str, padding_idx: int | None, last: bool) 
         weights: Array = normal(40) ** 2
         twin.agrees(ids, offsets=ends, per_sample_weights=weights)
         twin.agrees(ids.reshape(8, 5), per_sample_weights=weights.reshape(8, 5))
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("flight", [n for n in ROWS_IN_FLIGHT if n != 4])  # 4 by default
+@pytest.mark.parametrize(("mode", "padding_idx", "last"), bags())
+def test_bags_agree_with_any_number_of_rows_in_flight(
+    mode: str, padding_idx: int | None, last: bool, flight: int
+) -> None:
+    layer = tl.EmbeddingBag(61, 12, mode=mode, padding_idx=padding_idx, include_last_offset=last)
+    twin = Twin(layer)
+    decisions = {"rows_in_flight": flight, "threads": 64}
+    twin.compiled = emulated(layer, bag=decisions)
+    ends = np.array([0, 0, 1, 3, 7, 15, 31, 40] if last else [0, 0, 1, 3, 7, 15, 31])
+    ids = indices(61, 40)
+    ids[::3] = 30
+    ids[-2:] = 60, 59  # an entry that is read again does not count again
+    twin.agrees(ids, offsets=ends)
+    if mode in ("sum", "mean"):
+        weights: Array = normal(40) ** 2
+        twin.agrees(ids, offsets=ends, per_sample_weights=weights)
+    wild = np.where(ids == 59, 61, ids)
+    with pytest.raises(tl.IndexOutOfRangeError, match="61"):
+        twin.compiled(wild, offsets=ends)
 
 
 @pytest.mark.parametrize("target", sorted(GPUS))

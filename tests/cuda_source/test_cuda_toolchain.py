@@ -11,9 +11,12 @@ from samples import every_kernel
 
 import tvmlayers as tl
 from tvmlayers.build.cuda import nvrtc, toolchain
+from tvmlayers.build.cuda.compiler import lower_model
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.layers import as_model
+from tvmlayers.schedule.cuda import CudaSelector
+from tvmlayers.spaces.cuda_lookup import ROWS_IN_FLIGHT, THREADS
 from tvmlayers.targets import GPUS
 
 needs_compiler = pytest.mark.skipif(
@@ -34,6 +37,19 @@ def test_every_kernel_compiles_for_every_target_without_spills(target: str, dtyp
     spilled = {n: r for n, r in row["resources"].items() if r["spill_stores"] + r["spill_loads"]}
     assert spilled == {}
     assert all(r["shared"] <= GPUS[target].static_shared for r in row["resources"].values())
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", *HALF_DTYPES])
+def test_the_most_rows_of_a_bag_in_flight_spill_nothing(dtype: str) -> None:
+    target = GPUS["cuda-sm90"]
+    most = {"rows_in_flight": max(ROWS_IN_FLIGHT), "threads": max(THREADS)}
+    for mode, padding_idx in (("sum", None), ("mean", 3), ("max", None)):
+        layer = tl.EmbeddingBag(100, 64, mode=mode, padding_idx=padding_idx, dtype=dtype)
+        lowered, _, _ = lower_model(as_model(layer), CudaSelector(target, fixed={"bag": most}))
+        images = toolchain.device_images(lowered.source, lowered.kernels, target)
+        assert len(images.resources) == len(lowered.kernels)
+        assert not any(r["spill_stores"] + r["spill_loads"] for r in images.resources.values())
 
 
 @needs_nvrtc

@@ -18,6 +18,7 @@ from emulator import driver, emulated_images
 import tvmlayers as tl
 from tvmlayers.build.cuda.compiler import compile_cuda
 from tvmlayers.cuda import Driver
+from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.layers import as_model
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import GPUS
@@ -30,7 +31,7 @@ from tvmlayers.tune.progress import Silent
 from tvmlayers.tune.result import WorkloadResult
 from tvmlayers.tune.session import Plan, tune_workload
 from tvmlayers.tune.workloads import cases_of
-from tvmlayers.workload import Workload
+from tvmlayers.workload import KINDS, Workload
 
 SM80 = GPUS["cuda-sm80"]
 SCRIPT = Path(__file__).parents[2] / "schedules" / "tune_cuda.py"
@@ -57,7 +58,7 @@ def plan_in(folder: Path) -> Plan:
         "dense 40x24x32:relu",
         "embedding 50x8x20:uniform",
         "bag 50x8x4x5:mean:uniform",
-        Workload.make("dense", m=40, k=24, n=32, dtype="float16", activation="relu"),
+        "dense 40x24x32:relu:float16",
         Workload.make("bag", indices=20, rows=50, width=8, dtype="bfloat16", mode="mean"),
     ],
     ids=str,
@@ -175,13 +176,27 @@ def test_without_a_gpu_tuning_says_so() -> None:
             with pytest.raises(tl.TargetError, match="driver does not load"):
                 tl.tune("dense 4x8x8:relu", target, space=space)
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--target", "cuda-sm80"],
+        [sys.executable, str(SCRIPT), "--target", "cuda-sm80", "--dtypes", "bfloat16"],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 2
     assert "tuning for cuda-sm80 measures on such a GPU, and there is none" in done.stderr
+
+
+def test_the_script_tunes_halves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from common import dtype_of, public_cases
+    from tune_cuda import halves
+
+    given = [*public_cases(KINDS), *halves()]
+    cases = cases_of(given, (1,), tl.tune.Data())
+    assert len(cases) == len(given)
+    assert [case.workload["dtype"] for case in cases] == [dtype_of(text) for text in given]
+    for dtype in HALF_DTYPES:
+        few = {f"dense {m}x4096x4096:{dtype}:linear" for m in (1, 16, 64, 4096)}
+        assert few < {str(case) for case in cases}
 
 
 def test_what_is_for_cpus_is_refused() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import tvmlayers as tl
-from tvmlayers.errors import ConfigError, TuneError, UnknownNameError
+from tvmlayers.errors import ConfigError, DTypeError, TuneError, UnknownNameError
 from tvmlayers.tune.cases import form_of, parse
 from tvmlayers.tune.data import Data
 from tvmlayers.tune.workloads import cases_of
@@ -18,6 +18,11 @@ from tvmlayers.workload import Workload
         ("dense", "128x768x3072:gelu", "dense 128x768x3072:float32:gelu"),
         ("dense", "7x333x129", "dense 7x333x129:float32:linear"),
         ("dense", "7x333x129:swish", "dense 7x333x129:float32:silu"),
+        ("dense", "128x768x3072:gelu:float16", "dense 128x768x3072:float16:gelu"),
+        ("dense", "7x333x129:bfloat16", "dense 7x333x129:bfloat16:linear"),
+        ("embedding", "50x8x20:zipf:float64", "embedding 20x50x8:float64 zipf"),
+        ("bag", "50x8x4x5:sum:zipf:float16", "bag 20x50x8:float16:sum zipf length 5"),
+        ("softmax", "4x9:bfloat16", "softmax 4x9:bfloat16"),
         ("embedding", "5000x64x320", "embedding 320x5000x64:float32"),
         ("embedding", "1000000x64x4096:zipf", "embedding 4096x1000000x64:float32 zipf"),
         ("bag", "5000x64x512x20", "bag 10240x5000x64:float32:mean length 20"),
@@ -44,6 +49,15 @@ def test_unknown_words_and_sizes_of_zero_are_refused() -> None:
         parse("bag", "5000x64x8x10:median")
     with pytest.raises(ConfigError, match="at least 1"):
         parse("dense", "0x2x3")
+    for text in ("1x2x3:gelu:int8", "1x2x3:float16:gelu", "1x2x3:gelu:float16:float16"):
+        with pytest.raises(ConfigError, match="a dtype \\(float32, float64, float16, bfloat16\\)"):
+            parse("dense", text)
+
+
+@pytest.mark.parametrize("text", ["dense 4x8x8:relu:float16", "softmax 4x8:bfloat16"])
+def test_a_cpu_is_not_tuned_for_halves(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DTypeError, match="compiled for CUDA targets only"):
+        tl.tune(text, "native", records=tmp_path, work_dir=tmp_path)
 
 
 def test_a_model_gives_its_layers_for_each_batch() -> None:
@@ -107,3 +121,24 @@ def test_a_model_without_kernels_to_tune_is_refused() -> None:
         cases_of(3, (1,), Data())
     with pytest.raises(TuneError, match="batch size"):
         cases_of(tl.Dense(8, input_dim=4), (0,), Data())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--case", "dense 4x8x8", "--kinds", "dense"], "leave --kinds and --dtypes out"),
+        (["--case", "dense 4x8"], "looks like MxKxN"),
+        (["--dtypes", "float16"], "no case is of these kinds and dtypes"),
+    ],
+)
+def test_a_script_says_what_it_cannot_tune(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "schedules"))
+    from common import main
+
+    assert main("", ("native",), argv=arguments) == 2
+    assert said in capfd.readouterr().err

@@ -19,7 +19,7 @@ from tvmlayers.build.pipeline import Lowering, machine_code
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import is_half
-from tvmlayers.errors import DTypeError, TargetError
+from tvmlayers.errors import TargetError, only_on_gpus
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.layers.graph import Graph
 from tvmlayers.runtime import Compiled
@@ -135,11 +135,7 @@ def _refuse_halves(graph: Graph, target: targets.Target) -> None:
     """DTypeError for a graph with numbers that only the kernels for GPUs read."""
     for tensor in (*graph.inputs, *(node.output for node in graph.nodes)):
         if is_half(tensor.dtype):
-            raise DTypeError(
-                f"{tensor.name!r} is {tensor.dtype}, which is compiled for CUDA targets only so "
-                f'far, not for {target.name}: make its layers with dtype="float32", or compile '
-                "for a GPU such as cuda-sm90"
-            )
+            raise only_on_gpus(repr(tensor.name), tensor.dtype, target.name)
 
 
 def make_manifest(

@@ -132,7 +132,7 @@ def _add_cases(command: argparse.ArgumentParser) -> None:
         ("softmax", "MxN, as 256x1000"),
     ):
         command.add_argument(
-            f"--{kind}", action="append", default=[], metavar="CASE", help=form.replace("%", "%%")
+            f"--{kind}", action="append", default=[], metavar="CASE", help=f"{form}[:dtype]"
         )
 
 

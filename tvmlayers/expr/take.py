@@ -84,7 +84,7 @@ def bag(
     index_dtype: str,
     dtype: str,
     columns: int | None = None,
-    staged: bool = False,
+    in_flight: int = 0,
     native_extremes: bool = False,
 ) -> Expression:
     """One bag: the reduction of table[indices[:length]], (columns,), in vectors of `lanes` columns.
@@ -97,16 +97,30 @@ def bag(
     table: (rows, width). Modes "sum", "mean" (with weights: sum(w x) / sum(w)), "max", "min".
     A NaN among the rows of "max" and "min" stays. Entries equal to padding_idx do not count. Halves
     are reduced in float32.
-    empty_is_zero: else a mean of nothing is 0 / 0. staged: what is read of the table is a stage of
-    its own, `fetched`. native_extremes: the target has a maximum and a minimum that keep NaN; else
-    they are made of comparisons.
+    empty_is_zero: else a mean of nothing is 0 / 0. in_flight: so many rows of the table are read
+    before they are reduced, in stages of their own, `row` and `fetched`; the last entry is read
+    again in place of those past the end, which do not count. 0: each is read where it is reduced.
+    native_extremes: the target has a maximum and a minimum that keep NaN; else they are made of
+    comparisons.
     """
     length, ahead = size("length"), size("ahead")
     indices = te.placeholder((ahead,), index_dtype, name="indices")
     table = te.placeholder((rows, width), dtype, name="table")
     weights = te.placeholder((ahead,), dtype, name="weights")
-    row = te.compute((length,), lambda i: safe_row(indices[i], rows, oob), name="row")
-    entry = te.reduce_axis((0, length), "entry")
+    flight = max(in_flight, 1)
+    shape = ((length + flight - 1) // flight, flight) if in_flight else (length,)
+
+    def number(*at: Expr) -> Expr:
+        """Which entry stands at a turn and a place in it."""
+        return at[0] if flight == 1 else at[0] * flight + at[1]
+
+    def read_at(*at: Expr) -> Expr:
+        """The entry that is read there."""
+        return number(*at) if flight == 1 else te.min(number(*at), length - 1)
+
+    row = te.compute(shape, lambda *at: safe_row(indices[read_at(*at)], rows, oob), name="row")
+    names = ("entry", "place")
+    entry = [te.reduce_axis((0, n), each) for n, each in zip(shape, names, strict=False)]
     computed = wide(dtype)
     zero = tirx.const(0, computed)
 
@@ -122,14 +136,16 @@ def bag(
     def column(v: Expr, lane: Expr) -> Expr:
         return te.min(v * lanes, columns - lanes) + lane
 
-    def fetch(i: Expr, v: Expr, lane: Expr) -> Expr:
-        return table[row[i], column(v, lane)]
+    def fetch(*at: Expr) -> Expr:
+        *place, v, lane = at
+        return table[row[tuple(place)], column(v, lane)]
 
-    if staged:
-        fetched = te.compute((length, vectors, lanes), fetch, name="fetched")
+    if in_flight:
+        fetched = te.compute((*shape, vectors, lanes), fetch, name="fetched")
 
-    def value(i: Expr, v: Expr, lane: Expr) -> Expr:
-        read = m.widened(fetched[i, v, lane] if staged else fetch(i, v, lane))
+    def value(*at: Expr) -> Expr:
+        read = m.widened(fetched[at] if in_flight else fetch(*at))
+        i = read_at(*at[:-2])
         if oob == "zero":
             read = m.select(is_outside(indices[i], rows), zero, read)
         if weighted:
@@ -138,12 +154,14 @@ def bag(
 
     reduce, neutral = _REDUCERS[mode](computed, native_extremes)
 
-    def masked(i: Expr, v: Expr, lane: Expr) -> Expr:
-        condition, read = counts(i), value(i, v, lane)
-        return read if condition is None else m.select(condition, read, neutral)
+    def masked(*at: Expr) -> Expr:
+        condition, read = counts(read_at(*at[:-2])), value(*at)
+        if condition is not None:
+            read = m.select(condition, read, neutral)
+        return read if flight == 1 else m.select(number(*at[:-2]) < length, read, neutral)
 
     acc = te.compute(
-        (vectors, lanes), lambda v, lane: reduce(masked(entry, v, lane), axis=entry), name="acc"
+        (vectors, lanes), lambda v, lane: reduce(masked(*entry, v, lane), axis=entry), name="acc"
     )
     member = te.reduce_axis((0, length), "member")
     present: Expr = length

@@ -165,6 +165,11 @@ def _lookup(workload: Workload, target: CudaTarget) -> Decisions:
     return {"rows_in_flight": 4 if workload.batch >= 4096 else 1, "threads": 256}
 
 
+def _bag(_workload: Workload, _target: CudaTarget) -> Decisions:
+    # How long bags are is not known: of a short one the last row is read again, from the cache.
+    return {"rows_in_flight": 4, "threads": 256}
+
+
 def _softmax(workload: Workload, target: CudaTarget) -> Decisions:
     return {"threads": max(t for t in cuda_rows.ROW_THREADS if t <= max(32, workload["n"] // 4))}
 
@@ -172,6 +177,6 @@ def _softmax(workload: Workload, target: CudaTarget) -> Decisions:
 _ANALYTIC: dict[str, Callable[[Workload, CudaTarget], Decisions]] = {
     "dense": _dense,
     "embedding": _lookup,
-    "bag": _lookup,
+    "bag": _bag,
     "softmax": _softmax,
 }

@@ -14,10 +14,10 @@ THREADS = (64, 128, 256, 512)
 
 
 def lookup_choices(workload: Workload, target: CudaTarget) -> Choices:
-    """What an embedding or a bag may decide: threads of a block, and rows_in_flight, that an
-    embedding's thread copies one after another without waiting."""
-    flights = (1,) if workload.kind == "bag" else ROWS_IN_FLIGHT
-    return {"rows_in_flight": flights, "threads": THREADS}
+    """What an embedding or a bag may decide: threads of a block, and rows_in_flight, that a thread
+    reads one after another without waiting before it copies or reduces them."""
+    del workload, target
+    return {"rows_in_flight": ROWS_IN_FLIGHT, "threads": THREADS}
 
 
 def vector_width(width: int, lanes: int) -> int:
@@ -57,7 +57,8 @@ def take_rows(sch: s_tir.Schedule, *, width: int, lanes: int, decisions: Decisio
 
 
 def bag_columns(sch: s_tir.Schedule, *, threads: int) -> None:
-    """Schedule `expr.take.bag`, staged: one bag, its columns shared out among `threads`."""
+    """Schedule `expr.take.bag` with rows in flight: one bag, its columns shared out among
+    `threads`."""
     out, acc, row, fetched = (sch.get_sblock(name) for name in ("out", "acc", "row", "fetched"))
     sums = sch.get_producers(out)
     copy = sch.cache_write(out, 0, "local")
@@ -70,12 +71,15 @@ def bag_columns(sch: s_tir.Schedule, *, threads: int) -> None:
     for block in sums:
         sch.set_scope(block, 0, "local")
         sch.compute_at(block, tx, preserve_unit_loops=True)
-    *_, vector, lane, entry = sch.get_loops(acc)
-    sch.reorder(entry, vector, lane)
+    *_, vector, lane, entry, place = sch.get_loops(acc)
+    sch.reorder(entry, place, vector, lane)
+    sch.unroll(place)
     sch.unroll(lane)
     for block in (fetched, row):
         sch.set_scope(block, 0, "local")
         sch.compute_at(block, entry, preserve_unit_loops=True)
+    sch.unroll(sch.get_loops(row)[-1])
+    sch.unroll(sch.get_loops(fetched)[-3])
     sch.vectorize(sch.get_loops(fetched)[-1])
     for block in sums:  # a bag of nothing has sums too
         loops = sch.get_loops(block)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers import _ffi, targets
-from tvmlayers.errors import ConfigError, TargetError, unknown_name
+from tvmlayers.dtypes import is_half
+from tvmlayers.errors import ConfigError, TargetError, only_on_gpus, unknown_name
 from tvmlayers.records import user_folder
 from tvmlayers.targets import CudaTarget, Target, cuda
 from tvmlayers.tune import journal
@@ -58,16 +59,16 @@ def tune(
     """The fastest decisions found for the kernels of `model`, written where `compile` finds them.
 
     model: a layer, a model, the path of a saved one or of an artefact, Workloads, or strings such
-    as "dense 128x768x3072:gelu" and lists of these. trials: for each kernel and batch size, by
-    default those of `effort` ("quick" 16, "standard" 64, "thorough" 512). batches: sizes to tune a
-    model for. threads: as for compile. data: {"distribution": "uniform" or "zipf", "length": of
-    bags, "cold": bool}. space: "tvmlayers", or "stock" for MetaSchedule's own rules, which are only
-    measured for comparison, on a GPU those for CUDA cores. records, work_dir: folders of the
-    results, and of all trials, from which a run that was stopped goes on. tracker, key: "HOST:PORT"
-    of a TVM RPC tracker and the name of the devices there. runner: "measure", or "static" for what
-    llvm-mca makes of the inner loops of dense layers on an ARM core, without such a machine: the
-    records are marked as modelled. progress: told what happens. A GPU is tuned on the machine that
-    it is in.
+    as "dense 128x768x3072:gelu:float16", float32 without a dtype, and lists of these. trials: for
+    each kernel and batch size, by default those of `effort` ("quick" 16, "standard" 64, "thorough"
+    512). batches: sizes to tune a model for. threads: as for compile. data: {"distribution":
+    "uniform" or "zipf", "length": of bags, "cold": bool}. space: "tvmlayers", or "stock" for
+    MetaSchedule's own rules, which are only measured for comparison, on a GPU those for CUDA cores.
+    records, work_dir: folders of the results, and of all trials, from which a run that was stopped
+    goes on. tracker, key: "HOST:PORT" of a TVM RPC tracker and the name of the devices there.
+    runner: "measure", or "static" for what llvm-mca makes of the inner loops of dense layers on an
+    ARM core, without such a machine: the records are marked as modelled. progress: told what
+    happens. A GPU is tuned on the machine that it is in.
 
     TuneError where tuning cannot start or go on; TuningInterrupted at Ctrl-C.
     """
@@ -97,6 +98,10 @@ def tune(
     elif tracker is None and not is_static:
         _check_runs_here(resolved)
     cases = _cases(model, batches, Data.of(data))
+    if isinstance(resolved, Target):
+        for case in cases:
+            if is_half(case.workload["dtype"]):
+                raise only_on_gpus(str(case.workload), case.workload["dtype"], resolved.name)
     plan = _plan(resolved, threads, wanted, seed, work_dir, records, key)
     if is_static:
         plan = _static(plan)

@@ -1,4 +1,7 @@
-"""Workloads by hand: `128x768x3072:gelu`, `1000000x64x4096:zipf`, `1000000x64x2048x100:sum`."""
+"""Workloads by hand: `128x768x3072:gelu`, `1000000x64x4096:zipf`, `1000000x64x2048x100:sum`.
+
+A dtype may come last, as in `128x768x3072:gelu:float16`; without one it is float32.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import ConfigError, unknown_name
 from tvmlayers.layers.activations import ALIASES, NAMES
 from tvmlayers.tune.data import DISTRIBUTIONS, Data, parse_length
@@ -39,11 +43,15 @@ def parse(kind: str, text: str, data: Data | None = None) -> Case:
     if kind not in _FORMS:
         raise unknown_name("kind of kernel", kind, _FORMS)
     form, pattern, make = _FORMS[kind]
-    found = re.fullmatch(pattern, text.strip())
-    if found is None:
-        raise ConfigError(f"a {kind} case looks like {form}, got {text!r}")
-    sizes, *words = found["rest"].split(":")
-    return make(sizes.split("x"), words, data or Data())
+    rest, _, last = text.strip().rpartition(":")
+    rest, dtype = (rest, last) if last in FLOAT_DTYPES else (text.strip(), "float32")
+    if re.fullmatch(pattern, rest) is None:
+        raise ConfigError(
+            f"a {kind} case looks like {form}, perhaps with a dtype "
+            f"({', '.join(FLOAT_DTYPES)}) at the end; got {text!r}"
+        )
+    sizes, *words = rest.split(":")
+    return make(sizes.split("x"), words, dtype, data or Data())
 
 
 def form_of(kind: str) -> str:
@@ -51,36 +59,36 @@ def form_of(kind: str) -> str:
     return _FORMS[kind][0]
 
 
-def _dense(sizes: list[str], words: list[str], data: Data) -> Case:
+def _dense(sizes: list[str], words: list[str], dtype: str, data: Data) -> Case:
     name = words[0] if words else "linear"
     name = ALIASES.get(name, name)
     if name not in NAMES:
         raise unknown_name("activation", name, NAMES)
     m, k, n = map(int, sizes)
-    return Case(Workload.make("dense", m=m, k=k, n=n, dtype="float32", activation=name), data)
+    return Case(Workload.make("dense", m=m, k=k, n=n, dtype=dtype, activation=name), data)
 
 
-def _embedding(sizes: list[str], words: list[str], data: Data) -> Case:
+def _embedding(sizes: list[str], words: list[str], dtype: str, data: Data) -> Case:
     rows, width, indices = map(int, sizes)
-    made = Workload.make("embedding", indices=indices, rows=rows, width=width, dtype="float32")
+    made = Workload.make("embedding", indices=indices, rows=rows, width=width, dtype=dtype)
     return Case(made, _with_words(words, data)[1])
 
 
-def _bag(sizes: list[str], words: list[str], data: Data) -> Case:
+def _bag(sizes: list[str], words: list[str], dtype: str, data: Data) -> Case:
     rows, width, bags = map(int, sizes[:3])
     mode, data = _with_words(words, data)
     if len(sizes) > 3:
         data = replace(data, lengths=parse_length(sizes[3]))
     indices = bags * data.mean_length
     made = Workload.make(
-        "bag", indices=indices, rows=rows, width=width, dtype="float32", mode=mode or "mean"
+        "bag", indices=indices, rows=rows, width=width, dtype=dtype, mode=mode or "mean"
     )
     return Case(made, data)
 
 
-def _softmax(sizes: list[str], _words: list[str], data: Data) -> Case:
+def _softmax(sizes: list[str], _words: list[str], dtype: str, data: Data) -> Case:
     m, n = map(int, sizes)
-    return Case(Workload.make("softmax", m=m, n=n, dtype="float32"), data)
+    return Case(Workload.make("softmax", m=m, n=n, dtype=dtype), data)
 
 
 def _with_words(words: list[str], data: Data) -> tuple[str | None, Data]:
@@ -96,22 +104,23 @@ def _with_words(words: list[str], data: Data) -> tuple[str | None, Data]:
     return mode, data
 
 
+_Make = Callable[[list[str], list[str], str, Data], Case]
 _WORDS = r"(:[a-z_0-9]+)"
-_FORMS: dict[str, tuple[str, str, Callable[[list[str], list[str], Data], Case]]] = {
+_FORMS: dict[str, tuple[str, str, _Make]] = {
     "dense": (
         "MxKxN:activation, as 128x768x3072:gelu",
-        rf"(?P<rest>\d+x\d+x\d+{_WORDS}?)",
+        rf"\d+x\d+x\d+{_WORDS}?",
         _dense,
     ),
     "embedding": (
         "ROWSxWIDTHxINDICES:distribution, as 1000000x64x4096:zipf",
-        rf"(?P<rest>\d+x\d+x\d+{_WORDS}?)",
+        rf"\d+x\d+x\d+{_WORDS}?",
         _embedding,
     ),
     "bag": (
         "ROWSxWIDTHxBAGSxLENGTH:mode:distribution, as 1000000x64x2048x100:sum:zipf",
-        rf"(?P<rest>\d+x\d+x\d+(x\d+(\.\.\d+)?)?{_WORDS}{{0,2}})",
+        rf"\d+x\d+x\d+(x\d+(\.\.\d+)?)?{_WORDS}{{0,2}}",
         _bag,
     ),
-    "softmax": ("MxN, as 256x1000", r"(?P<rest>\d+x\d+)", _softmax),
+    "softmax": ("MxN, as 256x1000", r"\d+x\d+", _softmax),
 }

@@ -123,7 +123,7 @@ def _bag_kernel(
         weighted=weighted,
         index_dtype=index_dtype,
         dtype=dtype,
-        staged=True,
+        in_flight=int(regime.decisions["rows_in_flight"]),
     )
     threads = int(regime.decisions["threads"])
     along = cuda_lookup.row_threads(width, lanes, threads)
