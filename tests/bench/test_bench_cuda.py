@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import cuda_fbgemm, cuda_lookups, cuda_peers, work  # noqa: E402 - without torch the file is skipped first
+from bench import cuda_dense, cuda_fbgemm, cuda_lookups, cuda_peers, work  # noqa: E402 - without torch the file is skipped first
 from bench.__main__ import main, parser  # noqa: E402 - without torch the file is skipped first
 from bench.peers import Unsupported  # noqa: E402 - without torch the file is skipped first
 from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
@@ -156,3 +156,35 @@ def test_without_fbgemm_the_reason_says_what_to_install(monkeypatch: pytest.Monk
     assert said is not None
     assert "does not load" in said
     assert "pip install fbgemm-gpu" in said
+
+
+def test_torch_compile_compiles_every_case_for_its_shape() -> None:
+    seen: list[list[Any]] = []
+
+    def backend(module: Any, inputs: list[Any]) -> Any:
+        seen.append([each for tensor in inputs for each in tensor.shape])
+        return module.forward
+
+    weight = torch.ones(5, 3)
+    limit = torch._dynamo.config.recompile_limit
+    sizes = range(2, limit + 5)  # one body for more cases than dynamo compiles of one
+    for m in sizes:
+
+        def eager(x: Any) -> Any:
+            return torch.nn.functional.linear(x, weight)
+
+        cuda_dense.compiled(eager, backend=backend)(torch.ones(m, 3))
+    assert len(seen) == len(sizes)
+    assert all(isinstance(size, int) for shape in seen for size in shape)
+
+
+def test_torch_compile_does_not_go_on_eagerly_past_its_limit() -> None:
+    def doubled(x: Any) -> Any:
+        return 2 * x
+
+    call = cuda_dense.compiled(doubled, backend="eager")
+    limit = torch._dynamo.config.recompile_limit
+    for m in range(2, limit + 2):
+        call(torch.ones(m))
+    with pytest.raises(Exception, match="recompile_limit"):
+        call(torch.ones(limit + 2))
