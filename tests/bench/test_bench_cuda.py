@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import cuda_dense, cuda_fbgemm, cuda_lookups, cuda_peers, work  # noqa: E402 - without torch the file is skipped first
+from bench import cuda_cases, cuda_dense, cuda_fbgemm, cuda_lookups, cuda_rows, work  # noqa: E402 - without torch the file is skipped first
 from bench.__main__ import main, parser  # noqa: E402 - without torch the file is skipped first
 from bench.peers import Unsupported  # noqa: E402 - without torch the file is skipped first
 from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
@@ -27,14 +27,42 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_all_public_cases_are_chosen_or_those_of_some_kinds() -> None:
-    kinds = [case.kind for _, case in cuda_peers.chosen(arguments())]
-    assert set(kinds) == {"dense", "embedding", "bag"}
-    assert {case.kind for _, case in cuda_peers.chosen(arguments("--kind", "bag"))} == {"bag"}
-    dtypes = {dtype for dtype, case in cuda_peers.chosen(arguments()) if case.kind == "dense"}
+    assert {case.kind for _, case in cuda_cases.chosen()} == {"dense", "embedding", "bag"}
+    assert {case.kind for _, case in cuda_cases.chosen(["bag"])} == {"bag"}
+    dtypes = {dtype for dtype, case in cuda_cases.chosen() if case.kind == "dense"}
     assert dtypes == {"float32", "float16", "bfloat16"}
     assert arguments().peers == ["torch.compile", "fbgemm"]
     assert arguments("--peers", "fbgemm").peers == ["fbgemm"]
     assert arguments("--peers").peers == []
+
+
+def test_large_layers_are_timed_with_every_epilogue() -> None:
+    specs = {case.spec for _, case in cuda_cases.chosen(["dense"], ["float16"])}
+    assert {f"4096x4096x4096:{last}" for last in ("linear", "gelu", "relu")} <= specs
+
+
+def test_strings_are_cases_of_the_first_kind_of_that_form() -> None:
+    given = ["8x8x8", "50x16x4x5:sum"]
+    kinds = [case.kind for _, case in cuda_cases.chosen(None, ["float32"], given)]
+    assert kinds == ["dense", "bag"]
+    ((_, case),) = cuda_cases.chosen(["embedding"], None, ["8x8x8"])
+    assert case.kind == "embedding"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cases", "8x8"], "no case is called '8x8'; expected dense: MxKxN"),
+        (["--cases", "8x8x8:cubed"], "no reference for activation 'cubed'"),
+        (["--kind", "bag", "--dtype", "float16"], "timed in float32, got float16"),
+        (["--resume"], "--resume needs the --json FILE"),
+    ],
+)
+def test_what_cannot_be_timed_is_said_before_a_gpu_is_looked_for(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cuda", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -54,26 +82,6 @@ def test_bytes_are_those_of_rows_indices_and_results() -> None:
     assert cuda_lookups.moved_bytes(ragged) == count * (64 + 8) + 4 * 8 + 4 * 64
 
 
-def test_a_fraction_is_of_the_bandwidth() -> None:
-    assert cuda_lookups.of_bandwidth(1_000_000, 2.0, 1e12) == pytest.approx(0.5)
-    copied = cuda_lookups.COPIED * 2
-    assert copied > 1e9  # no cache holds it
-
-
-def test_a_line_tells_times_the_fraction_and_who_is_missing() -> None:
-    row = {
-        "case": "a case",
-        "agrees": False,
-        "us": {"ours": 1.25, "torch": 2.0},
-        "of_bandwidth": 0.873,
-        "skipped": {"fbgemm": "it is not here"},
-    }
-    said = cuda_peers.line_of(row)
-    assert said.split(None, 2)[2] == (
-        "ours 1.2 us, torch 2.0 us, 87% of the bandwidth, without fbgemm: it is not here, WRONG"
-    )
-
-
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [
@@ -88,11 +96,12 @@ def test_ours_and_pytorch_are_made_of_the_same_case(
 ) -> None:
     monkeypatch.setattr(cuda_fbgemm, "missing", lambda: "none for this test")
     rotated = given(kind, spec, "rotated")
-    ways, skipped = cuda_lookups.ways_of(rotated, "native", ["fbgemm"], device="cpu")
+    compiled = cuda_lookups.compile_layer(rotated, "native")
+    ways, skipped = cuda_lookups.ways_of(rotated, compiled, ["fbgemm"], device="cpu")
     assert skipped == {"fbgemm": "none for this test"}
     assert list(ways) == ["ours", "torch"]
     assert len(ways["ours"]) == len(rotated.indices) > 1
-    turns = {name: cuda_lookups.rotation(calls) for name, calls in ways.items()}
+    turns = {name: cuda_rows.rotation(calls) for name, calls in ways.items()}
     for _ in range(len(rotated.indices) + 1):
         torch.testing.assert_close(turns["ours"](), turns["torch"]())
 
