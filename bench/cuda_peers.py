@@ -74,10 +74,10 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0; 1 where a result is wrong; 2 for bad arguments and without a GPU; 3 for a spent budget."""
+    from bench import hardware
     from bench.plot import NoPlotError
     from bench.reference import activation
     from tvmlayers.errors import TvmLayersError
-    from tvmlayers.targets import resolve
 
     try:
         wanted = cuda_cases.chosen(arguments.kinds, arguments.dtypes, _words(arguments.cases))
@@ -86,11 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
                 activation(case)
         if arguments.resume and arguments.json is None:
             raise CaseError("--resume needs the --json FILE that it goes on with")
-        resolve(arguments.target)
+        hardware.gpu_here(arguments.target)
         import torch
 
         if not torch.cuda.is_available():
-            raise CaseError("no GPU, or a build of torch without CUDA")
+            raise CaseError(f"torch {torch.__version__} sees no GPU; install a build with CUDA")
         torch.backends.cuda.matmul.allow_tf32 = False
         from bench.cuda_limits import GpuLimits
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -43,13 +44,19 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, or 1 where a kernel spills."""
+    """0, 1 where a kernel spills, 2 where a target is no GPU's."""
     from rich.console import Console
     from rich.table import Table
 
+    from bench import hardware
+    from tvmlayers.errors import TvmLayersError
     from tvmlayers.targets import GPUS
 
-    names = arguments.target or list(GPUS)
+    try:
+        names = [hardware.gpu(name).name for name in arguments.target or GPUS]
+    except TvmLayersError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     rows = [row for name in names for row in measure(name)]
     table = Table(title="what the kernels take")
     for heading in ("target", "case", "kernel"):

@@ -12,7 +12,7 @@ import pytest
 
 from tvmlayers import targets
 from tvmlayers.errors import TargetError, UnknownNameError
-from tvmlayers.targets import arm, x86
+from tvmlayers.targets import arm, cuda, x86
 
 
 def pretend_flags(
@@ -203,6 +203,43 @@ def test_a_gpu_is_found_by_name_by_arch_and_by_its_description(row: targets.Cuda
         assert targets.resolve(described) == row
     with pytest.raises(TargetError, match="targets that are CPUs"):
         targets.resolve_cpu(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda-sm70", "7.0 is older than cuda-sm80, the oldest supported"),
+        ("cuda-sm100", "the PTX of cuda-sm90 runs there, so compile for cuda-sm90"),
+        ("cuda-sm120", "the PTX of cuda-sm90 runs there"),
+        ("cuda-sm87", "the PTX of cuda-sm86 runs there"),
+        ("cuda-hopper", "Known: .*cuda-native"),
+    ],
+)
+def test_a_gpu_without_a_row_is_answered_with_the_row_that_runs_there(
+    name: str, message: str
+) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown target '{name}'.*{message}"):
+        targets.resolve(name)
+
+
+def test_an_arch_without_a_row_is_answered_likewise() -> None:
+    with pytest.raises(UnknownNameError, match="unknown arch 'sm_100a'; the PTX of cuda-sm90"):
+        targets.resolve({"kind": "cuda", "arch": "sm_100a"})
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda-native"])
+def test_without_a_driver_compiling_for_a_named_gpu_is_offered(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cuda.present
+    monkeypatch.setattr(cuda, "present", lambda **more: real("libnone.so", **more))
+    with pytest.raises(TargetError, match="install it, or compile for a GPU elsewhere by its name"):
+        targets.resolve(name)
+
+
+def test_who_needs_the_gpu_itself_is_offered_no_name() -> None:
+    with pytest.raises(TargetError, match=r"install it$"):
+        cuda.present("libnone.so")
 
 
 def test_lanes_fill_a_register() -> None:

@@ -10,10 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import cuda_cases, cuda_dense, cuda_fbgemm, cuda_lookups, cuda_rows, work  # noqa: E402 - without torch the file is skipped first
+from bench import cuda_cases, cuda_dense, cuda_fbgemm, cuda_lookups, cuda_rows, hardware, work  # noqa: E402 - without torch the file is skipped first
 from bench.__main__ import main, parser  # noqa: E402 - without torch the file is skipped first
 from bench.peers import Unsupported  # noqa: E402 - without torch the file is skipped first
 from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
+from tvmlayers.errors import TargetError  # noqa: E402 - without torch the file is skipped first
+from tvmlayers.targets import GPUS  # noqa: E402 - without torch the file is skipped first
 
 # FBGEMM calls what torch has deprecated, and tries what its build lacks, as it is imported.
 pytestmark = [
@@ -65,10 +67,52 @@ def test_what_cannot_be_timed_is_said_before_a_gpu_is_looked_for(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cuda", "--kind", "bag"]) == 2
-    assert "no GPU" in capsys.readouterr().err
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+
+
+@NO_GPU
+@pytest.mark.parametrize(
+    "words",
+    [["cuda", "--kind", "bag"], ["--target", "cuda-sm90"], ["--kind", "bag", "--target=cuda"]],
+)
+def test_without_a_gpu_it_says_so(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "no GPU can be found" in capsys.readouterr().err
+
+
+@NO_GPU
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cuda", "--target", "neoverse-n1"], "takes targets that are GPUs, got neoverse-n1"),
+        (["cuda-static", "--target", "neoverse-n1"], "takes targets that are GPUs"),
+        (["cuda-static", "--target", "nope"], "unknown target 'nope'"),
+        (["dense", "--target", "cuda-sm90"], "bench cuda --kind dense --target cuda-sm90"),
+        (["model", "--target", "cuda-sm90"], "GPUs have dense, embedding and bag"),
+        (["bag", "--target", "neoverse-n1"], "aarch64 code, and this machine is"),
+        (["dense", "--target", "nope"], "unknown target 'nope'"),
+    ],
+)
+def test_a_target_that_cannot_be_measured_is_refused_before_anything_is(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+
+
+def test_a_gpu_older_than_the_target_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "present", lambda: GPUS["cuda-sm86"])
+    assert hardware.gpu_here("cuda-sm80").name == "cuda-sm80"
+    with pytest.raises(TargetError, match="GPU here, which is cuda-sm86; take --target cuda-sm86"):
+        hardware.gpu_here("cuda-sm90")
+
+
+def test_options_of_a_cpu_need_a_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--target", "native"])
+    assert "expected a kind first (dense, embedding, bag, model)" in capsys.readouterr().err
 
 
 def test_bytes_are_those_of_rows_indices_and_results() -> None:

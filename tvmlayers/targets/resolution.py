@@ -10,7 +10,7 @@ from typing import Any
 from tvmlayers.errors import TargetError, unknown_name
 from tvmlayers.targets import arm, cuda, host, x86
 from tvmlayers.targets.cuda import CudaTarget
-from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS
+from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, NATIVE_GPU_NAMES, ROWS, TARGETS
 from tvmlayers.targets.target import Target, architecture
 
 # What LLVM calls the flags of each architecture.
@@ -22,8 +22,8 @@ def resolve(target: object = "native") -> Target | CudaTarget:
 
     target: a name of `NAMES` or `GPU_NAMES`, a Target, a dict or JSON string of TVM's form
     (`kind`, `mcpu`, `mattr`, `num-cores`, ..., or `kind` "cuda" and `arch`) or of
-    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" its
-    first GPU.
+    `Target.describe`, or a `tvm.target.Target`. "native" is this machine's CPU, "cuda" or
+    "cuda-native" its first GPU.
     """
     if isinstance(target, (Target, CudaTarget)):
         return target
@@ -90,12 +90,13 @@ def to_dict(target: Target) -> dict[str, Any]:
 def _from_name(name: str) -> Target | CudaTarget:
     if name == "native":
         return native()
-    if name == "cuda":
-        return cuda.present()
+    if name in NATIVE_GPU_NAMES:
+        named = ", ".join(GPUS)
+        return cuda.present(otherwise=f", or compile for a GPU elsewhere by its name: {named}")
     if name in GPUS:
         return GPUS[name]
     if name not in TARGETS:
-        raise unknown_name("target", name, (*NAMES, *GPU_NAMES))
+        raise cuda.unknown("target", name, (*NAMES, *GPU_NAMES, *NATIVE_GPU_NAMES[1:]))
     return TARGETS[name]
 
 
