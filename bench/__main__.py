@@ -1,6 +1,6 @@
 """`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
 
-`python -m bench --target cuda` is `python -m bench cuda --target cuda`: against peers on the GPU.
+`python -m bench cuda`, or `--target` and a GPU's name without a kind, does so on the GPU here.
 `python -m bench plot RESULT.json...` draws what earlier runs measured. `arm-static` and
 `cuda-static` need no such machine: they put the inner loops for each core beside what its ports
 allow, and read what the kernels for GPUs take from the compiler's report.
@@ -91,7 +91,7 @@ def chosen(arguments: argparse.Namespace) -> list[Case]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where every case was timed; 1 where one gave a wrong result; 2 for bad arguments."""
-    arguments = parser().parse_args(with_kind(sys.argv[1:] if argv is None else argv))
+    arguments = parser().parse_args(_with_kind(sys.argv[1:] if argv is None else argv))
     if arguments.kind == "plot":
         return _plot(arguments)
     if arguments.kind == "cuda-static":
@@ -102,44 +102,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bench import arm_static
 
         return arm_static.run(arguments.targets, arguments.json)
-    from tvmlayers.errors import TargetError
-    from tvmlayers.targets import physical_cores
-
     try:
         wanted = chosen(arguments)
-        runnable(arguments.target)
-    except (CaseError, TargetError) as error:
+    except CaseError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
+    from tvmlayers.targets import physical_cores
+
     arguments.threads = arguments.threads or physical_cores()
     # Thread pools read these once, as their libraries load: so before anything else is imported.
     for variable in ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(arguments.threads)
+    from bench import hardware
+    from tvmlayers.errors import TvmLayersError
+
+    try:
+        hardware.cpu_here(arguments.target, arguments.kind)
+    except TvmLayersError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     from bench.session import Session
 
     return Session(arguments).run(wanted)
 
 
-def with_kind(words: Sequence[str]) -> list[str]:
-    """The command line; `cuda` comes first where there is but a GPU's name."""
-    for place, word in enumerate(words[:1]):
-        name = word.partition("=")[2] or "".join(words[place + 1 : place + 2])
-        if word.partition("=")[0] == "--target" and name.startswith("cuda"):
-            return ["cuda", *words]
-    return list(words)
-
-
-def runnable(name: str) -> None:
-    """TargetError where code for a target cannot be timed by this process, on this CPU."""
-    from tvmlayers import targets
-    from tvmlayers.errors import TargetError
-
-    if name in targets.GPU_NAMES:
-        raise TargetError(f"{name} is a GPU: python -m bench cuda --target {name}")
-    target = targets.resolve_cpu(name)
-    obstacle = targets.obstacle(target.triple, target.cpu_flags)
-    if obstacle:
-        raise TargetError(f"code for {name} cannot be timed here: it {obstacle}")
+def _with_kind(argv: Sequence[str]) -> list[str]:
+    """The arguments; with `cuda` before them where there is only a GPU's name to tell the kind."""
+    if not argv or not argv[0].startswith("-") or argv[0] in ("-h", "--help"):
+        return list(argv)
+    only = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    only.add_argument("--target", default="")
+    if only.parse_known_args(argv)[0].target.startswith("cuda"):
+        return ["cuda", *argv]
+    parser().error(
+        f"expected a kind first ({', '.join(cases.KINDS)}), got {argv[0]}; without one only the "
+        "target of a GPU will do, as --target cuda"
+    )
 
 
 def _plot(arguments: argparse.Namespace) -> int:

@@ -117,10 +117,19 @@ Case = DenseCase | EmbeddingCase | BagCase | ModelCase
 
 def public(kind: str) -> list[Case]:
     """The public cases of a kind, in the order of cases.json."""
-    table: dict[str, list[dict[str, Any]]] = json.loads(
-        Path(__file__).with_name("cases.json").read_text(encoding="utf-8")
-    )
-    return [case for row in table[checked_kind(kind)] for case in _EXPAND[kind](row)]
+    return [case for row in _table()[checked_kind(kind)] for case in _EXPAND[kind](row)]
+
+
+def on_gpu(kind: str) -> list[Case]:
+    """The public cases of a kind for GPUs: of dense layers there are more than for CPUs."""
+    more = _table().get(f"{kind} on a GPU", [])
+    return public(kind) + [case for row in more for case in _EXPAND[kind](row)]
+
+
+def _table() -> dict[str, list[dict[str, Any]]]:
+    text = Path(__file__).with_name("cases.json").read_text(encoding="utf-8")
+    table: dict[str, list[dict[str, Any]]] = json.loads(text)
+    return table
 
 
 def models(name: str, batches: list[int] | None = None) -> list[ModelCase]:

@@ -2,80 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from functools import partial
-from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from bench import cuda_fbgemm, work
 from bench.cases import BagCase, EmbeddingCase
+from bench.cuda_rows import OURS, Calls, Prepared
 from bench.peers import Unsupported
+from bench.reference import WrongResult
 from bench.work import Array, BagWork, EmbeddingWork
 
-COPIED = 1 << 30  # bytes, far more than any cache holds
-Calls = list[Callable[[], Any]]  # on one set of indices each
-Times = Callable[[dict[str, Callable[[], Any]]], dict[str, float]]
 
-
-def row(
-    case: EmbeddingCase | BagCase, target: str, peers: list[str], bandwidth: float, times: Times
-) -> dict[str, Any]:
-    """What is reported of one case. bandwidth: measured, bytes a second.
+def prepare(
+    dtype: str,
+    case: EmbeddingCase | BagCase,
+    target: str,
+    peers: list[str],
+    device: str = "cuda",
+) -> Prepared:
+    """Ours, PyTorch's and the asked peers' calls; WrongResult where one differs from PyTorch's.
 
     The calls go through as many sets of indices as overflow the second-level cache.
     """
     import torch
 
-    l2 = int(torch.cuda.get_device_properties(0).L2_cache_size)
-    given = work.make(case, "rotated", "float32", "int64", l2)
+    l2 = int(torch.cuda.get_device_properties(0).L2_cache_size) if device == "cuda" else 0
+    given = work.make(case, "rotated", dtype, "int64", l2)
     assert isinstance(given, (EmbeddingWork, BagWork))
-    ways, skipped = ways_of(given, target, peers)
+    begun = time.perf_counter()
+    compiled = compile_layer(given, target)
+    seconds = time.perf_counter() - begun
+    ways, skipped = ways_of(given, compiled, peers, device)
     results = {name: calls[0]() for name, calls in ways.items()}
-    agrees = {name: _agree(made, results["torch"]) for name, made in results.items()}
-    del results
-    found = times({name: rotation(calls) for name, calls in ways.items()})
-    return {
-        "case": case.spec,
-        "kind": case.kind,
-        "data": given.data,
-        "agrees": all(agrees.values()),
-        "wrong": [name for name, right in agrees.items() if not right],
-        "us": found,
-        "skipped": skipped,
-        "ours_gb_per_s": moved_bytes(given) / found["ours"] / 1e3,
-        "of_bandwidth": of_bandwidth(moved_bytes(given), found["ours"], bandwidth),
-    }
+    for name, made in results.items():
+        if not torch.allclose(made, results["torch"], rtol=1e-5, atol=1e-5):
+            raise WrongResult(f"{case.spec}: {name} differs from torch")
+    moved = moved_bytes(given)
+    return Prepared(case, dtype, given.data, compiled, seconds, ways, moved, skipped=skipped)
+
+
+def compile_layer(given: EmbeddingWork | BagWork, target: str) -> Any:
+    """The layer with the table of the work, compiled."""
+    import tvmlayers as tl
+
+    rows, dim = given.table.shape
+    if isinstance(given, BagWork):
+        layer: Any = tl.EmbeddingBag(rows, dim, mode=given.case.mode, oob="clip")
+    else:
+        layer = tl.Embedding(rows, dim, oob="clip", input_shape=())
+    layer.set_weights([given.table])
+    return tl.compile(tl.Sequential([layer]), target=target)
 
 
 def ways_of(
-    given: EmbeddingWork | BagWork, target: str, peers: list[str], device: str = "cuda"
+    given: EmbeddingWork | BagWork, compiled: Any, peers: list[str], device: str = "cuda"
 ) -> tuple[dict[str, Calls], dict[str, str]]:
     """Ours, PyTorch's and the asked peers' calls on a device; and why a peer is left out."""
     import torch
 
-    import tvmlayers as tl
-
     def put(array: Array) -> Any:
         return torch.from_numpy(array).to(device)
 
-    rows, dim = given.table.shape
     table, sets = put(given.table), [(put(ids),) for ids in given.indices]
     if isinstance(given, BagWork):
         mode, starts = given.case.mode, given.offsets
-        layer: Any = tl.EmbeddingBag(rows, dim, mode=mode, oob="clip")
         if given.case.ragged:
             sets = [(*ids, put(each)) for ids, each in zip(sets, starts, strict=True)]
         pool = torch.nn.functional.embedding_bag
         eager = [partial(pool, ids, table, *more, mode=mode) for ids, *more in sets]
     else:
         mode, starts = cuda_fbgemm.LOOKUP, [np.arange(len(ids)) for ids in given.indices]
-        layer = tl.Embedding(rows, dim, oob="clip", input_shape=())
         eager = [partial(torch.nn.functional.embedding, ids, table) for (ids,) in sets]
-    layer.set_weights([given.table])
-    ours = tl.compile(tl.Sequential([layer]), target=target)
-    ways: dict[str, Calls] = {"ours": [partial(ours, *each) for each in sets], "torch": eager}
+    own = [partial(compiled, *each) for each in sets]
+    ways: dict[str, Calls] = {OURS: own, "torch": eager}
     skipped: dict[str, str] = {}
     if cuda_fbgemm.NAME in peers:
         try:
@@ -92,12 +94,6 @@ def ways_of(
     return ways, skipped
 
 
-def rotation(calls: Calls) -> Callable[[], Any]:
-    """What makes the next of the calls each time, the first after the last."""
-    turns = cycle(calls)
-    return lambda: next(turns)()
-
-
 def moved_bytes(given: EmbeddingWork | BagWork) -> int:
     """Bytes that a call on the first set has to move: rows, indices and offsets, and the result."""
     (ids, *_), table = given.indices, given.table
@@ -106,24 +102,3 @@ def moved_bytes(given: EmbeddingWork | BagWork) -> int:
         return int(read + ids.size * table.shape[1] * table.itemsize)
     read += given.offsets[0].nbytes if given.case.ragged else 0
     return int(read + given.case.bags * table.shape[1] * table.itemsize)
-
-
-def of_bandwidth(moved: int, microseconds: float, bandwidth: float) -> float:
-    """The fraction of the bandwidth, bytes a second; above 1 where a cache serves a part."""
-    return moved / (microseconds * 1e-6) / bandwidth
-
-
-def bandwidth(times: Times) -> float:
-    """Bytes a second that the GPU's memory moves in a copy, read and written."""
-    import torch
-
-    source = torch.empty(COPIED, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    found = times({"copy": lambda: target.copy_(source)})
-    return 2 * COPIED / (found["copy"] * 1e-6)
-
-
-def _agree(made: Any, wanted: Any) -> bool:
-    import torch
-
-    return bool(torch.allclose(made, wanted, rtol=1e-5, atol=1e-5))

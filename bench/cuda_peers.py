@@ -1,39 +1,58 @@
-"""`python -m bench cuda`: our kernels against PyTorch's on the GPU here, by CUDA events.
+"""`python -m bench cuda`: our kernels against PyTorch's on the GPU here.
 
 Dense layers against `torch.nn.functional.linear` (cuBLASLt, TF32 off) and its compiled form with
-`mode="max-autotune"`, in float32, float16 and bfloat16; the halves also at batches below 64 and at
-4096 cubed, with and without an epilogue. Lookups and bags against PyTorch's, FBGEMM's and the
-measured bandwidth of the memory. Every result is compared before it is timed, and each row is
-written as it comes. Written where there was no GPU: unmeasured so far.
+`mode="max-autotune"`, in float32, float16 and bfloat16, also at batches below 64 and at 4096 cubed.
+Lookups and bags against PyTorch's, FBGEMM's and the measured bandwidth of the memory. Of each there
+is the time of a call and that of its kernels alone. Every result is compared before it is timed.
+Written where there was no GPU: unmeasured so far.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
-from functools import cache
-from itertools import product
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import geometric_mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench import cases, cuda_fbgemm, cuda_lookups, specs, work
-from bench.cases import Case, CaseError, DenseCase
+from bench import cuda_cases
+from bench.cases import CaseError, DenseCase
+from bench.cuda_cases import Wanted
 
-ROUNDS, CALLS = 21, 20
-KINDS = ("dense", "embedding", "bag")
-PEERS = ("torch.compile", cuda_fbgemm.NAME)
-HALF_DTYPES = ("float16", "bfloat16")
-FEW_ROWS = (1, 2, 4, 8, 16, 32, 48, 64)
+if TYPE_CHECKING:
+    from bench.cuda_limits import GpuLimits
+    from bench.rows import Row
+
+PEERS = ("torch.compile", "fbgemm")
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `cuda`."""
     sub.add_argument("--target", default="cuda", help="a GPU's name; the one that is here")
     sub.add_argument(
-        "--kind", action="append", dest="kinds", choices=KINDS, help="of case; all, if left out"
+        "--kind",
+        action="append",
+        dest="kinds",
+        choices=cuda_cases.KINDS,
+        help="of case; all, if left out",
+    )
+    sub.add_argument(
+        "--dtype",
+        action="append",
+        dest="dtypes",
+        choices=cuda_cases.DTYPES,
+        help="of dense layers; all, if left out (lookups and bags are of float32)",
+    )
+    sub.add_argument(
+        "--shapes",
+        "--cases",
+        dest="cases",
+        nargs="+",
+        action="extend",
+        metavar="CASE",
+        help="as 128x768x3072:gelu; a string of three numbers is a dense layer unless --kind says "
+        "otherwise; the public cases and those of halves, if left out",
     )
     sub.add_argument(
         "--peers",
@@ -43,171 +62,121 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         help="beside PyTorch eager; all, if left out",
     )
     sub.add_argument(
-        "--dtype",
-        action="append",
-        dest="dtypes",
-        choices=("float32", *HALF_DTYPES),
-        help="of dense layers; all, if left out",
+        "--json", type=Path, metavar="FILE", help="written anew after every case that was timed"
     )
     sub.add_argument(
-        "--shapes",
-        nargs="+",
-        metavar="CASE",
-        help=f"dense layers, {specs.form('dense')}; the public cases, if left out",
+        "--resume", action="store_true", help="keep the rows that FILE has, and time the others"
     )
-    sub.add_argument("--json", type=Path, metavar="FILE")
-
-
-def chosen(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
-    """(dtype, case): those that are asked for; CaseError where one cannot be read."""
-    if arguments.shapes:
-        words = [word for each in arguments.shapes for word in each.split(",") if word]
-        given = [specs.parse("dense", word) for word in words]
-        return list(product(arguments.dtypes or ("float32", *HALF_DTYPES), given))
-    made: list[tuple[str, Case]] = []
-    for kind in arguments.kinds or KINDS:
-        if kind == "dense":
-            made += [pair for pair in dense_cases() if pair[0] in (arguments.dtypes or pair[0])]
-        else:
-            made += [("float32", case) for case in cases.public(kind)]
-    return made
-
-
-def dense_cases() -> list[tuple[str, DenseCase]]:
-    """(dtype, case): the public ones in every dtype, and those that halves are made for."""
-    public = [case for case in cases.public("dense") if isinstance(case, DenseCase)]
-    few = [DenseCase(m, 4096, 4096, last) for m in FEW_ROWS for last in (None, "gelu")]
-    halves = [*public, *few, *(DenseCase(4096, 4096, 4096, last) for last in (None, "gelu"))]
-    return [("float32", case) for case in public] + list(product(HALF_DTYPES, halves))
+    sub.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="begin no further case after these seconds"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, 1 where a result is wrong, 2 where there is no GPU or a case cannot be read."""
-    import torch
+    """0; 1 where a result is wrong; 2 for bad arguments and without a GPU; 3 for a spent budget."""
+    from bench import hardware
+    from bench.plot import NoPlotError
+    from bench.reference import activation
+    from tvmlayers.errors import TvmLayersError
 
     try:
-        wanted = chosen(arguments)
-    except CaseError as error:
+        wanted = cuda_cases.chosen(arguments.kinds, arguments.dtypes, _words(arguments.cases))
+        for _, case in wanted:
+            if isinstance(case, DenseCase):
+                activation(case)
+        if arguments.resume and arguments.json is None:
+            raise CaseError("--resume needs the --json FILE that it goes on with")
+        hardware.gpu_here(arguments.target)
+        import torch
+
+        if not torch.cuda.is_available():
+            raise CaseError(f"torch {torch.__version__} sees no GPU; install a build with CUDA")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        from bench.cuda_limits import GpuLimits
+
+        return Run(arguments, GpuLimits()).time(wanted)
+    except (CaseError, NoPlotError, TvmLayersError, ValueError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    if not torch.cuda.is_available():
-        print("bench: no GPU, or a build of torch without CUDA", file=sys.stderr)
-        return 2
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it goes on eagerly, unsaid
-    bandwidth = cuda_lookups.bandwidth(_times)
-    said = {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "bandwidth_gb_per_s": bandwidth / 1e9,
-    }
-    rows = []
-    for dtype, case in wanted:
-        row = _row(dtype, case, arguments, bandwidth)
-        rows.append({**row, "ratio": ratio_of(row)})
-        print(line_of(row), flush=True)
-        if arguments.json:
-            write(arguments.json, {**said, "rows": rows})
-        work.release()
-        torch._dynamo.reset()  # else shapes turn dynamic after the second one
-        torch.cuda.empty_cache()
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        ratios = [row["ratio"] for row in rows if row["kind"] == kind]
-        print(
-            f"{kind}: {geometric_mean(ratios):.2f} against the best peer, least {min(ratios):.2f}"
-        )
-    return 0 if all(row["agrees"] for row in rows) else 1
 
 
-def write(path: Path, said: dict[str, Any]) -> None:
-    """All at once: a run that is killed leaves the rows before."""
-    made = path.with_name(path.name + ".tmp")
-    made.write_text(json.dumps(said, indent=1) + "\n")
-    made.replace(path)
+class Run:
+    """Cases in turn, each a printed line, and the JSON as it stands after each."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, limits: GpuLimits, device: str = "cuda"
+    ) -> None:
+        """NoPlotError where --resume finds a file that is no result."""
+        self.arguments, self.limits, self.device = arguments, limits, device
+        self.rows: list[Row] = []
+        self.errors: dict[str, str] = {}
+        if arguments.json is not None and arguments.resume and arguments.json.exists():
+            from bench.plot import Run as Earlier
+
+            self.rows = Earlier.read(arguments.json).rows
+        self.kept = {(row.dtype, row.case) for row in self.rows}
+
+    def time(self, wanted: Sequence[Wanted]) -> int:
+        """0, 1 where a result is wrong, 3 where the budget ended before the cases did."""
+        import torch
+
+        from bench import cuda_rows, work
+
+        begun = time.monotonic()
+        left = [each for each in wanted if (each[0], each[1].spec) not in self.kept]
+        budget = self.arguments.budget
+        for place, (dtype, case) in enumerate(left):
+            if budget is not None and time.monotonic() - begun > budget:
+                print(f"the budget is spent, {len(left) - place} cases are left: --resume")
+                return 3
+            row = self._row(dtype, case)
+            if row is not None:
+                self.rows.append(row)
+                print(cuda_rows.line_of(row), flush=True)
+            self._write()
+            work.release()
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+        for kind, means in cuda_rows.geometric_means(self.rows).items():
+            for name, found in means.items():
+                kernels = f", of kernels {found['device']:.2f}" if "device" in found else ""
+                print(f"{kind} against {name}: geometric mean {found['call']:.2f}{kernels}")
+        return 1 if self.errors else 0
+
+    def _row(self, dtype: str, case: Any) -> Row | None:
+        """The row; None where there is none, and the reason among the errors."""
+        import torch
+
+        from bench import cuda_dense, cuda_lookups, cuda_rows
+        from bench.reference import WrongResult
+        from tvmlayers.errors import DeviceMemoryError
+
+        target, peers = self.arguments.target, self.arguments.peers
+        prepare: Any = cuda_dense.prepare if case.kind == "dense" else cuda_lookups.prepare
+        try:
+            prepared = prepare(dtype, case, target, peers, self.device)
+            return cuda_rows.row(prepared, target, self.limits, self.device)
+        except (WrongResult, DeviceMemoryError, torch.OutOfMemoryError) as error:
+            self.errors[f"{case.spec} {dtype}"] = str(error)
+            print(f"no row of {case.spec} {dtype}: {error}", file=sys.stderr)
+            return None
+
+    def _write(self) -> None:
+        """The conditions, limits, rows and means so far, where a file is asked for."""
+        if self.arguments.json is None:
+            return
+        import torch
+
+        from bench import conditions, cuda_rows, report
+
+        found = conditions.read(1, self.arguments.target, {"torch": torch.__version__})
+        if self.device == "cuda":
+            found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        limits = self.limits.summary()
+        means = cuda_rows.geometric_means(self.rows)
+        path = self.arguments.json
+        report.write_json(path, found, limits, self.rows, self.errors, geometric_means=means)
 
 
-def ratio_of(row: dict[str, Any]) -> float:
-    """The time of the best peer over ours."""
-    best = min(us for name, us in row["us"].items() if name != "ours")
-    return float(best / row["us"]["ours"])
-
-
-def line_of(row: dict[str, Any]) -> str:
-    """A row as it is printed."""
-    said = [f"{name} {us:.1f} us" for name, us in row["us"].items()]
-    said.append(f"ratio {ratio_of(row):.2f}")
-    if "of_bandwidth" in row:
-        said.append(f"{row['of_bandwidth']:.0%} of the bandwidth")
-    said += [f"without {name}: {reason}" for name, reason in row.get("skipped", {}).items()]
-    if not row["agrees"]:
-        said.append("WRONG")
-    return f"{row['case']:40s} {', '.join(said)}"
-
-
-def _row(dtype: str, case: Case, arguments: argparse.Namespace, bandwidth: float) -> dict[str, Any]:
-    if isinstance(case, DenseCase):
-        return _dense(dtype, case, arguments.target, arguments.peers)
-    assert not isinstance(case, cases.ModelCase)
-    return cuda_lookups.row(case, arguments.target, arguments.peers, bandwidth, _times)
-
-
-def _dense(dtype: str, case: DenseCase, target: str, peers: list[str]) -> dict[str, Any]:
-    import torch
-
-    own = getattr(torch, dtype)
-    layer, ours = _compiled(case.k, case.n, case.activation, dtype, target)
-    weights = [torch.from_numpy(weight.astype("float32")).cuda() for weight in layer.get_weights()]
-    kernel, bias = (weight.to(own) for weight in weights)
-    w = kernel.T.contiguous()
-    last: Callable[[Any], Any] = {
-        None: lambda y: y,
-        "relu": torch.relu,
-        "softmax": lambda y: torch.softmax(y, -1),
-        "sigmoid": torch.sigmoid,
-        "tanh": torch.tanh,
-        "gelu": torch.nn.functional.gelu,
-        "silu": torch.nn.functional.silu,
-    }[case.activation]
-
-    def eager(x: Any) -> Any:
-        return last(torch.nn.functional.linear(x, w, bias))
-
-    x = torch.randn(case.m, case.k, device="cuda").to(own)
-    exact = last(x.double() @ kernel.double() + bias.double())
-    ways = {"ours": lambda: ours(x), "torch": lambda: eager(x)}
-    if "torch.compile" in peers:
-        compiled = torch.compile(eager, mode="max-autotune", dynamic=False)
-        ways["torch.compile"] = lambda: compiled(x)
-    tolerance = max(1e-4, 2 * torch.finfo(own).eps)
-    agrees = torch.allclose(ours(x).double(), exact, rtol=tolerance, atol=tolerance)
-    name = case.spec if dtype == "float32" else f"{case.spec} {dtype}"
-    return {"case": name, "kind": case.kind, "agrees": agrees, "us": _times(ways)}
-
-
-@cache
-def _compiled(k: int, n: int, activation: str | None, dtype: str, target: str) -> tuple[Any, Any]:
-    """Our layer and its compiled form, which serve every number of rows."""
-    import tvmlayers as tl
-
-    layer = tl.Dense(n, activation=activation, input_dim=k, dtype=dtype)
-    return layer, tl.compile(layer, target=target)
-
-
-def _times(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Microseconds of a call of each way: medians over rounds in which all take their turn."""
-    import torch
-
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for call in ways.values():
-        for _ in range(3):
-            call()
-    for _ in range(ROUNDS):
-        for name, call in ways.items():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            for _ in range(CALLS):
-                call()
-            end.record()
-            end.synchronize()
-            found[name].append(begin.elapsed_time(end) * 1e3 / CALLS)
-    return {name: median(times) for name, times in found.items()}
+def _words(given: Sequence[str] | None) -> list[str] | None:
+    return [word for each in given for word in each.split(",") if word] if given else None

@@ -44,18 +44,18 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, 1 where a kernel spills, or 2 for an unknown name."""
+    """0, 1 where a kernel spills, 2 where a target is no GPU's."""
     from rich.console import Console
     from rich.table import Table
 
+    from bench import hardware
+    from tvmlayers.errors import TvmLayersError
     from tvmlayers.targets import GPUS
 
-    names = arguments.target or list(GPUS)
-    if unknown := [name for name in names if name not in GPUS]:
-        print(
-            f"bench: no kind of GPU is named {unknown[0]!r}; there are {', '.join(GPUS)}",
-            file=sys.stderr,
-        )
+    try:
+        names = [hardware.gpu(name).name for name in arguments.target or GPUS]
+    except TvmLayersError as error:
+        print(f"bench: {error}", file=sys.stderr)
         return 2
     rows = [row for name in names for row in measure(name)]
     table = Table(title="what the kernels take")

@@ -1,80 +1,127 @@
 #!/bin/sh
-# All that waits for an NVIDIA GPU, step by step:
+# All that waits for an NVIDIA GPU, a step at a time:
 #
-#   sh bench/on_gpu.sh [setup|test|parity|tune|bench] [PART]
+#   sh bench/on_gpu.sh [setup | test | parity [FILE] | tune [KIND] | bench [KIND[:DTYPE]]]
 #
-# Without a step all of them in turn. setup: a virtual environment in .venv, from the wheels in the
-# folder $WHEELS where that is set, else from PyPI. tune: PART is dense, embedding, bag or softmax;
-# it stops after $LIMIT seconds (540) and goes on from there when it is started again. bench: PART is
-# dense, embedding or bag. Records, trials and results go to $OUT (bench/results/cuda): what is to be
-# kept lies in $OUT/records and $OUT/*.json.
+#   setup   a virtual environment with what the other steps need
+#   test    the tests that need a GPU; they fail where there is none
+#   parity  the parity tests of all layers on it; FILE: dense, bag, ..., one of tests/parity
+#   tune    the public cases, all or of a KIND: dense, embedding, bag, softmax
+#   bench   python -m bench cuda, all or a KIND: dense, embedding, bag; DTYPE: of dense layers
+#
+# Without a step all of them, one after the other. Variables:
+#   PYTHON   python3; it is used itself unless there is a virtual environment
+#   VENV     .venv: where setup makes it
+#   WHEELS   a folder of wheels that setup installs from, for a machine without a registry
+#   OUT      bench/results/cuda: the folder of records, of the tuning journal and of the results
+#   EARLIER  a folder that another run had as OUT: copied there first, so that tune and bench go on
+#   LIMIT    seconds after which tune, or a part of bench, ends: 540, and 0 for none as without a
+#            step. The status is then 3: the same call again goes on where it was
+#   EFFORT   of tuning: quick (16 trials of each case), standard or thorough
+#   JOBS     processes of the parity tests, 4
+#   DRY_RUN  if not empty, commands are printed only
 set -eu
 cd "$(dirname "$0")/.."
-step=${1:-all} part=${2:-}
-out=${OUT:-bench/results/cuda}
-python=${PYTHON:-python3}
-if [ "$step" != setup ] && [ "$step" != all ] && [ -x .venv/bin/python ]; then
-  python=${PYTHON:-.venv/bin/python}
-fi
+PYTHON=${PYTHON:-python3} VENV=${VENV:-.venv} OUT=${OUT:-bench/results/cuda}
+EFFORT=${EFFORT:-quick} JOBS=${JOBS:-4} DRY_RUN=${DRY_RUN:-}
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+failed=0
+PARITY="embedding bag dense activations models shapes chain calls eager timed"
+
+refuse() {
+  echo "on_gpu.sh: $1; sh bench/on_gpu.sh --help" >&2
+  exit 2
+}
+
+one_of() { # WHAT WORD CHOICES
+  case " $3 " in *" $2 "*) ;; *) refuse "expected $1 of $3, got $2" ;; esac
+}
+
+run() {
+  echo "+ $*"
+  [ -n "$DRY_RUN" ] || "$@"
+}
+
+python() {
+  if [ -x "$VENV/bin/python" ]; then run "$VENV/bin/python" "$@"; else run "$PYTHON" "$@"; fi
+}
+
+limited() { # a command of Python that goes on where it was; status 3 where the limit ended it
+  interpreter=$PYTHON status=0
+  [ ! -x "$VENV/bin/python" ] || interpreter=$VENV/bin/python
+  run timeout --signal=INT --kill-after=30 "$LIMIT" "$interpreter" "$@" || status=$?
+  case $status in
+  0) ;;
+  3 | 124 | 130 | 137)
+    echo "on_gpu.sh: stopped by the limit of $LIMIT s; the same call again goes on" >&2
+    exit 3 ;;
+  *) failed=$status ;; # a wrong result, say: what is left is measured all the same
+  esac
+}
 
 setup() {
-  "$python" -m venv --system-site-packages .venv  # for a torch that is there already
-  if [ -n "${WHEELS:-}" ]; then
-    .venv/bin/python -m pip install --quiet --no-index --find-links "$WHEELS" -e ".[tune,cuda]" pytest pytest-xdist hypothesis
-  else
-    .venv/bin/python -m pip install --quiet -e ".[dev,cuda]"
-  fi
-  python=.venv/bin/python
+  run "$PYTHON" -m venv --system-site-packages "$VENV"
+  set -- pytest pytest-xdist hypothesis -e ".[tune,cuda,torch]"
+  # The folder holds what `pip wheel` makes of these, hatchling and editables.
+  [ -z "${WHEELS:-}" ] || set -- --no-index --find-links "$WHEELS" "$@"
+  run "$VENV/bin/pip" install "$@"
 }
 
-# Tests would be skipped, which is no success here.
-check_gpu() {
-  "$python" - <<'CHECK'
-import sys
-import torch
-from tvmlayers import TvmLayersError, targets
-
-try:
-    print(targets.resolve("cuda").name)
-except TvmLayersError as error:
-    sys.exit(f"on_gpu.sh: {error}")
-if not torch.cuda.is_available():
-    sys.exit("on_gpu.sh: this build of torch has no CUDA")
-CHECK
-}
-
-test_on_gpu() {
-  check_gpu
-  "$python" -m pytest -q -m gpu tests/gpu
+tests() {
+  TVMLAYERS_TEST_DEVICE=cuda python -m pytest -q -m gpu tests/gpu
 }
 
 parity() {
-  check_gpu
-  TVMLAYERS_TEST_DEVICE=cuda "$python" -m pytest -q -n "${WORKERS:-8}" \
-    tests/parity/test_parity_embedding.py tests/parity/test_parity_bag.py \
-    tests/parity/test_parity_dense.py tests/parity/test_parity_activations.py \
-    tests/parity/test_parity_models.py tests/parity/test_parity_shapes.py
+  files=
+  for name in ${1:-$PARITY}; do
+    one_of "a file" "$name" "$PARITY"
+    files="$files tests/parity/test_parity_$name.py"
+  done
+  TVMLAYERS_TEST_DEVICE=cuda python -m pytest -q -n "$JOBS" $files
 }
 
 tune() {
-  status=0
-  timeout -s INT "${LIMIT:-540}" "$python" schedules/tune_cuda.py --effort quick \
-    --records "$out/records" --work-dir "$out/trials" ${part:+--kinds "$part"} || status=$?
-  if [ "$status" = 124 ]; then
-    echo "time is up, all trials are kept: the same command goes on from them" >&2
+  if [ -n "${1:-}" ]; then
+    one_of "a kind" "$1" "dense embedding bag softmax"
+    set -- --kinds "$1"
   fi
-  return "$status"
+  limited schedules/tune_cuda.py --effort "$EFFORT" \
+    --records "$OUT/records" --work-dir "$OUT/tuning" "$@"
 }
 
 bench() {
-  TVMLAYERS_RECORDS="$out/records" "$python" -m bench cuda ${part:+--kind "$part"} \
-    --json "$out/cuda${part:+-$part}.json"
+  for part in ${1:-dense:float32 dense:float16 dense:bfloat16 embedding bag}; do
+    kind=${part%%:*}
+    one_of "a kind" "$kind" "dense embedding bag"
+    set -- --kind "$kind" --json "$OUT/$(echo "$part" | tr : -).json" --resume
+    if [ "$part" != "$kind" ]; then
+      [ "$kind" = dense ] || refuse "only dense layers are timed in other dtypes, got $part"
+      one_of "a dtype" "${part#*:}" "float32 float16 bfloat16"
+      set -- "$@" --dtype "${part#*:}"
+    fi
+    # No case begins in the last third: torch's autotuning of one can take a minute and more.
+    [ "$LIMIT" = 0 ] || set -- "$@" --budget $((LIMIT * 2 / 3))
+    TVMLAYERS_RECORDS=$OUT/records limited -m bench cuda "$@"
+  done
 }
 
-mkdir -p "$out"
+step=${1:-all} part=${2:-}
 case $step in
-  setup | parity | tune | bench) "$step" ;;
-  test) test_on_gpu ;;
-  all) setup && test_on_gpu && parity && tune && bench ;;
-  *) echo "on_gpu.sh: a step is setup, test, parity, tune or bench, got $step" >&2; exit 2 ;;
+-h | --help) sed -n '2,/^set -eu/{/^set -eu/!s/^# \{0,1\}//p;}' bench/on_gpu.sh; exit 0 ;;
 esac
+one_of "a step" "$step" "all setup test parity tune bench"
+[ $# -le 2 ] || refuse "expected a step and one part of it, got $*"
+case $step in setup | test) [ -z "$part" ] || refuse "$step has no parts, got $part" ;; esac
+if [ "$step" = all ]; then LIMIT=${LIMIT:-0}; else LIMIT=${LIMIT:-540}; fi
+case $LIMIT in '' | *[!0-9]*) refuse "LIMIT is a whole number of seconds, got $LIMIT" ;; esac
+if [ -n "${EARLIER:-}" ]; then
+  [ -d "$EARLIER" ] || refuse "EARLIER is a folder, and there is none at $EARLIER"
+  [ -n "$DRY_RUN" ] || { mkdir -p "$OUT"; cp -R "$EARLIER/." "$OUT/"; }
+fi
+[ -n "$DRY_RUN" ] || mkdir -p "$OUT"
+case $step in
+all) setup; tests; parity; tune; bench ;;
+test) tests ;;
+*) "$step" "$part" ;;
+esac
+exit "$failed"

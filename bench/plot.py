@@ -54,9 +54,9 @@ def draw(runs: Sequence[Run], ratios: Path | None, roofline: Path | None) -> Non
     if ratios is not None:
         save(plot_ratios.figure([run for run in runs if run.rows]), ratios)
     if roofline is not None:
-        dense = [run for run in runs if run.limits and any(row.kind == "dense" for row in run.rows)]
+        dense = [run for run in runs if plot_roofline.has_roofs(run)]
         if not dense:
-            raise NoPlotError("a roofline needs a run of dense layers, with its limits")
+            raise NoPlotError("a roofline needs a run of dense layers on a CPU, with its limits")
         save(plot_roofline.figure(dense[0]), roofline)
 
 

@@ -17,6 +17,12 @@ LEVELS = ("L2", "L3", "memory")
 ITEM_BYTES = {"float32": 4, "float64": 8}
 
 
+def has_roofs(run: Run) -> bool:
+    """Whether there are dense layers in the run, and a CPU's limits for them."""
+    dense = any(row.kind == "dense" for row in run.rows)
+    return dense and f"FMA {run.rows[0].dtype} GFLOP/s" in (run.limits or {})
+
+
 def figure(run: Run) -> Any:
     """Our dense layers and the peers', in GFLOP/s of the layer's products and sums."""
     dtype = run.rows[0].dtype

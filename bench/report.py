@@ -125,16 +125,23 @@ def write_json(
     limits: dict[str, float] | None,
     rows: Sequence[Row],
     errors: dict[str, str],
+    **more: Any,
 ) -> None:
-    """One file: conditions, limits, rows, their summary, and the cases that gave no row."""
+    """One file: conditions, limits, rows, their summary, and the cases that gave no row.
+
+    The file is whole at any moment: it takes the place of an earlier one when it is written.
+    """
     record = {
         "conditions": conditions,
         "limits": limits,
         "rows": [row.as_json() for row in rows],
         "summary": summarise(rows),
         "errors": errors,
+        **more,
     }
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    written = path.with_name(f"{path.name}.tmp")
+    written.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    written.replace(path)
 
 
 def _peer_cell(row: Row, peer: str) -> Text:

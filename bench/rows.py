@@ -28,6 +28,8 @@ class PeerTimes:
     variant: str  # the way that it took, the fastest of those it had
     version: str = ""
     prepare_seconds: float | None = None  # from arrays to callables, all of its ways
+    device_us: float | None = None  # of a GPU's kernels alone, without their launches
+    device_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,14 @@ class Row:
     limit_us: float | None
     fraction: float | None  # of the limit that we reach
     skipped: dict[str, str] = field(default_factory=dict)  # a peer, and why it has no time here
+    device_us: float | None = None  # of a GPU's kernels alone, without their launches
+    rate: float | None = None  # that ours reaches
+    rate_unit: str = ""
 
     @property
     def label(self) -> str:
-        return f"{self.case}, {self.data}"
+        dtype = "" if self.dtype == "float32" else f", {self.dtype}"
+        return f"{self.case}, {self.data}{dtype}"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

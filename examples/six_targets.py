@@ -1,13 +1,15 @@
 """One machine compiles for all three families of hardware: no ARM board and no GPU is needed.
 
 `python examples/six_targets.py [FOLDER]` compiles a classifier over fixed-length ids and a text
-classifier for six targets, saves the artefacts and has `tvmlayers inspect` describe each. It needs
-the extras `cross` and `cuda`, or an ARM linker and nvcc.
+classifier for six targets, saves the artefacts and has `tvmlayers inspect` describe each. Without a
+FOLDER they go to a temporary one, which is gone afterwards. It needs the extras `cross` and `cuda`,
+or an ARM linker and nvcc.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import tvmlayers as tl
@@ -49,8 +51,10 @@ def compile_all(folder: Path) -> list[Path]:
 
 def main(argv: list[str]) -> int:
     """0 where every artefact was written and described."""
-    folder = Path(argv[0]) if argv else Path("artefacts")
-    return max(tvmlayers(["inspect", str(path)]) for path in compile_all(folder))
+    if not argv:
+        with tempfile.TemporaryDirectory(prefix="six-targets-") as folder:
+            return main([folder])
+    return max(tvmlayers(["inspect", str(path)]) for path in compile_all(Path(argv[0])))
 
 
 if __name__ == "__main__":

@@ -55,10 +55,15 @@ def main(
     return 0
 
 
-def public_cases(kinds: Sequence[str], path: Path = CASES) -> Iterator[str]:
-    """The cases of bench/cases.json as `tune` takes them: "dense 128x768x3072:gelu"."""
+def public_cases(
+    kinds: Sequence[str], path: Path = CASES, *, on_gpu: bool = False
+) -> Iterator[str]:
+    """The cases of bench/cases.json as `tune` takes them: "dense 128x768x3072:gelu".
+
+    on_gpu: with the dense ones that are there for GPUs alone.
+    """
     listed = json.loads(path.read_text())
-    for case in listed["dense"]:
+    for case in listed["dense"] + (listed["dense on a GPU"] if on_gpu else []):
         activation = case["activation"] or "linear"
         for m in case["m"]:
             if "dense" in kinds:

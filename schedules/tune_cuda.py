@@ -5,8 +5,8 @@
 `schedules/records/<target>/`, which are shipped with the package. Run it with nothing else on the
 GPU. A run that was stopped goes on where it was.
 
-After the public cases, in float32, come the dense ones in float16 and bfloat16, and 4096x4096 in
-both for few rows and for 4096; `--dtypes float32` leaves them out.
+After the public cases, in float32, come the dense ones in float16 and bfloat16, with 4096x4096 for
+few rows and for 4096 among them; `--dtypes float32` leaves them out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import sys
 from common import main, public_cases
 
 from tvmlayers.dtypes import HALF_DTYPES
+from tvmlayers.targets import GPU_NAMES
 
-TARGETS = ("cuda", "cuda-sm90", "cuda-sm89", "cuda-sm86", "cuda-sm80")
-ROWS = (1, 2, 4, 8, 16, 32, 64, 4096)
+TARGETS = (*GPU_NAMES, "cuda-native")
 
 
 def halves() -> list[str]:
     """The dense cases that are tuned in both halves."""
-    cases = [*public_cases(("dense",)), *(f"dense {m}x4096x4096:linear" for m in ROWS)]
+    cases = list(public_cases(("dense",), on_gpu=True))
     return [f"{case}:{dtype}" for dtype in HALF_DTYPES for case in cases]
 
 

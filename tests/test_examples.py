@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,3 +26,14 @@ def test_one_machine_compiles_for_six_targets(
         assert told.count(f"target {target}: needs") == 2
     assert told.count("aarch64 code") == 4
     assert told.count("a GPU of sm_80 (cubin) or newer (PTX)") == 2
+
+
+def test_without_a_folder_nothing_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(six_targets, "TARGETS", ("x86-64-v3",))
+    assert six_targets.main([]) == 0
+    assert capsys.readouterr().out.count("target x86-64-v3: needs") == 2
+    assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import pytest
 
 from tvmlayers import targets
 from tvmlayers.errors import TargetError, UnknownNameError
-from tvmlayers.targets import arm, x86
+from tvmlayers.targets import arm, cuda, x86
 
 
 def pretend_flags(
@@ -205,6 +205,43 @@ def test_a_gpu_is_found_by_name_by_arch_and_by_its_description(row: targets.Cuda
         targets.resolve_cpu(row)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda-sm70", "7.0 is older than cuda-sm80, the oldest supported"),
+        ("cuda-sm100", "the PTX of cuda-sm90 runs there, so compile for cuda-sm90"),
+        ("cuda-sm120", "the PTX of cuda-sm90 runs there"),
+        ("cuda-sm87", "the PTX of cuda-sm86 runs there"),
+        ("cuda-hopper", "Known: .*cuda-native"),
+    ],
+)
+def test_a_gpu_without_a_row_is_answered_with_the_row_that_runs_there(
+    name: str, message: str
+) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown target '{name}'.*{message}"):
+        targets.resolve(name)
+
+
+def test_an_arch_without_a_row_is_answered_likewise() -> None:
+    with pytest.raises(UnknownNameError, match="unknown arch 'sm_100a'; the PTX of cuda-sm90"):
+        targets.resolve({"kind": "cuda", "arch": "sm_100a"})
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda-native"])
+def test_without_a_driver_compiling_for_a_named_gpu_is_offered(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cuda.present
+    monkeypatch.setattr(cuda, "present", lambda **more: real("libnone.so", **more))
+    with pytest.raises(TargetError, match="install it, or compile for a GPU elsewhere by its name"):
+        targets.resolve(name)
+
+
+def test_who_needs_the_gpu_itself_is_offered_no_name() -> None:
+    with pytest.raises(TargetError, match=r"install it$"):
+        cuda.present("libnone.so")
+
+
 def test_lanes_fill_a_register() -> None:
     assert targets.TARGETS["x86-64-v4"].lanes("float32") == 16
     assert targets.TARGETS["x86-64-v3"].lanes("float64") == 4
@@ -237,12 +274,3 @@ class M:
     used = re.findall(r"vfmadd.*?%([xyz]mm)", assembly)
     assert register in used
     assert not any(other > register for other in used)
-
-
-def test_gpus_without_a_row_are_told_which_serves_them() -> None:
-    with pytest.raises(TargetError, match="older than cuda-sm80"):
-        targets.resolve("cuda-sm75")
-    with pytest.raises(TargetError, match="compile for cuda-sm90, whose PTX runs there"):
-        targets.resolve("cuda-sm120")
-    with pytest.raises(TargetError, match="compile for cuda-sm86"):
-        targets.resolve("cuda-sm87")

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench import cuda_fbgemm, cuda_lookups, cuda_peers, work  # noqa: E402 - without torch the file is skipped first
+from bench import cuda_cases, cuda_dense, cuda_fbgemm, cuda_lookups, cuda_rows, hardware, work  # noqa: E402 - without torch the file is skipped first
 from bench.__main__ import main, parser  # noqa: E402 - without torch the file is skipped first
 from bench.peers import Unsupported  # noqa: E402 - without torch the file is skipped first
 from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
+from tvmlayers.errors import TargetError  # noqa: E402 - without torch the file is skipped first
+from tvmlayers.targets import GPUS  # noqa: E402 - without torch the file is skipped first
 
 # FBGEMM calls what torch has deprecated, and tries what its build lacks, as it is imported.
 pytestmark = [
@@ -32,20 +29,90 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_all_public_cases_are_chosen_or_those_of_some_kinds() -> None:
-    kinds = [case.kind for _, case in cuda_peers.chosen(arguments())]
-    assert set(kinds) == {"dense", "embedding", "bag"}
-    assert {case.kind for _, case in cuda_peers.chosen(arguments("--kind", "bag"))} == {"bag"}
-    dtypes = {dtype for dtype, case in cuda_peers.chosen(arguments()) if case.kind == "dense"}
+    assert {case.kind for _, case in cuda_cases.chosen()} == {"dense", "embedding", "bag"}
+    assert {case.kind for _, case in cuda_cases.chosen(["bag"])} == {"bag"}
+    dtypes = {dtype for dtype, case in cuda_cases.chosen() if case.kind == "dense"}
     assert dtypes == {"float32", "float16", "bfloat16"}
     assert arguments().peers == ["torch.compile", "fbgemm"]
     assert arguments("--peers", "fbgemm").peers == ["fbgemm"]
     assert arguments("--peers").peers == []
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cuda", "--kind", "bag"]) == 2
-    assert "no GPU" in capsys.readouterr().err
+def test_large_layers_are_timed_with_every_epilogue() -> None:
+    specs = {case.spec for _, case in cuda_cases.chosen(["dense"], ["float16"])}
+    assert {f"4096x4096x4096:{last}" for last in ("linear", "gelu", "relu")} <= specs
+
+
+def test_strings_are_cases_of_the_first_kind_of_that_form() -> None:
+    given = ["8x8x8", "50x16x4x5:sum"]
+    kinds = [case.kind for _, case in cuda_cases.chosen(None, ["float32"], given)]
+    assert kinds == ["dense", "bag"]
+    ((_, case),) = cuda_cases.chosen(["embedding"], None, ["8x8x8"])
+    assert case.kind == "embedding"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cases", "8x8"], "no case is called '8x8'; expected dense: MxKxN"),
+        (["--cases", "8x8x8:cubed"], "no reference for activation 'cubed'"),
+        (["--kind", "bag", "--dtype", "float16"], "timed in float32, got float16"),
+        (["--resume"], "--resume needs the --json FILE"),
+    ],
+)
+def test_what_cannot_be_timed_is_said_before_a_gpu_is_looked_for(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cuda", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+
+
+@NO_GPU
+@pytest.mark.parametrize(
+    "words",
+    [["cuda", "--kind", "bag"], ["--target", "cuda-sm90"], ["--kind", "bag", "--target=cuda"]],
+)
+def test_without_a_gpu_it_says_so(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "no GPU can be found" in capsys.readouterr().err
+
+
+@NO_GPU
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cuda", "--target", "neoverse-n1"], "takes targets that are GPUs, got neoverse-n1"),
+        (["cuda-static", "--target", "neoverse-n1"], "takes targets that are GPUs"),
+        (["cuda-static", "--target", "nope"], "unknown target 'nope'"),
+        (["dense", "--target", "cuda-sm90"], "bench cuda --kind dense --target cuda-sm90"),
+        (["model", "--target", "cuda-sm90"], "GPUs have dense, embedding and bag"),
+        (["bag", "--target", "neoverse-n1"], "aarch64 code, and this machine is"),
+        (["dense", "--target", "nope"], "unknown target 'nope'"),
+    ],
+)
+def test_a_target_that_cannot_be_measured_is_refused_before_anything_is(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+
+
+def test_a_gpu_older_than_the_target_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "present", lambda: GPUS["cuda-sm86"])
+    assert hardware.gpu_here("cuda-sm80").name == "cuda-sm80"
+    with pytest.raises(TargetError, match="GPU here, which is cuda-sm86; take --target cuda-sm86"):
+        hardware.gpu_here("cuda-sm90")
+
+
+def test_options_of_a_cpu_need_a_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--target", "native"])
+    assert "expected a kind first (dense, embedding, bag, model)" in capsys.readouterr().err
 
 
 def test_bytes_are_those_of_rows_indices_and_results() -> None:
@@ -57,87 +124,6 @@ def test_bytes_are_those_of_rows_indices_and_results() -> None:
     ragged = given("bag", "50x16x4x0..5:sum:uniform")
     count = len(ragged.flat[0])
     assert cuda_lookups.moved_bytes(ragged) == count * (64 + 8) + 4 * 8 + 4 * 64
-
-
-def test_a_fraction_is_of_the_bandwidth() -> None:
-    assert cuda_lookups.of_bandwidth(1_000_000, 2.0, 1e12) == pytest.approx(0.5)
-    copied = cuda_lookups.COPIED * 2
-    assert copied > 1e9  # no cache holds it
-
-
-def test_shapes_and_dtypes_choose() -> None:
-    given = cuda_peers.chosen(arguments("--shapes", "7x8x9:gelu,1x2x3", "--dtype", "float16"))
-    assert [(dtype, case.spec) for dtype, case in given] == [
-        ("float16", "7x8x9:gelu"),
-        ("float16", "1x2x3:linear"),
-    ]
-    dense = cuda_peers.chosen(arguments("--kind", "dense", "--dtype", "bfloat16"))
-    assert {dtype for dtype, _ in dense} == {"bfloat16"}
-    assert {"4096x4096x4096:gelu", "1x4096x4096:gelu"} <= {case.spec for _, case in dense}
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--target", "cuda-sm90"], "no GPU"),
-        (["dense", "--target", "cuda-sm90"], "python -m bench cuda --target cuda-sm90"),
-        (["dense", "--target", "neoverse-n1"], "is aarch64 code"),
-        (["dense", "--target", "cuda-sm70"], "older than cuda-sm80"),
-        (["dense", "--target", "cuda-sm100"], "compile for cuda-sm90"),
-        (["cuda", "--shapes", "4x"], "MxKxN:activation"),
-        (["cuda-static", "--target", "nope"], "no kind of GPU is named 'nope'"),
-    ],
-)
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_what_cannot_run_here_is_said_at_once(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words) == 2
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize(
-    ("step", "said"),
-    [
-        ("nope", "a step is setup, test, parity, tune or bench, got nope"),
-        ("test", "no GPU can be found"),
-        ("parity", "no GPU can be found"),
-        ("tune", "no GPU can be found"),
-        ("bench", "no GPU"),
-    ],
-)
-def test_a_step_on_a_gpu_fails_without_one(step: str, said: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["sh", str(Path(cuda_peers.__file__).with_name("on_gpu.sh")), step],
-        env={**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0
-    assert said in done.stderr
-
-
-def test_rows_are_written_whole(tmp_path: Path) -> None:
-    cuda_peers.write(tmp_path / "a.json", {"rows": [1]})
-    cuda_peers.write(tmp_path / "a.json", {"rows": [1, 2]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"rows": [1, 2]}
-    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_line_tells_times_the_fraction_and_who_is_missing() -> None:
-    row = {
-        "case": "a case",
-        "agrees": False,
-        "us": {"ours": 1.25, "torch": 2.0},
-        "of_bandwidth": 0.873,
-        "skipped": {"fbgemm": "it is not here"},
-    }
-    said = cuda_peers.line_of(row)
-    assert said.split(None, 2)[2] == (
-        "ours 1.2 us, torch 2.0 us, ratio 1.60, 87% of the bandwidth, "
-        "without fbgemm: it is not here, WRONG"
-    )
 
 
 @pytest.mark.parametrize(
@@ -154,11 +140,12 @@ def test_ours_and_pytorch_are_made_of_the_same_case(
 ) -> None:
     monkeypatch.setattr(cuda_fbgemm, "missing", lambda: "none for this test")
     rotated = given(kind, spec, "rotated")
-    ways, skipped = cuda_lookups.ways_of(rotated, "native", ["fbgemm"], device="cpu")
+    compiled = cuda_lookups.compile_layer(rotated, "native")
+    ways, skipped = cuda_lookups.ways_of(rotated, compiled, ["fbgemm"], device="cpu")
     assert skipped == {"fbgemm": "none for this test"}
     assert list(ways) == ["ours", "torch"]
     assert len(ways["ours"]) == len(rotated.indices) > 1
-    turns = {name: cuda_lookups.rotation(calls) for name, calls in ways.items()}
+    turns = {name: cuda_rows.rotation(calls) for name, calls in ways.items()}
     for _ in range(len(rotated.indices) + 1):
         torch.testing.assert_close(turns["ours"](), turns["torch"]())
 
@@ -222,3 +209,35 @@ def test_without_fbgemm_the_reason_says_what_to_install(monkeypatch: pytest.Monk
     assert said is not None
     assert "does not load" in said
     assert "pip install fbgemm-gpu" in said
+
+
+def test_torch_compile_compiles_every_case_for_its_shape() -> None:
+    seen: list[list[Any]] = []
+
+    def backend(module: Any, inputs: list[Any]) -> Any:
+        seen.append([each for tensor in inputs for each in tensor.shape])
+        return module.forward
+
+    weight = torch.ones(5, 3)
+    limit = torch._dynamo.config.recompile_limit
+    sizes = range(2, limit + 5)  # one body for more cases than dynamo compiles of one
+    for m in sizes:
+
+        def eager(x: Any) -> Any:
+            return torch.nn.functional.linear(x, weight)
+
+        cuda_dense.compiled(eager, backend=backend)(torch.ones(m, 3))
+    assert len(seen) == len(sizes)
+    assert all(isinstance(size, int) for shape in seen for size in shape)
+
+
+def test_torch_compile_does_not_go_on_eagerly_past_its_limit() -> None:
+    def doubled(x: Any) -> Any:
+        return 2 * x
+
+    call = cuda_dense.compiled(doubled, backend="eager")
+    limit = torch._dynamo.config.recompile_limit
+    for m in range(2, limit + 2):
+        call(torch.ones(m))
+    with pytest.raises(Exception, match="recompile_limit"):
+        call(torch.ones(limit + 2))

@@ -14,6 +14,7 @@ from agreement import indices, normal
 from emulator import device, driver, emulated
 
 import tvmlayers as tl
+from tvmlayers import targets
 from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
 from tvmlayers.cuda.driver import image_for
 from tvmlayers.targets.cuda import nearest, present
@@ -168,7 +169,7 @@ def test_the_code_of_a_model_is_unloaded_with_it() -> None:
 def test_without_a_driver_the_error_says_so() -> None:
     with pytest.raises(tl.DeviceError, match="NVIDIA's driver, which does not load"):
         Driver("libcuda-that-is-not-there.so.1")
-    with pytest.raises(tl.TargetError, match=r"driver does not load .* cuda-sm80"):
+    with pytest.raises(tl.TargetError, match=r"driver does not load .*; install it$"):
         present("libcuda-that-is-not-there.so.1")
 
 
@@ -218,3 +219,13 @@ def test_a_device_by_capability_is_the_best_row_it_runs() -> None:
     assert nearest((12, 0)).name == "cuda-sm90"
     with pytest.raises(tl.TargetError, match="older than cuda-sm80"):
         nearest((7, 5))
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda-native"])
+def test_the_gpu_that_is_here_has_two_names(
+    name: str, be: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be(major=8, minor=6)
+    emulated_library = emulator.library()
+    monkeypatch.setattr(targets.cuda, "present", lambda **more: present(emulated_library, **more))
+    assert targets.resolve(name).name == "cuda-sm86"

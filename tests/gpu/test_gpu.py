@@ -1,9 +1,13 @@
-"""On an NVIDIA GPU: torch's tensors, streams, and every kind of kernel. Skipped without one."""
+"""On an NVIDIA GPU: torch's tensors, streams, and every kind of kernel.
+
+Skipped without one, unless TVMLAYERS_TEST_DEVICE says "cuda": then they fail.
+"""
 
 from __future__ import annotations
 
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parity"))
 
-from agreement import Twin, indices
+from agreement import DEVICE, Twin, indices
 from samples import every_input, every_kernel
 
 import tvmlayers as tl
@@ -20,7 +24,7 @@ from tvmlayers import targets
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import TvmLayersError
 
-torch = pytest.importorskip("torch")
+torch = import_module("torch") if DEVICE == "cuda" else pytest.importorskip("torch")
 
 
 def missing() -> str:
@@ -32,7 +36,7 @@ def missing() -> str:
     return "" if torch.cuda.is_available() else "this build of torch has no CUDA"
 
 
-REASON = missing()
+REASON = "" if DEVICE == "cuda" else missing()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import tvmlayers as tl
@@ -26,6 +27,8 @@ BATCHES = (*range(41), 100, 333)
 # Where the models run: on this CPU; "cuda": on the GPU here; "emulated": on the GPU that
 # `tests/cuda_source` is.
 DEVICE = os.environ.get("TVMLAYERS_TEST_DEVICE", "")
+on_cpu = pytest.mark.skipif(bool(DEVICE), reason="about code for CPUs")
+unless_emulated = pytest.mark.skipif(DEVICE == "emulated", reason="too much for the emulated GPU")
 
 
 def emulator() -> Any:
@@ -34,6 +37,15 @@ def emulator() -> Any:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     return importlib.import_module("emulator")
+
+
+def compile_here(
+    model: tl.Model | tl.Layer, *, target: str = "native", threads: int | None = None
+) -> Any:
+    """The model compiled for DEVICE; for `target` where that is this CPU."""
+    if DEVICE == "emulated":
+        return emulator().emulated(model, "cuda-sm80" if target == "native" else target)
+    return tl.compile(model, target=DEVICE or target, threads=threads)
 
 
 class Twin:
@@ -52,13 +64,8 @@ class Twin:
         self.model = as_model(model, example)
         if seed is not None:
             fill(self.model, seed)
-        self.compiled = self._compile(target, threads)
+        self.compiled = compile_here(self.model, target=target, threads=threads)
         self.reference = Reference(self.model)
-
-    def _compile(self, target: str, threads: int) -> Any:
-        if DEVICE == "emulated":
-            return emulator().emulated(self.model, "cuda-sm80" if target == "native" else target)
-        return tl.compile(self.model, target=DEVICE or target, threads=threads)
 
     def agrees(self, *inputs: Any, **more: Any) -> None:
         """AssertionError unless a call gives what PyTorch gives, but for rounding.

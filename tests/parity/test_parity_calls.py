@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import normal
+from agreement import compile_here, normal, on_cpu, unless_emulated
 from samples import every_input, every_kernel, sample
 
 import tvmlayers as tl
@@ -24,6 +24,7 @@ def needs(target: str) -> Any:
     return pytest.param(target, marks=pytest.mark.skipif(bool(missing), reason=f"no {missing}"))
 
 
+@on_cpu
 @pytest.mark.parametrize("target", [needs(target) for target in TARGETS])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_target_of_this_machine_is_right_for_every_batch(target: str, dtype: str) -> None:
@@ -32,10 +33,11 @@ def test_every_target_of_this_machine_is_right_for_every_batch(target: str, dtyp
     twin.agrees_for_every_batch(*every_input(333, dtype))
 
 
+@on_cpu
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_threads_do_not_change_a_single_bit(dtype: str) -> None:
     compiled = sample(dtype).compiled
-    large = tl.compile(tl.Dense(300, "softmax", input_dim=500, dtype=dtype))
+    large = compile_here(tl.Dense(300, "softmax", input_dim=500, dtype=dtype))
     for batch in (0, 1, 2, 7, 64, 333, 1000):
         for model, inputs in (
             (compiled, every_input(batch, dtype)),
@@ -51,6 +53,7 @@ def test_threads_do_not_change_a_single_bit(dtype: str) -> None:
     compiled.threads = 2
 
 
+@unless_emulated
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_loaded_model_gives_the_same_bits(dtype: str, tmp_path: Path) -> None:
     compiled = sample(dtype).compiled
@@ -68,7 +71,7 @@ def test_a_model_saved_and_compiled_again_gives_the_same_bits(tmp_path: Path) ->
     model.save(tmp_path / "model.safetensors")
     again = tl.load_model(tmp_path / "model.safetensors")
     inputs = every_input(40)
-    for left, right in zip(tl.compile(model)(*inputs), tl.compile(again)(*inputs), strict=True):
+    for left, right in zip(compile_here(model)(*inputs), compile_here(again)(*inputs), strict=True):
         np.testing.assert_array_equal(left, right)
 
 

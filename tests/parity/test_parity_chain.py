@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agreement import Array, Twin, indices, normal
+from agreement import Array, Twin, compile_here, indices, normal
 
 import tvmlayers as tl
 from tvmlayers import scratch
@@ -56,7 +56,7 @@ def test_layers_before_a_chain_may_go_over_other_rows() -> None:
 
 @pytest.mark.parametrize("row", [0, 191, 192, 299, 599])
 def test_a_bad_index_in_any_block_is_named(row: int) -> None:
-    compiled = tl.compile(seed_model(), threads=2)
+    compiled = compile_here(seed_model(), threads=2)
     ids = indices(50, 600, 10)
     ids[row, 7] = 50
     with pytest.raises(tl.IndexOutOfRangeError, match=rf"index 50 at position \({row}, 7\)"):
@@ -82,7 +82,7 @@ def test_what_passes_between_the_layers_does_not_grow_with_the_batch(
 
 
 def test_a_chain_leaves_its_inputs_alone() -> None:
-    compiled = tl.compile(tl.Sequential([tl.Dense(8, "relu", input_dim=8), tl.Dense(8)]))
+    compiled = compile_here(tl.Sequential([tl.Dense(8, "relu", input_dim=8), tl.Dense(8)]))
     x: Array = normal(300, 8)
     before = x.copy()
     compiled(x)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import Twin, normal
+from agreement import Twin, compile_here, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,7 +105,7 @@ def test_a_callable_is_an_activation(function: Callable[[Any], Any], dtype: str)
 @pytest.mark.parametrize("result", [None, "relu", object()])
 def test_a_callable_that_gives_no_expression_is_refused(result: object) -> None:
     with pytest.raises(tl.ConfigError, match="maps a tensor expression to a tensor expression"):
-        tl.compile(tl.Dense(3, lambda x: result, input_dim=2))
+        compile_here(tl.Dense(3, lambda x: result, input_dim=2))
 
 
 def test_a_large_reduction_agrees() -> None:

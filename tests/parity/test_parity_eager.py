@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import Twin, indices, normal
+from agreement import Twin, compile_here, indices, normal
 
 import tvmlayers as tl
 
@@ -50,7 +50,7 @@ def test_the_dense_layers_of_the_tutorial_run_word_for_word() -> None:
 def test_a_model_that_knows_no_shape_yet_is_compiled_with_an_example() -> None:
     model = from_keras(KERAS_SNIPPETS[1])
     with pytest.raises(tl.ConfigError, match="input shape"):
-        tl.compile(model)
+        compile_here(model)
     x = normal(3, 20)
     Twin(model, example=x, seed=None).agrees(x)
 

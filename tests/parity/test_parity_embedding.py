@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import BATCHES, Array, Twin, indices
+from agreement import BATCHES, Array, Twin, compile_here, indices, on_cpu, unless_emulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,7 +159,7 @@ def test_of_a_hundred_lookups_the_one_that_refused_is_named() -> None:
 
 
 def test_a_sequence_of_another_length_is_refused() -> None:
-    compiled = tl.compile(tl.Embedding(ROWS, 4, input_length=10))
+    compiled = compile_here(tl.Embedding(ROWS, 4, input_length=10))
     assert compiled(indices(ROWS, 3, 10)).shape == (3, 10, 4)
     for length in (0, 9, 11):
         with pytest.raises(tl.ShapeError, match=f"length 10, got {length}"):
@@ -179,7 +179,7 @@ def test_rows_of_infinities_nan_and_denormals_come_out_as_they_are(dtype: str) -
     table = np.array([row, row[::-1]], dtype)
     layer = tl.Embedding(2, 6, dtype=dtype, weights=table, input_shape=())
     ids = np.array([1, 0, 1])
-    assert tl.compile(layer)(ids).tobytes() == table[ids].tobytes()
+    assert compile_here(layer)(ids).tobytes() == table[ids].tobytes()
 
 
 def test_a_table_of_a_hundred_thousand_rows_is_read_to_its_end() -> None:
@@ -202,6 +202,7 @@ def random_ids(rows: int, shape: tuple[int, ...], seed: int) -> Array:
     return np.random.default_rng(seed).integers(-rows, 2 * rows, shape)
 
 
+@unless_emulated
 @pytest.mark.parametrize("oob", OUT_OF_BOUNDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_of_a_result_past_the_caches_are_right(oob: str, dtype: str) -> None:
@@ -209,7 +210,7 @@ def test_rows_of_a_result_past_the_caches_are_right(oob: str, dtype: str) -> Non
     for width in (3, 6, 16, 100, 64):
         model = tl.Model(ids, tl.Embedding(ROWS, width, oob=oob, dtype=dtype)(ids))
         (table,) = model.get_weights()
-        compiled = tl.compile(model)
+        compiled = compile_here(model)
         enough = stream_from(targets.native()) // table[0].nbytes + 1
         for count in (enough - 2, enough, enough + 777):
             given = indices(ROWS, count)
@@ -219,14 +220,16 @@ def test_rows_of_a_result_past_the_caches_are_right(oob: str, dtype: str) -> Non
             np.testing.assert_array_equal(compiled(given), want)
 
 
+@unless_emulated
 def test_an_index_outside_is_reported_from_a_result_past_the_caches() -> None:
-    compiled = tl.compile(tl.Embedding(ROWS, 64, input_shape=()))
+    compiled = compile_here(tl.Embedding(ROWS, 64, input_shape=()))
     given = indices(ROWS, stream_from(targets.native()) // 256 + 1)
     given[-1] = -5
     with pytest.raises(tl.IndexOutOfRangeError, match="-5"):
         compiled(given)
 
 
+@on_cpu
 @pytest.mark.parametrize(
     ("target", "width", "read_again", "streams"),
     [

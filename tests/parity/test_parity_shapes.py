@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from agreement import Twin, indices, normal
+from agreement import Twin, compile_here, indices, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +36,7 @@ def test_views_give_the_elements_in_order(dtype: str) -> None:
 
 def test_a_view_of_an_input_is_a_copy_of_it() -> None:
     x = tl.Input((3,))
-    compiled = tl.compile(tl.Model(x, tl.Flatten()(x)))
+    compiled = compile_here(tl.Model(x, tl.Flatten()(x)))
     given = normal(4, 3)
     result = compiled(given)
     assert not np.shares_memory(given, result)
@@ -118,7 +118,7 @@ def test_dot_contracts_any_axes(normalize: bool, dtype: str) -> None:
 
 def test_a_dot_product_is_pytorchs_and_numpys() -> None:
     left, right = tl.Input((5, 17)), tl.Input((6, 17))
-    compiled = tl.compile(tl.Model([left, right], tl.Dot(axes=2)([left, right])))
+    compiled = compile_here(tl.Model([left, right], tl.Dot(axes=2)([left, right])))
     a, b = normal(9, 5, 17), normal(9, 6, 17, seed=2)
     result = compiled(a, b)
     np.testing.assert_allclose(result, np.einsum("bik,bjk->bij", a, b), atol=1e-4)
@@ -150,10 +150,11 @@ def test_dot_interaction_gives_all_pairs_once(features: int, d: int, dtype: str)
 
 def test_dot_interaction_of_separate_vectors_is_that_of_the_stack() -> None:
     inputs = [tl.Input((8,)) for _ in range(4)]
-    compiled = tl.compile(tl.Model(inputs, tl.DotInteraction()(inputs)))
+    compiled = compile_here(tl.Model(inputs, tl.DotInteraction()(inputs)))
     arrays = [normal(5, 8, seed=i) for i in range(4)]
-    stacked = tl.DotInteraction()(np.stack(arrays, axis=1))
-    np.testing.assert_array_equal(compiled(*arrays), stacked)
+    x = tl.Input((4, 8))
+    stacked = compile_here(tl.Model(x, tl.DotInteraction()(x)))
+    np.testing.assert_array_equal(compiled(*arrays), stacked(np.stack(arrays, axis=1)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -185,7 +186,7 @@ def test_pooling_leaves_masked_steps_out(dtype: str) -> None:
 
 def test_a_masked_mean_counts_the_words_that_are_there() -> None:
     model = tl.Sequential([tl.Embedding(9, 4, mask_zero=True), tl.GlobalAveragePooling1D()])
-    compiled = tl.compile(model)
+    compiled = compile_here(model)
     (table,) = model.get_weights()
     result = compiled(np.array([[3, 0, 5, 0], [0, 0, 0, 8], [1, 2, 3, 4]]))
     wanted = [table[[3, 5]].mean(axis=0), table[8], table[[1, 2, 3, 4]].mean(axis=0)]
@@ -195,7 +196,7 @@ def test_a_masked_mean_counts_the_words_that_are_there() -> None:
 
 def test_without_mask_zero_index_zero_counts() -> None:
     model = tl.Sequential([tl.Embedding(9, 4), tl.GlobalAveragePooling1D()])
-    compiled = tl.compile(model)
+    compiled = compile_here(model)
     (table,) = model.get_weights()
     wanted = table[[3, 0]].mean(axis=0)[None]
     np.testing.assert_allclose(compiled(np.array([[3, 0]])), wanted, rtol=1e-6)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import Twin, normal
+from agreement import DEVICE, Twin, normal, unless_emulated
 
 import tvmlayers as tl
 
@@ -20,7 +20,8 @@ from bench.work import BagWork, EmbeddingWork, make, release
 
 # Beyond this a table is only more of the same rows, and takes seconds to make.
 MOST_ROWS = 100_000
-SETTINGS = ours.Settings(target="native", threads=2)
+SETTINGS = ours.Settings(target=DEVICE or "native", threads=2)
+pytestmark = unless_emulated
 
 
 def dense_layers() -> list[Any]:

@@ -7,12 +7,13 @@ multiprocessors, the second-level cache and the bandwidth are the named card's.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tvmlayers.dtypes import numpy_dtype
-from tvmlayers.errors import TargetError, unknown_name
+from tvmlayers.errors import TargetError, UnknownNameError, unknown_name
 from tvmlayers.targets.target import Hardware, KiB, MiB
 
 WARP = 32
@@ -118,17 +119,17 @@ ROWS = (
 )
 
 
-def present(library: str = "libcuda.so.1") -> CudaTarget:
+def present(library: str = "libcuda.so.1", *, otherwise: str = "") -> CudaTarget:
     """The row of this machine's first GPU, by its compute capability as the driver tells it.
 
-    TargetError where there is no driver or no GPU, or one older than every row.
+    TargetError where there is no driver or no GPU, or one older than every row. otherwise: what
+    else can be done where there is none, for the message.
     """
     try:
         driver = ctypes.CDLL(library)
     except OSError as error:
         raise TargetError(
-            f"no GPU can be found: NVIDIA's driver does not load ({error}); install it, or name "
-            f"the GPU that is meant: {', '.join(row.name for row in ROWS)}"
+            f"no GPU can be found: NVIDIA's driver does not load ({error}); install it{otherwise}"
         ) from error
     device, values = ctypes.c_int(), (ctypes.c_int(), ctypes.c_int())
     failed = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0)
@@ -136,8 +137,8 @@ def present(library: str = "libcuda.so.1") -> CudaTarget:
         failed = failed or driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
     if failed:
         raise TargetError(
-            f"NVIDIA's driver finds no GPU here (error {failed}); see what nvidia-smi says, or "
-            f"name the GPU that is meant: {', '.join(row.name for row in ROWS)}"
+            f"NVIDIA's driver finds no GPU here (error {failed}); see what nvidia-smi says"
+            f"{otherwise}"
         )
     return nearest((values[0].value, values[1].value))
 
@@ -153,14 +154,21 @@ def nearest(capability: tuple[int, int]) -> CudaTarget:
     )
 
 
-def unlisted(name: str, capability: tuple[int, int]) -> TargetError:
-    """What to say of a GPU that has no row: which row's code it runs, if any."""
-    runs = next((row.name for row in ROWS if row.capability <= capability), None)
-    if runs is None:
-        return TargetError(
-            f"{name} is older than {ROWS[-1].name}, the oldest kind of GPU that is supported"
-        )
-    return TargetError(f"{name} has no target of its own: compile for {runs}, whose PTX runs there")
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name without a row; for a GPU's it says which row runs there, or that none.
+
+    kind, name: as "target", "cuda-sm100", or "arch", "sm_100".
+    """
+    found = re.fullmatch(r"(?:cuda-sm|sm_)(\d+)(\d)[af]?", name)
+    if found is None:
+        return unknown_name(kind, name, known)
+    try:
+        row = nearest((int(found[1]), int(found[2])))
+    except TargetError as error:
+        return UnknownNameError(f"unknown {kind} {name!r}: {error}")
+    return UnknownNameError(
+        f"unknown {kind} {name!r}; the PTX of {row.name} runs there, so compile for {row.name}"
+    )
 
 
 def from_mapping(target: Mapping[str, Any]) -> CudaTarget:
@@ -175,7 +183,7 @@ def from_mapping(target: Mapping[str, Any]) -> CudaTarget:
             f"without; add one of {', '.join(known)}"
         )
     if arch.rstrip("af") not in known:
-        raise unknown_name("arch", arch, known)
+        raise unknown("arch", arch, known)
     row = known[arch.rstrip("af")]
     numbers = {field.name for field in fields(row) if field.type in ("int", "float")}
     return replace(row, **{key: target[key] for key in numbers & target.keys()})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from tvmlayers.errors import TargetError, unknown_name
 from tvmlayers.targets import arm, cuda, host, x86
 from tvmlayers.targets.cuda import CudaTarget
-from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS
+from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, NATIVE_GPU_NAMES, ROWS, TARGETS
 from tvmlayers.targets.target import Target, architecture
 
 # What LLVM calls the flags of each architecture.
@@ -91,14 +90,13 @@ def to_dict(target: Target) -> dict[str, Any]:
 def _from_name(name: str) -> Target | CudaTarget:
     if name == "native":
         return native()
-    if name in ("cuda", "cuda-native"):
-        return cuda.present()
+    if name in NATIVE_GPU_NAMES:
+        named = ", ".join(GPUS)
+        return cuda.present(otherwise=f", or compile for a GPU elsewhere by its name: {named}")
     if name in GPUS:
         return GPUS[name]
-    if capability := re.fullmatch(r"cuda-sm_?(\d+)(\d)a?", name):
-        raise cuda.unlisted(name, (int(capability[1]), int(capability[2])))
     if name not in TARGETS:
-        raise unknown_name("target", name, (*NAMES, *GPU_NAMES))
+        raise cuda.unknown("target", name, (*NAMES, *GPU_NAMES, *NATIVE_GPU_NAMES[1:]))
     return TARGETS[name]
 
 

@@ -10,7 +10,9 @@ ROWS = tuple(row for rows in FAMILIES for row in rows)
 TARGETS = {row.name: row for row in ROWS}
 NAMES = ("native", *(row.name for rows in FAMILIES for row in reversed(rows)))
 GPUS = {row.name: row for row in cuda.ROWS}
-GPU_NAMES = ("cuda", *(row.name for row in reversed(cuda.ROWS)))
+NATIVE_GPU = "cuda"  # the first GPU of this machine
+NATIVE_GPU_NAMES = (NATIVE_GPU, "cuda-native")
+GPU_NAMES = (NATIVE_GPU, *(row.name for row in reversed(cuda.ROWS)))
 
 
 def ancestors(target: Target) -> list[str]:
