@@ -12,6 +12,7 @@ from emulator import be, emulated
 from samples import every_input, every_kernel
 
 import tvmlayers as tl
+from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.schedule.cuda import analytic
@@ -28,13 +29,17 @@ BATCHES = (0, 1, 2, 3, 16, 17, 33, 130)
 class GpuTwin(Twin):
     """A model on the emulated GPU, and the same model in PyTorch."""
 
-    def _compile(self, target: str, threads: int) -> tl.layers.Layer:
+    def _compile(self, target: str, threads: int) -> CudaCompiled:
         return emulated(self.model, "cuda-sm80" if target == "native" else target)
 
 
 @cache
 def everything(dtype: str) -> GpuTwin:
     return GpuTwin(every_kernel(dtype))
+
+
+def test_twins_run_on_the_emulated_gpu() -> None:
+    assert isinstance(everything("float32").compiled, CudaCompiled)
 
 
 @pytest.mark.usefixtures("order")

@@ -64,7 +64,7 @@ class Twin:
         self.model = as_model(model, example)
         if seed is not None:
             fill(self.model, seed)
-        self.compiled = compile_here(self.model, target=target, threads=threads)
+        self.compiled = self._compile(target, threads)
         self.reference = Reference(self.model)
 
     def agrees(self, *inputs: Any, **more: Any) -> None:
@@ -81,6 +81,9 @@ class Twin:
         for batch in batches:
             first = [Bounded(want.value[:batch], want.bound[:batch]) for want in wanted]
             self.compare(self.compiled(*(array[:batch] for array in inputs)), first)
+
+    def _compile(self, target: str, threads: int) -> Any:
+        return compile_here(self.model, target=target, threads=threads)
 
     def compare(self, given: Any, wanted: Sequence[Bounded]) -> None:
         """AssertionError unless results are the reference's: shape, dtype and numbers."""
