@@ -40,7 +40,8 @@ bool guard_front = false;
 int capability_major = 8, capability_minor = 0, driver_version = 13000, device_count = 1;
 struct Allocation { char* map; size_t length, size, begin; };
 std::map<uint64_t, Allocation> allocations;
-long launches = 0, context_waits = 0, modules = 0;
+long launches = 0, context_waits = 0, modules = 0, events = 0;
+void *last_stream = nullptr, *last_wait[2];
 
 // Puts `size` bytes between pages that may not be touched: begins there, or ends at most
 // `alignment` - 1 bytes before.
@@ -115,6 +116,9 @@ void emulated_be(int major, int minor, int version, int devices, uint64_t memory
 }
 long emulated_launches() { return launches; }
 long emulated_modules() { return modules; }
+long emulated_events() { return events; }
+void* emulated_stream() { return last_stream; }
+void* emulated_waited(int waiter) { return last_wait[waiter]; }
 long emulated_context_waits() { return context_waits; }
 uint64_t emulated_live() { return live; }
 
@@ -139,6 +143,25 @@ int cuCtxGetCurrent(void** context) {
 }
 int cuCtxPopCurrent_v2(void**) { return kSuccess; }
 int cuStreamSynchronize(void*) { return kSuccess; }
+int cuEventCreate(void** event, unsigned) {
+  ++events;
+  *event = new void*(nullptr);
+  return kSuccess;
+}
+int cuEventRecord(void* event, void* stream) {
+  *(void**)event = stream;
+  return kSuccess;
+}
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  last_wait[0] = *(void**)event;
+  last_wait[1] = stream;
+  return kSuccess;
+}
+int cuEventDestroy_v2(void* event) {
+  --events;
+  delete (void**)event;
+  return kSuccess;
+}
 int cuCtxSynchronize() {
   ++context_waits;
   return kSuccess;
@@ -221,12 +244,13 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
   return kSuccess;
 }
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                   unsigned bz, unsigned shared, void*, void** arguments, void**) {
+                   unsigned bz, unsigned shared, void* stream, void** arguments, void**) {
   std::lock_guard<std::mutex> hold(lock);
   if (!gx || !gy || !gz || !bx || !by || !bz || gy > 65535 || gz > 65535 || bx > 1024 ||
       by > 1024 || bz > 64 || bx * by * bz > 1024 || shared > kMostShared)
     return kInvalid;
   ++launches;
+  last_stream = stream;
   blockDim = {bx, by, bz};
   gridDim = {gx, gy, gz};
   total = bx * by * bz;

@@ -16,11 +16,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parity"))
 
-from agreement import DEVICE, Twin, indices
+from agreement import DEVICE, Twin, indices, normal
 from samples import every_input, every_kernel
 
 import tvmlayers as tl
 from tvmlayers import targets
+from tvmlayers.cuda import DeviceArray, to_device
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import TvmLayersError
 
@@ -86,6 +87,23 @@ def test_calls_go_on_the_current_stream() -> None:
         result = words()(late)
     stream.synchronize()
     np.testing.assert_array_equal(result.cpu().numpy(), wanted)
+
+
+def test_arrays_of_ours_are_read_by_torch_after_what_fills_them() -> None:
+    """The reader's stream waits: the call's one is busy for long."""
+    layer, x = tl.compile(tl.Dense(6, input_dim=4), target="cuda"), normal(7, 4)
+    wanted, given = layer(x), to_device(x)
+    torch.cuda.synchronize()
+    filling, reading = torch.cuda.Stream(), torch.cuda.Stream()
+    with torch.cuda.stream(filling):
+        torch.cuda._sleep(100_000_000)
+        lent = layer(given)
+    assert isinstance(lent, DeviceArray)
+    with torch.cuda.stream(reading):
+        read = torch.from_dlpack(lent).clone()
+    reading.synchronize()
+    assert read.is_cuda
+    np.testing.assert_array_equal(read.cpu().numpy(), wanted)
 
 
 def test_slices_and_small_integers_are_taken() -> None:

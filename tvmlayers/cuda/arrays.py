@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn
@@ -11,14 +12,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers import _ffi
 from tvmlayers.arena import address
+from tvmlayers.cuda import dlpack
+from tvmlayers.cuda.dlpack import CUDA, LEGACY_DEFAULT, NO_ORDER
 from tvmlayers.cuda.driver import Driver, default_driver
 from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import DeviceError, DTypeError, ShapeError
 from tvmlayers.tensors import CPU
 
-CUDA = 2  # kDLCUDA
 ON_GPU = (CUDA, 13)  # and kDLCUDAManaged, which moves to where it is read
 
 
@@ -44,15 +45,23 @@ class View:
 class DeviceArray:
     """A packed array in a GPU's memory that no other library owns.
 
-    Given to a model it is taken as it lies, and results are of this kind too. Others read it by
-    `__cuda_array_interface__` (torch.as_tensor, cupy.asarray) without a copy.
+    Given to a model it is taken as it lies, and results are of this kind too. Others read it
+    without a copy by DLPack (torch.from_dlpack, cupy.from_dlpack, jax.dlpack.from_dlpack), which
+    has their stream wait for `stream` where it is another one, or by `__cuda_array_interface__`
+    (cupy.asarray, numba.cuda.as_cuda_array).
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: Any, ordinal: int = 0, driver: Driver | None = None
+        self,
+        shape: tuple[int, ...],
+        dtype: Any,
+        ordinal: int = 0,
+        driver: Driver | None = None,
+        stream: int = 0,
     ) -> None:
-        """Uninitialised memory on GPU number `ordinal`."""
+        """Uninitialised memory on GPU number `ordinal`, which what goes on `stream` will fill."""
         self.shape, self.dtype, self.ordinal = tuple(shape), np.dtype(dtype), ordinal
+        self.stream = stream
         self.driver = driver or default_driver()
         with self.driver.context(ordinal):
             self.address = self.driver.allocate(self.nbytes)
@@ -64,9 +73,10 @@ class DeviceArray:
         """Bytes of all elements."""
         return int(prod(self.shape) * self.dtype.itemsize)
 
-    def numpy(self, stream: int = 0) -> NDArray[Any]:
-        """A copy on the host, after all that is on the stream."""
+    def numpy(self, stream: int | None = None) -> NDArray[Any]:
+        """A copy on the host, after all that is on the stream: its own, if left out."""
         result = np.empty(self.shape, self.dtype)
+        stream = self.stream if stream is None else stream
         with self.driver.context(self.ordinal):
             self.driver.download(address(result), self.address, self.nbytes, stream)
             self.driver.synchronize(stream)
@@ -78,16 +88,44 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.dtype.kind == "V":  # bfloat16, which the interface cannot say
+            raise AttributeError("__cuda_array_interface__ has no bfloat16; use DLPack")
         return {
             "version": 3,
             "shape": self.shape,
             "typestr": self.dtype.str,
             "data": (self.address, False),
             "strides": None,
+            "stream": self.stream or LEGACY_DEFAULT,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return CUDA, self.ordinal
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule over the same memory, by the array API standard.
+
+        stream: the consumer's, 1 (CUDA's default one) if left out, -1 for no order at all.
+        BufferError for another device or a copy.
+        """
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"this array is on {self.__dlpack_device__()}, asked was {dl_device}")
+        if copy:
+            raise BufferError("this array is lent, not copied; copy what you make of it")
+        if stream == 0:
+            raise ValueError("stream 0 says too little in DLPack; 1 is CUDA's default stream")
+        reader = 0 if stream is None or stream == LEGACY_DEFAULT else stream
+        if reader not in (NO_ORDER, self.stream):
+            with self.driver.context(self.ordinal):
+                self.driver.order(self.stream, reader)
+        return dlpack.lend(self).__dlpack__(max_version=max_version)
 
 
 def _free(driver: Driver, ordinal: int, place: int) -> None:
@@ -125,6 +163,15 @@ def is_on_gpu(value: Any, name: str) -> bool:
     return kind in ON_GPU
 
 
+def as_kind_of(inputs: Iterable[Any], results: list[Any]) -> list[Any]:
+    """Our arrays as those of the first library among the inputs that can be asked for its own."""
+    for value in inputs:
+        if not isinstance(value, DeviceArray) and hasattr(value, "__array_namespace__"):
+            own = value.__array_namespace__().from_dlpack
+            return [own(each) for each in results]
+    return results
+
+
 def _refuse_device(name: str, device: str) -> NoReturn:
     what = "out" if name == "out" else f"input {name!r}"
     raise DeviceError(
@@ -133,14 +180,14 @@ def _refuse_device(name: str, device: str) -> NoReturn:
     )
 
 
-def view_of(value: Any, name: str) -> View:
-    """A packed tensor of a GPU, of any library with DLPack, as compiled code takes it.
+def view_of(value: Any, name: str, stream: int) -> View:
+    """A packed tensor of a GPU, of any library with DLPack, as compiled code on a stream takes it.
 
     DTypeError for one that is not packed: libraries pack theirs in their own words.
     """
     if isinstance(value, DeviceArray):
         return value.view()
-    tensor = value if isinstance(value, _ffi.Tensor) else _ffi.ffi.from_dlpack(value)
+    tensor = dlpack.read(value, "out" if name == "out" else f"input {name!r}", stream)
     shape = tuple(int(size) for size in tensor.shape)
     dtype = numpy_dtype(str(tensor.dtype))
     packed = [prod(shape[axis + 1 :]) for axis in range(len(shape))]

@@ -20,19 +20,16 @@ from numpy.typing import NDArray
 from tvmlayers import _ffi, artifact, diagnose, tensors
 from tvmlayers.arena import address, view
 from tvmlayers.call import ModelCall
-from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
-from tvmlayers.cuda.driver import Driver, default_driver, image_for
+from tvmlayers.cuda.arrays import DeviceArray, View, as_kind_of, is_on_gpu, view_of
+from tvmlayers.cuda.driver import Driver, default_driver
 from tvmlayers.cuda.fastcall import Form, Forms
 from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.cuda.outputs import given_outputs, refuse_gpu_outputs
 from tvmlayers.cuda.plan import Plan
+from tvmlayers.cuda.resident import Resident
 from tvmlayers.cuda.streams import current_stream
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
-from tvmlayers.errors import (
-    DeviceError,
-    IndexOutOfRangeError,
-    TargetError,
-)
+from tvmlayers.errors import DeviceError, IndexOutOfRangeError
 from tvmlayers.signature import Entry, read_entries
 
 
@@ -63,9 +60,7 @@ class CudaCompiled(ModelCall):
         }
         self._library, self._images, self._arena = library, dict(images), arena
         self._driver = driver
-        self._loaded: dict[int, tuple[DeviceArray, Any]] = {}
-        self._flags: dict[int, DeviceArray] = {}
-        self._scratch: dict[tuple[int, int], DeviceArray] = {}
+        self._on_gpus: dict[int, Resident] = {}
         self._forms = Forms()
         self._lock = threading.RLock()
         self.deferred = False
@@ -90,10 +85,10 @@ class CudaCompiled(ModelCall):
     def check(self) -> None:
         """Wait for the calls since the last check, and raise where an index was out of range."""
         checks = self.manifest["checks"]
-        for flags in list(self._flags.values()):
-            with self._lock, self.driver.context(flags.ordinal):
+        for resident in list(self._on_gpus.values()):
+            with self._lock, self.driver.context(resident.ordinal):
                 self.driver.synchronize_all()  # calls may have gone on any stream
-                found = self._take_flags(flags, current_stream(flags.ordinal))
+                found = resident.take_flags(current_stream(resident.ordinal))
             if found is not None:
                 which = {str(c["layer"]) for c, bad in zip(checks, found, strict=True) if bad}
                 raise IndexOutOfRangeError(
@@ -164,7 +159,7 @@ class CudaCompiled(ModelCall):
         plan, ordinal = form.plan, form.ordinal
         stream = current_stream(ordinal)
         with self._lock, self.driver.context(ordinal):
-            results = form.make() if out is None else [out]
+            results = form.make(stream) if out is None else [out]
             if form.is_torch:
                 made = [result.data_ptr() for result in results]
             else:
@@ -172,28 +167,26 @@ class CudaCompiled(ModelCall):
             if plan.scratch is None:
                 plan.launch([*addresses, *made], stream)
             else:
-                scratch = self._scratch_of(form.memory(self.driver, ordinal, stream), plan.scratch)
+                memory = form.memory(self.driver, ordinal, stream)
+                scratch = plan.resident.scratch(memory, plan.scratch)
                 plan.launch([*addresses, *made], stream, scratch.address)
             if plan.is_checked and not self.deferred:
-                found = self._take_flags(plan.flags, stream)
+                found = plan.resident.take_flags(stream)
                 if found is not None:
-                    see = torch_view if form.is_torch else view_of
-                    views = [see(each, "") for each in inputs]
+                    views = [_see(each, "", stream) for each in inputs]
                     self._raise_for(found, plan.entry, views, stream)
         return out if out is not None else _unwrap(results)
 
     def _call_on_gpu(self, given: Mapping[str, Any], out: Any, inputs: Sequence[Any]) -> Any:
         """Run on tensors where they lie. inputs: the same as they came, where by position."""
-        torch = sys.modules.get("torch")
-        is_torch = torch is not None and all(isinstance(v, torch.Tensor) for v in given.values())
-        see = torch_view if is_torch else view_of
-        views = [see(value, name) for name, value in given.items()]
-        ordinals = sorted({each.ordinal for each in views})
+        ordinals = sorted({_ordinal_of(value) for value in given.values()})
         if len(ordinals) > 1:
             raise DeviceError(f"inputs lie on different GPUs ({ordinals}); put them on one")
-        entry, sizes = diagnose.choose_entry(self._entries, tuple(given), views)  # type: ignore[arg-type]
         ordinal = ordinals[0]
-        stream = current_stream(ordinal)
+        stream = current_stream(ordinal, given.values())
+        views = [_see(value, name, stream) for name, value in given.items()]
+        entry, sizes = diagnose.choose_entry(self._entries, tuple(given), views)  # type: ignore[arg-type]
+        is_torch = all(map(_is_torch, given.values()))
         memory: Any = (TorchMemory if is_torch else DriverMemory)(self.driver, ordinal, stream)
         shapes = entry.output_shapes(sizes)
         with self._lock, self.driver.context(ordinal):
@@ -206,13 +199,16 @@ class CudaCompiled(ModelCall):
                     for shape, slot in zip(shapes, entry.outputs, strict=True)
                 ]
             else:
-                made = given_outputs(out, entry.outputs, shapes, packed, ordinal)
+                made = given_outputs(out, entry.outputs, shapes, packed, ordinal, stream)
             plan = self._run(entry, sizes, packed, made, memory, packed)
             if len(inputs) == len(views) and all(
                 map(lambda one, other: one is other, packed, views)
             ):
                 self._forms.learn(plan, inputs, ordinal)
-        return out if out is not None else _unwrap([memory.result(each) for each in made])
+        if out is not None:
+            return out
+        results = [memory.result(each) for each in made]
+        return _unwrap(results if is_torch else as_kind_of(given.values(), results))
 
     def _run(
         self,
@@ -227,7 +223,7 @@ class CudaCompiled(ModelCall):
         plan = self._plan(entry, sizes, memory)
         self._ready(plan, [*inputs, *outputs], memory)()
         if plan.is_checked and not self.deferred:
-            found = self._take_flags(plan.flags, memory.stream)
+            found = plan.resident.take_flags(memory.stream)
             if found is not None:
                 self._raise_for(found, entry, arrays, memory.stream)
         return plan
@@ -244,13 +240,11 @@ class CudaCompiled(ModelCall):
         return self._ready(self._plan(entry, sizes, memory), [*inputs, *outputs], memory)
 
     def _plan(self, entry: Entry, sizes: Mapping[str, int], memory: Any) -> Plan:
-        resident = self._load(memory.ordinal)
-        flags = self._flags_of(memory.ordinal, memory.stream)
         row, kernels = self._described[id(entry)], self.manifest["cuda"]["kernels"]
-        return Plan(entry, row, sizes, self.driver, resident, flags, kernels)
+        return Plan(entry, row, sizes, self._resident(memory.ordinal), kernels)
 
     def _ready(self, plan: Plan, tensors: Sequence[View], memory: Any) -> Callable[[], None]:
-        scratch = None if plan.scratch is None else self._scratch_of(memory, plan.scratch)
+        scratch = None if plan.scratch is None else plan.resident.scratch(memory, plan.scratch)
         place = 0 if scratch is None else scratch.address
         addresses, stream = [each.address for each in tensors], memory.stream
 
@@ -258,26 +252,6 @@ class CudaCompiled(ModelCall):
             plan.launch(addresses, stream, place)
 
         return launch
-
-    def _scratch_of(self, memory: Any, needed: int) -> View:
-        """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""
-        if isinstance(memory, TorchMemory):
-            return memory.empty((needed,), np.dtype("uint8"))
-        key = memory.ordinal, memory.stream
-        kept = self._scratch.get(key)
-        if kept is None or kept.nbytes < needed:
-            room = needed + needed // 2
-            kept = self._scratch[key] = DeviceArray((room,), np.uint8, memory.ordinal, self.driver)
-        return kept.view()
-
-    def _take_flags(self, flags: DeviceArray, stream: int) -> NDArray[Any] | None:
-        """The flags that kernels of this call raised, put down again; None where all went well."""
-        found = flags.numpy(stream)
-        if not found.any():
-            return None
-        self.driver.zero(flags.address, flags.nbytes, stream)
-        self.driver.synchronize(stream)  # a call on another stream may raise them next
-        return found
 
     def _raise_for(
         self, found: NDArray[Any], entry: Entry, arrays: Sequence[Any], stream: int
@@ -294,36 +268,32 @@ class CudaCompiled(ModelCall):
         self.driver.synchronize(stream)
         return host
 
-    def _load(self, ordinal: int) -> tuple[DeviceArray, Any]:
-        """The weights and the kernels on a GPU, put there at its first call."""
-        found = self._loaded.get(ordinal)
+    def _resident(self, ordinal: int, weights: DeviceArray | None = None) -> Resident:
+        """What this model keeps on a GPU, put there at its first call; in the GPU's context.
+
+        weights: used instead of the model's own, where they lie there already.
+        """
+        found = self._on_gpus.get(ordinal)
         if found is None:
-            handles = self._kernels(ordinal)
-            arena = DeviceArray(self._arena.shape, np.uint8, ordinal, self.driver)
-            self.driver.upload(arena.address, address(self._arena), self._arena.nbytes, 0)
-            self.driver.synchronize(0)
-            found = self._loaded[ordinal] = arena, handles
+            given = self._arena if weights is None else weights
+            found = Resident(self.driver, ordinal, self.manifest, self._images, given)
+            self._on_gpus[ordinal] = found
         return found
 
-    def _kernels(self, ordinal: int) -> Any:
-        """The kernels in the current context, that of a GPU."""
-        capability = self.driver.capability(ordinal)
-        arch = tuple(self.manifest["target"]["capability"])
-        image = image_for(self._images, arch, capability)
-        try:
-            return self.driver.load(image, self.manifest["cuda"]["kernels"])
-        except TargetError as error:
-            compiler = self.manifest["cuda"]["compiler"]
-            raise TargetError(f"{error}; {compiler} compiled this one") from error
 
-    def _flags_of(self, ordinal: int, stream: int) -> DeviceArray:
-        if ordinal not in self._flags:
-            count = max(len(self.manifest["checks"]), 1)
-            flags = DeviceArray((count,), np.int32, ordinal, self.driver)
-            self.driver.zero(flags.address, flags.nbytes, stream)
-            self.driver.synchronize(stream)  # other streams use it too
-            self._flags[ordinal] = flags
-        return self._flags[ordinal]
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _ordinal_of(value: Any) -> int:
+    """The number of the GPU that a tensor lies on."""
+    return int(value.device.index if _is_torch(value) else value.__dlpack_device__()[1])
+
+
+def _see(value: Any, name: str, stream: int) -> View:
+    """A tensor on the GPU as compiled code on a stream takes it."""
+    return torch_view(value, name) if _is_torch(value) else view_of(value, name, stream)
 
 
 def _unwrap(results: list[Any]) -> Any:

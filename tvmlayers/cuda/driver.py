@@ -16,6 +16,7 @@ LIBRARY = "libcuda.so.1"
 _OUT_OF_MEMORY = 2
 # No code for this GPU, PTX that does not compile, PTX newer than the driver.
 _FOREIGN_CODE = (200, 209, 218, 222)
+_NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _CAPABILITY = (75, 76)  # attributes: compute capability, major and minor
 
 
@@ -155,6 +156,16 @@ class Driver:
         if nbytes:
             arguments = c_uint64(to), c_uint64(address), c_size_t(nbytes), c_void_p(stream)
             self.call("cuMemcpyDtoDAsync_v2", *arguments)
+
+    def order(self, before: int, after: int) -> None:
+        """Have what comes next on stream `after` wait for what is on stream `before` by now."""
+        event = c_void_p()
+        self.call("cuEventCreate", byref(event), _NO_TIMING)
+        try:
+            self.call("cuEventRecord", event, c_void_p(before))
+            self.call("cuStreamWaitEvent", c_void_p(after), event, 0)
+        finally:
+            self.call("cuEventDestroy_v2", event)  # it goes when it has happened
 
     def synchronize(self, stream: int) -> None:
         """Wait for all that was put on the stream."""

@@ -33,17 +33,19 @@ class Form:
         self.sizes = [prod(shape) * slot.dtype.itemsize for shape, slot in outputs]
         self.input_sizes: list[int] = []
         driver = plan.driver
-        self.make: Callable[[], list[Any]]
+        self.make: Callable[[int], list[Any]]  # for a stream
         if is_torch:
             torch = sys.modules["torch"]
             device = torch.device("cuda", ordinal)
             rows = [(shape, getattr(torch, slot.dtype.name)) for shape, slot in outputs]
             empty = torch.empty
-            self.make = lambda: [empty(s, dtype=dtype, device=device) for s, dtype in rows]
+            self.make = lambda _: [empty(s, dtype=dtype, device=device) for s, dtype in rows]
             self.key_of_out = rows[0][0], rows[0][1], ordinal
         else:
             plain = [(shape, slot.dtype) for shape, slot in outputs]
-            self.make = lambda: [DeviceArray(s, dtype, ordinal, driver) for s, dtype in plain]
+            self.make = lambda stream: [
+                DeviceArray(s, dtype, ordinal, driver, stream) for s, dtype in plain
+            ]
             self.key_of_out = plain[0][0], plain[0][1], ordinal
 
     def takes(self, out: Any, addresses: Addresses) -> bool:

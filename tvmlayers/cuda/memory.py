@@ -21,7 +21,7 @@ class DriverMemory:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
         """Uninitialised memory; the driver waits for the GPU before it takes memory back."""
-        return DeviceArray(shape, dtype, self.ordinal, self.driver).view()
+        return DeviceArray(shape, dtype, self.ordinal, self.driver, self.stream).view()
 
     def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
         """The view itself where compiled code can take it, a copy where it is not aligned."""

@@ -19,17 +19,18 @@ def given_outputs(
     shapes: Sequence[tuple[int, ...]],
     inputs: Sequence[View],
     ordinal: int,
+    stream: int,
 ) -> list[View]:
     """The caller's `out` buffers, of any library, as compiled code may write to them.
 
-    inputs: those that the call reads, on GPU `ordinal`.
+    inputs: those that the call reads, on GPU `ordinal`; stream: what it goes on.
     """
     buffers = list(out) if isinstance(out, (list, tuple)) else [out]
     if len(buffers) != len(slots):
         raise ShapeError(f"out expected {len(slots)} buffers, got {len(buffers)}")
     views: list[View] = []
     for buffer, slot, shape in zip(buffers, slots, shapes, strict=True):
-        view = _view(buffer, ordinal)
+        view = _view(buffer, ordinal, stream)
         if view.ordinal != ordinal:
             raise DeviceError(
                 f"out is on GPU {view.ordinal} and the inputs are on GPU {ordinal}; pass a buffer "
@@ -59,7 +60,7 @@ def refuse_gpu_outputs(out: Any) -> None:
             )
 
 
-def _view(buffer: Any, ordinal: int) -> View:
+def _view(buffer: Any, ordinal: int, stream: int) -> View:
     if not is_on_gpu(buffer, "out"):
         if not hasattr(buffer, "__dlpack__") and not hasattr(buffer, "__array__"):
             raise DTypeError(f"out expected a tensor to write to, got {type(buffer).__name__}")
@@ -72,7 +73,7 @@ def _view(buffer: Any, ordinal: int) -> View:
         return _torch_view(buffer)
     if getattr(buffer, "__cuda_array_interface__", {"data": (0, False)})["data"][1]:
         _refuse_writing()
-    return view_of(buffer, "out")
+    return view_of(buffer, "out", stream)
 
 
 def _torch_view(buffer: Any) -> View:

@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tvmlayers.cuda.arrays import DeviceArray
-from tvmlayers.cuda.driver import Driver
+from tvmlayers.cuda.resident import Resident
 from tvmlayers.errors import TvmLayersError
 from tvmlayers.signature import Entry
 
@@ -20,21 +19,18 @@ class Plan:
         entry: Entry,
         row: Mapping[str, Any],
         sizes: Mapping[str, int],
-        driver: Driver,
-        resident: tuple[DeviceArray, Any],
-        flags: DeviceArray,
+        resident: Resident,
         kernels: Sequence[str],
     ) -> None:
-        """row: the entry in the manifest; resident: weights and kernels on the GPU."""
-        arena, handles = resident
-        self.entry, self.driver, self.flags = entry, driver, flags
+        """row: the entry in the manifest; kernels: the names of all, for errors."""
+        self.entry, self.driver, self.resident = entry, resident.driver, resident
         self.shapes = entry.output_shapes(sizes)
         self.is_checked = bool(row["checks"])
-        self._device = driver.device(handles, 0)
+        self._device = self.driver.device(resident.kernels, 0)
         self._place = ctypes.addressof(self._device)
         self._sizes = [sizes[name] for name in row["sizes"]]
-        self._tail = arena.address, flags.address
-        self._kernels, self._held = kernels, resident
+        self._tail = resident.weights.address, resident.flags.address
+        self._kernels = kernels
         self.scratch: int | None = None
         if row["device_scratch"]:  # asked with no room it answers how much it needs, as -bytes
             nowhere = [0] * (len(entry.inputs) + len(entry.outputs))

@@ -109,10 +109,8 @@ class GpuStand:
         )
         compiled.deferred = True
         with self.driver.context(0):
-            if self._weights is None:
-                self._weights, _ = compiled._load(0)
-            else:  # a table can be as large as the memory: it lies there once
-                compiled._loaded[0] = self._weights, compiled._kernels(0)
+            # A table can be as large as the memory: it lies there once.
+            self._weights = compiled._resident(0, self._weights).weights
         return compiled
 
     def _call(self, compiled: CudaCompiled) -> Launches:

@@ -1,0 +1,71 @@
+"""What a model keeps on one GPU: its weights, its kernels, the flags of its checks, scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers.arena import address
+from tvmlayers.cuda.arrays import DeviceArray, View
+from tvmlayers.cuda.driver import Driver, image_for
+from tvmlayers.cuda.torch_tensors import TorchMemory
+from tvmlayers.errors import TargetError
+
+
+class Resident:
+    """Made at the first call on a GPU, inside its context."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        ordinal: int,
+        manifest: Mapping[str, Any],
+        images: Mapping[str, bytes],
+        weights: NDArray[np.uint8] | DeviceArray,
+    ) -> None:
+        """weights: the packed ones, of the host, or on this GPU already."""
+        self.driver, self.ordinal = driver, ordinal
+        self.kernels: Any = _load(driver, ordinal, manifest, images)
+        if isinstance(weights, DeviceArray):
+            self.weights = weights
+        else:
+            self.weights = DeviceArray(weights.shape, np.uint8, ordinal, driver)
+            driver.upload(self.weights.address, address(weights), weights.nbytes, 0)
+        self.flags = DeviceArray((max(len(manifest["checks"]), 1),), np.int32, ordinal, driver)
+        driver.zero(self.flags.address, self.flags.nbytes, 0)
+        driver.synchronize(0)  # other streams use them too
+        self._scratch: dict[int, DeviceArray] = {}
+
+    def scratch(self, memory: Any, needed: int) -> View:
+        """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""
+        if isinstance(memory, TorchMemory):
+            return memory.empty((needed,), np.dtype("uint8"))
+        kept = self._scratch.get(memory.stream)
+        if kept is None or kept.nbytes < needed:
+            kept = DeviceArray((needed + needed // 2,), np.uint8, self.ordinal, self.driver)
+            self._scratch[memory.stream] = kept
+        return kept.view()
+
+    def take_flags(self, stream: int) -> NDArray[Any] | None:
+        """The flags that kernels of this call raised, put down again; None where all went well."""
+        found = self.flags.numpy(stream)
+        if not found.any():
+            return None
+        self.driver.zero(self.flags.address, self.flags.nbytes, stream)
+        self.driver.synchronize(stream)  # a call on another stream may raise them next
+        return found
+
+
+def _load(
+    driver: Driver, ordinal: int, manifest: Mapping[str, Any], images: Mapping[str, bytes]
+) -> Any:
+    """The handles of the kernels in the current context."""
+    arch = tuple(manifest["target"]["capability"])
+    image = image_for(images, arch, driver.capability(ordinal))
+    try:
+        return driver.load(image, manifest["cuda"]["kernels"])
+    except TargetError as error:
+        raise TargetError(f"{error}; {manifest['cuda']['compiler']} compiled this one") from error
