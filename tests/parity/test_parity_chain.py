@@ -45,6 +45,13 @@ def test_a_chain_of_every_kind_of_layer_agrees() -> None:
     )
 
 
+def test_a_chain_of_bags_and_large_weights_agrees() -> None:
+    """Its blocks are twice as large as those of other chains."""
+    layers = [tl.EmbeddingBag(40, 64, mode="sum"), tl.Dense(512, "relu"), tl.Dense(520, "relu")]
+    twin = Twin(tl.Sequential([*layers, tl.Dense(8)]))
+    twin.agrees_for_every_batch(indices(40, 300, 5), batches=(1, 95, 97, 127, 128, 129, 256, 300))
+
+
 def test_layers_before_a_chain_may_go_over_other_rows() -> None:
     model = tl.Sequential([tl.EmbeddingBag(40, 24, mode="sum"), tl.Dense(32, "relu"), tl.Dense(5)])
     twin = Twin(model)

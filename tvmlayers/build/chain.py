@@ -224,7 +224,8 @@ def find_chain(
     inner_bytes = sum(
         _row_bytes(call.shapes[-1], call.dtypes[-1]) for call in chained if call.result in inner
     )
-    block = chain_block(weight_bytes, inner_bytes, target)
+    has_bags = any(call.kernel.report.get("kind") == "bag" for call in chained)
+    block = chain_block(weight_bytes, inner_bytes, target, has_bags=has_bags)
     if not inner or block is None:
         return None
     return Chain(chained, weights, inner, rows, block)

@@ -77,17 +77,23 @@ def usual_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
     return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
 
 
-def chain_block(weight_bytes: int, row_bytes: int, target: Target) -> int | None:
+def chain_block(
+    weight_bytes: int, row_bytes: int, target: Target, *, has_bags: bool = False
+) -> int | None:
     """How many rows go through a chain of layers at a time; None where layer by layer is better.
 
     The weights, of so many bytes in all, are read for each block and must stay in the second-level
-    cache; what passes between the layers, row_bytes for each row, may fill half of it.
+    cache; what passes between the layers, row_bytes for each row, may fill half of it. Where
+    has_bags says that tables are read, their rows drive large weights out with every block: then
+    blocks are twice as large, and there are half as many.
     """
     if weight_bytes > target.l2:
         return None
     rows = target.l2 // 2 // max(row_bytes, 1)
     blocks = _AMX_CHAIN_BLOCKS if "amx_bf16" in target.cpu_flags else _CHAIN_BLOCKS
-    return max((block for block in blocks if block <= rows), default=None)
+    block = max((block for block in blocks if block <= rows), default=None)
+    is_driven_out = has_bags and weight_bytes > target.l2 // 2
+    return 2 * block if block is not None and is_driven_out else block
 
 
 def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
