@@ -179,10 +179,11 @@ class Limits:
         return np.zeros((kernels.MAX_THREADS, width), "float32")
 
     def _steps(self, size: int) -> int:
-        """Steps of a thread's share of an array, in powers of two so that sizes share them."""
+        """Steps of a thread's share of an array, of three binary digits: similar sizes share them."""
         step_bytes = kernels.READ_CHAINS * self._lanes() * 4 * self.threads
         steps = max(min(size, MEMORY_BYTES) / step_bytes, 4)
-        return 1 << math.floor(math.log2(steps))
+        unit = 2 ** max(math.floor(math.log2(steps)) - 2, 0)
+        return round(steps / unit) * unit
 
     def _zeros(self, steps: int) -> Array:
         array = np.empty((self.threads, steps, kernels.READ_CHAINS * self._lanes()), "float32")
