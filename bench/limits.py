@@ -179,7 +179,7 @@ class Limits:
         return np.zeros((kernels.MAX_THREADS, width), "float32")
 
     def _steps(self, size: int) -> int:
-        """Steps of a thread's share of an array, of three binary digits: similar sizes share them."""
+        """Steps of a thread's share of an array, to three binary digits: so sizes share them."""
         step_bytes = kernels.READ_CHAINS * self._lanes() * 4 * self.threads
         steps = max(min(size, MEMORY_BYTES) / step_bytes, 4)
         unit = 2 ** max(math.floor(math.log2(steps)) - 2, 0)
