@@ -18,7 +18,9 @@ from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
 # Least work that is worth a thread: 1024 multiply-adds of a GEMM, KiB that a row kernel moves.
-GRAIN_KMACS = 192
+GRAIN_KMACS = 96
+# Of so few rows that no chain takes them: what another layer made lies in one core's cache.
+_FEW_ROWS_GRAIN_KMACS = 192
 _READ_GRAIN_KMACS = 48  # where every multiply-add reads a weight of its own
 GRAIN_KIB = 96
 CHAIN_GRAIN_KMACS = GRAIN_KMACS
@@ -180,6 +182,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     else:
         blocked = max(64, 2 * target.l2 // (k * itemsize))
     by_panels = _shares_panels(workload, target, most=_ROWS_BY_PANELS)
+    grain = GRAIN_KMACS if m >= CHAIN_ROWS else _FEW_ROWS_GRAIN_KMACS
     return {
         "tile": tile.name,
         "streams": 2 if streamed and k >= _STREAMED_STEPS else 1,
@@ -189,7 +192,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         "k_block": k_block,
         "row_block": max(r for r in gemm.ROW_BLOCK if r <= blocked),
         "split": gemm.BY_PANELS if by_panels else gemm.BY_ROWS,
-        "grain_kmacs": _READ_GRAIN_KMACS if streamed else GRAIN_KMACS,
+        "grain_kmacs": _READ_GRAIN_KMACS if streamed else grain,
     }
 
 
