@@ -9,7 +9,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
-from tvmlayers.build.private import PRIVATE, WRITTEN, pointer_type
+from tvmlayers.build.private import APART, PRIVATE, WRITTEN, pointer_type
 
 INT32, INT64 = PrimType("int32"), PrimType("int64")
 
@@ -55,6 +55,11 @@ def private(body: Callable[[], None]) -> PrimFunc:
         body()
         T.Return(tirx.const(0, "int32"))
     return builder.get()
+
+
+def apart(function: PrimFunc) -> PrimFunc:
+    """The private function, not inlined: LLVM's passes take longer over one large function."""
+    return function.with_attr(APART, True)
 
 
 def task_bounds(i: Expr, tasks: Expr, total: Expr) -> tuple[Expr, Expr]:

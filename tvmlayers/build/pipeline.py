@@ -12,12 +12,12 @@ from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.ir import GlobalVar, IRModule
+from tvm.ir import GlobalVar, IRModule, StringImm
 from tvm.tirx import PrimFunc, Stmt
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
 
-from tvmlayers.build.private import PRIVATE, WRITTEN
+from tvmlayers.build.private import APART, PRIVATE, WRITTEN
 from tvmlayers.build.streaming import stream_results
 from tvmlayers.targets import Target, to_tvm
 
@@ -33,6 +33,7 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
 
     TVM's own lowering would take anything of 1024 bytes and more from a workspace pool. Larger and
     symbolic buffers still come from there, for which a function needs to know its device.
+    What is to stay apart is put into a function of its own, which TVM marks as one not to inline.
     """
     zero, cpu = tirx.const(0, "int32"), tirx.const(1, "int32")
 
@@ -49,6 +50,9 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
             continue
         body = structural_map(function.body, (tirx.AllocBuffer, keep))
         if PRIVATE in function.attrs:
+            if APART in function.attrs:
+                named = StringImm(f"{name.name_hint}_apart")
+                body = tirx.AttrStmt(zero, "compute_scope", named, body)
             body = tirx.AttrStmt(zero, "device_type", cpu, body)
             body = tirx.AttrStmt(zero, "device_id", zero, body)
         mod.update_func(name, function.with_body(body))

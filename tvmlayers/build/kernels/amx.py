@@ -120,7 +120,7 @@ class _Writer:
     def _function(self, label: str, body: Callable[[], None]) -> GlobalVar:
         if label not in self._made:
             self._made[label] = GlobalVar(f"{self._name}_{label}")
-            self._functions[self._made[label]] = emit.private(body)
+            self._functions[self._made[label]] = emit.apart(emit.private(body))
         return self._made[label]
 
     def _split_rows(self) -> GlobalVar:

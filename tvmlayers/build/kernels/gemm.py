@@ -91,7 +91,7 @@ def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
         if Tile.of(decisions).unit == AMX
     }
     made = GlobalVar(f"{name}_rows")
-    functions[made] = _rows_function(spec, parts, on_unit)
+    functions[made] = emit.apart(_rows_function(spec, parts, on_unit))
     return made
 
 
