@@ -103,7 +103,7 @@ def tile_rows(core: Target) -> list[StaticRow]:
     made = []
     for dtype, columns in COLUMNS.items():
         for n in columns:
-            chosen = {tile.name for tile in usual_tiles(n, dtype, core)}
+            chosen = {tile.name for tile in usual_tiles(K, n, dtype, core)}
             for tile in gemm.tiles(n, dtype, core):
                 m = tile.rows if tile.rows <= 2 else MANY_ROWS
                 workload = Workload.make("dense", m=m, k=K, n=n, dtype=dtype, activation="linear")

@@ -89,7 +89,7 @@ def test_the_search_does_better_than_chance() -> None:
 
     known: dict[Key, Outcome] = {}
     search = Search(space, target, analytic(DENSE, target), 0)
-    explore(search, steps, trials=64, known=known, tell=lambda *_: None)
+    explore(search, steps, trials=128, known=known, tell=lambda *_: None)
     assert min(outcome.time for outcome in known.values()) == 1.0
     times = [outcome.time for outcome in known.values()]
     assert sum(times[-24:]) / 24 < sum(times[:24]) / 24 - 1.0

@@ -38,6 +38,8 @@ _AMX_MARGIN, _AMX_PACKED_MARGIN = 1.2, 1.08
 _AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
+_LARGE_ROWS = (5,)  # too: a weight for which time in calls is worth some more of compiling
+_ROWS_OF_TALLEST = 16  # in heights of the tallest tile: from there on the overlap does not matter
 # A tile of a single vector of columns needs more rows to have enough sums in flight.
 _NARROW_ROWS = (1, 2, 4, 8)
 # Up to this many rows the threads share the panels out: each reads its own part of W only, and one
@@ -65,17 +67,18 @@ def best_tile(m: int, tiles: Sequence[Tile]) -> Tile:
     The tallest on a tie, and the tallest always from where the overlap no longer matters.
     """
     tallest = max(tiles, key=lambda tile: tile.rows)
-    if m >= 8 * tallest.rows:
+    if m >= _ROWS_OF_TALLEST * tallest.rows:
         return tallest
     fitting = [tile for tile in tiles if tile.rows <= m]
     return min(fitting, key=lambda t: (-(-m // t.rows) * (t.rows + _TILE_OVERHEAD), -t.rows))
 
 
-def usual_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The tiles that the analytic choice makes use of: few, as each is compiled."""
     there = gemm.tiles(n, dtype, target)
     widest = max(tile.vectors for tile in there)
-    heights = _NARROW_ROWS if widest == 1 else _WIDE_ROWS
+    is_large = k * n * np.dtype(dtype).itemsize > target.l2 // 4
+    heights = _NARROW_ROWS if widest == 1 else _WIDE_ROWS + _LARGE_ROWS * is_large
     return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
 
 
@@ -152,7 +155,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         is_packed = gemm.packs_parts(k, n, dtype, target)
         if amx_pays(m, k, n, is_packed=is_packed):
             return _on_amx(workload, target, unit, is_packed=is_packed)
-    tile = best_tile(m, usual_tiles(n, dtype, target))
+    tile = best_tile(m, usual_tiles(k, n, dtype, target))
     choices = gemm.gemm_choices(workload, target)
     itemsize = np.dtype(dtype).itemsize
     weight_bytes = k * n * itemsize

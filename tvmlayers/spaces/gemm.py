@@ -39,7 +39,7 @@ AMX = "amx"  # the matrix unit of x86, see `build.kernels.amx`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
 _PANEL_VECTORS = {16: 2, 32: 4}
-_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+_ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 _ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
