@@ -114,7 +114,9 @@ def _means(listed: Sequence[Sequence[PeerTimes]]) -> dict[str, float]:
 
 def _compare(mine: GpuTimes, theirs: GpuTimes) -> PeerTimes:
     ratios = stats.round_ratios(mine.rounds, theirs.rounds)
-    known = mine.device is not None and theirs.device is not None
+    device_ratio = None
+    if mine.device is not None and theirs.device is not None:
+        device_ratio = theirs.device / mine.device
     return PeerTimes(
         median_us=theirs.median * 1e6,
         p99_us=theirs.p99 * 1e6,
@@ -123,7 +125,7 @@ def _compare(mine: GpuTimes, theirs: GpuTimes) -> PeerTimes:
         ratio_high=stats.percentile(ratios, 75),
         variant="",
         device_us=_microseconds(theirs.device),
-        device_ratio=theirs.device / mine.device if known else None,  # type: ignore[operator]
+        device_ratio=device_ratio,
     )
 
 

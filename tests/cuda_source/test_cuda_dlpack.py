@@ -152,8 +152,14 @@ def test_arrays_of_cupy_go_on_its_current_stream(monkeypatch: pytest.MonkeyPatch
     model(given, out=out)
     assert out.asked == [MINE]
     np.testing.assert_array_equal(out.array.numpy(), result.array.numpy())
-    model(there(x))
-    assert not device().emulated_stream()
+    ours = DeviceArray((5, 8), "float32", driver=driver(), stream=OTHER)
+    model(given, out=ours)
+    assert ours.stream == MINE
+    for _ in range(2):  # the second call takes the short way
+        ours.stream = OTHER
+        model(there(x), out=ours)
+        assert not device().emulated_stream()
+        assert ours.stream == 0
 
 
 def test_a_tensor_that_is_not_handed_out_is_refused_by_name() -> None:

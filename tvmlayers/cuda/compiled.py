@@ -24,7 +24,7 @@ from tvmlayers.cuda.arrays import DeviceArray, View, as_kind_of, is_on_gpu, view
 from tvmlayers.cuda.driver import Driver, default_driver
 from tvmlayers.cuda.fastcall import Form, Forms
 from tvmlayers.cuda.memory import DriverMemory
-from tvmlayers.cuda.outputs import given_outputs, refuse_gpu_outputs
+from tvmlayers.cuda.outputs import fill_on, given_outputs, refuse_gpu_outputs
 from tvmlayers.cuda.plan import Plan
 from tvmlayers.cuda.resident import Resident
 from tvmlayers.cuda.streams import current_stream
@@ -160,6 +160,7 @@ class CudaCompiled(ModelCall):
         stream = current_stream(ordinal)
         with self._lock, self.driver.context(ordinal):
             results = form.make(stream) if out is None else [out]
+            fill_on(out, stream)
             if form.is_torch:
                 made = [result.data_ptr() for result in results]
             else:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tvmlayers.cuda.arrays import View, is_on_gpu, view_of
+from tvmlayers.cuda.arrays import DeviceArray, View, is_on_gpu, view_of
 from tvmlayers.cuda.memory import ALIGNMENT
 from tvmlayers.cuda.torch_tensors import torch_view
 from tvmlayers.errors import ConfigError, DeviceError, DTypeError, ShapeError
@@ -47,7 +47,15 @@ def given_outputs(
         if any(_overlap(view, other) for other in (*inputs, *views)):
             raise ConfigError("out overlaps an input or another output; pass a fresh buffer")
         views.append(view)
+    for buffer in buffers:
+        fill_on(buffer, stream)
     return views
+
+
+def fill_on(buffer: Any, stream: int) -> None:
+    """Note at an array of ours that what goes on the stream fills it from now on."""
+    if isinstance(buffer, DeviceArray):
+        buffer.stream = stream
 
 
 def refuse_gpu_outputs(out: Any) -> None:
