@@ -9,11 +9,13 @@ from typing import Any
 
 def current_stream(ordinal: int, tensors: Iterable[Any] = ()) -> int:
     """The caller's current stream: CuPy's for CuPy's arrays, else torch's, else the default."""
+    # What another thread is importing may have nothing in it yet.
     cupy = sys.modules.get("cupy")
-    if cupy is not None and any(isinstance(each, cupy.ndarray) for each in tensors):
+    array = getattr(cupy, "ndarray", None)
+    if cupy is not None and array is not None and any(isinstance(t, array) for t in tensors):
         return int(cupy.cuda.get_current_stream(ordinal).ptr)
     torch = sys.modules.get("torch")
-    cuda = getattr(torch, "cuda", None)  # None in a torch that another thread is importing
+    cuda = getattr(torch, "cuda", None)
     if torch is None or cuda is None or not cuda.is_initialized():
         return 0
     raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # the number without its object
