@@ -56,6 +56,11 @@ def keep(workload: Workload, target: str = "sapphirerapids", **changes: object) 
     return made
 
 
+def keep_here(workload: Workload, **changes: object) -> Record:
+    """A record of the row that `native` stands for on this machine."""
+    return keep(workload, targets.native().name, **changes)
+
+
 @pytest.mark.parametrize("name", sorted(targets.TARGETS))
 @pytest.mark.parametrize("workload", EXAMPLES, ids=str)
 def test_the_analytic_choice_is_legal(workload, name):
@@ -167,10 +172,10 @@ def test_distance_counts_doublings_of_every_size():
 
 
 def test_a_compiled_layer_says_where_its_decisions_come_from(folder):
-    keep(DENSE, k_unroll=2, prefetch_steps=64, split="panels")
+    keep_here(DENSE, k_unroll=2, prefetch_steps=64, split="panels")
     model = tl.Sequential([tl.Dense(128, activation="relu", input_dim=640)])
     (row,) = tl.compile(model).report()
-    assert row["schedule"] == "analytic, record"
+    assert {ANALYTIC, "record"} <= set(row["schedule"].split(", "))
     regime = next(each for each in row["regimes"] if each["source"] == "record")
     assert regime["decisions"]["prefetch_steps"] == 64
     assert regime["record"]["microseconds"] == 90.0
@@ -180,18 +185,18 @@ def test_a_compiled_layer_says_where_its_decisions_come_from(folder):
 
 def test_every_choice_of_every_kernel_gives_the_same_result(folder):
     """Records on both sides of each bound, with unlike decisions, change no result."""
-    keep(DENSE.at(1), streams=4, k_unroll=2, prefetch_steps=8, split="rows", grain_kmacs=24)
-    keep(DENSE.at(7), tile="1x4", k_unroll=8, prefetch_steps=0, row_block=16, grain_kmacs=24)
-    keep(DENSE.at(60), tile="12x2", k_unroll=1, row_block=16, split="panels", grain_kmacs=24)
-    keep(DENSE, tile="24x1", row_block=16, k_block=128, next_lines=2, grain_kmacs=24)
-    keep(DENSE.at(600), tile="6x4", row_block=256, k_block=32, next_lines=1, grain_kmacs=24)
+    keep_here(DENSE.at(1), streams=4, k_unroll=2, prefetch_steps=8, split="rows", grain_kmacs=24)
+    keep_here(DENSE.at(7), tile="1x4", k_unroll=8, prefetch_steps=0, row_block=16, grain_kmacs=24)
+    keep_here(DENSE.at(60), tile="12x2", k_unroll=1, row_block=16, split="panels", grain_kmacs=24)
+    keep_here(DENSE, tile="24x1", row_block=16, k_block=128, next_lines=2, grain_kmacs=24)
+    keep_here(DENSE.at(600), tile="6x4", row_block=256, k_block=32, next_lines=1, grain_kmacs=24)
     lookup = Workload.make("embedding", indices=40, rows=50, width=64, dtype="float32")
-    keep(lookup, unrolled_vectors=1, prefetch_rows=0, grain_kib=12)
-    keep(lookup.at(2000), unrolled_vectors=2, prefetch_rows=64, grain_kib=12)
+    keep_here(lookup, unrolled_vectors=1, prefetch_rows=0, grain_kib=12)
+    keep_here(lookup.at(2000), unrolled_vectors=2, prefetch_rows=64, grain_kib=12)
     bag = Workload.make("bag", indices=40, rows=50, width=64, dtype="float32", mode="mean")
-    keep(bag, unrolled_vectors=1, prefetch_rows=0, grain_kib=12)
-    keep(bag.at(2000), unrolled_vectors=2, prefetch_rows=64, grain_kib=12)
-    keep(Workload.make("softmax", m=256, n=128, dtype="float32"), vectors=4, grain_kib=12)
+    keep_here(bag, unrolled_vectors=1, prefetch_rows=0, grain_kib=12)
+    keep_here(bag.at(2000), unrolled_vectors=2, prefetch_rows=64, grain_kib=12)
+    keep_here(Workload.make("softmax", m=256, n=128, dtype="float32"), vectors=4, grain_kib=12)
     dense = tl.Sequential([tl.Dense(128, activation="relu", input_dim=640)])
     looked_up = tl.Sequential([tl.Embedding(50, 64, input_length=10)])
     pooled = tl.Sequential([tl.EmbeddingBag(50, 64, mode="mean"), tl.Activation("softmax")])
