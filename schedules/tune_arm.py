@@ -12,7 +12,9 @@ import sys
 
 from common import main
 
-TARGETS = ("native", "neoverse-v1", "neoverse-n1", "cortex-a72", "armv8-a")
+from tvmlayers.targets import ROWS
+
+TARGETS = ("native", *(row.name for row in ROWS if row.family == "arm"))
 
 if __name__ == "__main__":
     assert __doc__ is not None

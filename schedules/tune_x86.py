@@ -11,7 +11,9 @@ import sys
 
 from common import main
 
-TARGETS = ("native", "sapphirerapids", "x86-64-v4", "x86-64-v3")
+from tvmlayers.targets import ROWS
+
+TARGETS = ("native", *(row.name for row in ROWS if row.family == "x86"))
 
 if __name__ == "__main__":
     assert __doc__ is not None

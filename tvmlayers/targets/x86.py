@@ -5,16 +5,22 @@ from tvmlayers.targets.target import KiB, MiB, Target
 # Flags that the compiler may use by itself at that level (psABI of x86-64; LLVM's core tables).
 V3_FLAGS = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
 V4_FLAGS = (*V3_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-SAPPHIRERAPIDS_FLAGS = (
+_NEWER_FLAGS = (  # what Intel's and AMD's cores of 2022 and later have in common
     *V4_FLAGS,
     *("avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg"),
-    *("avx512_vpopcntdq", "avx512_bf16", "avx512_fp16", "avx_vnni", "gfni", "vaes"),
-    *("vpclmulqdq", "sha_ni", "adx", "amx_tile", "amx_int8", "amx_bf16"),
+    *("avx512_vpopcntdq", "avx512_bf16", "gfni", "vaes", "vpclmulqdq", "sha_ni", "adx"),
 )
+SAPPHIRERAPIDS_FLAGS = (
+    *_NEWER_FLAGS,
+    *("avx512_fp16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
+)
+ZNVER4_FLAGS = (*_NEWER_FLAGS, "sse4a")
+ZNVER5_FLAGS = (*ZNVER4_FLAGS, "avx_vnni")
 
 # Flags of cores that have no row here.
-OTHER_FLAGS = ("avx512_vp2intersect", "avx_ifma", "avx_vnni_int8", "sse4a", "xop", "fma4", "tbm")
-LLVM_NAMES = {flag: flag.replace("_", "") for flag in (*SAPPHIRERAPIDS_FLAGS, *OTHER_FLAGS)} | {
+OTHER_FLAGS = ("avx512_vp2intersect", "avx_ifma", "avx_vnni_int8", "xop", "fma4", "tbm")
+_FLAGS = dict.fromkeys((*SAPPHIRERAPIDS_FLAGS, *ZNVER5_FLAGS, *OTHER_FLAGS))
+LLVM_NAMES = {flag: flag.replace("_", "") for flag in _FLAGS} | {
     "bmi1": "bmi",
     "abm": "lzcnt",
     "sha_ni": "sha",
@@ -37,6 +43,28 @@ ROWS = (
         l3=60 * MiB,
         cores=16,
         features=("-prefer-256-bit",),
+    ),
+    Target(
+        name="znver5",
+        mcpu="znver5",
+        cpu_flags=ZNVER5_FLAGS,
+        vector_bytes=64,
+        vector_registers=32,
+        l1d=48 * KiB,
+        l2=1 * MiB,
+        l3=32 * MiB,
+        cores=8,
+    ),
+    Target(
+        name="znver4",
+        mcpu="znver4",
+        cpu_flags=ZNVER4_FLAGS,
+        vector_bytes=64,
+        vector_registers=32,
+        l1d=32 * KiB,
+        l2=1 * MiB,
+        l3=32 * MiB,
+        cores=8,
     ),
     Target(
         name="x86-64-v4",
