@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -205,6 +207,15 @@ def test_every_choice_of_every_kernel_gives_the_same_result(folder):
         compiled = tl.compile(model)
         assert "record" in compiled.report()[0]["schedule"]
         assert tl.verify(compiled, samples=sizes).ok
+
+
+def test_many_rows_of_panels_that_fill_the_cache_go_by_blocks_of_k(folder):
+    small = dataclasses.replace(targets.TARGETS["x86-64-v3"], l2=64 * targets.KiB)
+    model = tl.Sequential([tl.Dense(100, activation="gelu", input_dim=600)])
+    compiled = tl.compile(model, target=small)
+    many = compiled.report()[0]["regimes"][-1]["decisions"]
+    assert (many["k_block"], many["row_block"]) == (300, 1024)
+    assert tl.verify(compiled, samples=(192, 193, 1023, 1100, 2500)).ok
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -31,6 +31,8 @@ _STREAM_PREFETCH_STEPS = 4
 _STREAMED_ROWS = 2
 _STREAMED_STEPS = 64  # of k, for two streams to be worth their start
 _SHORT_STEPS = 64
+_LONG_BLOCK, _LONG_ROWS = 512, 1024  # of k, and of rows, where a panel fills the cache
+_NEAR_BYTES = 128 << 10  # of a result that is stored while it is near
 _BLOCKED_ROWS = 192
 # By how much the matrix unit has to be faster, by its price: more where threads that share the
 # panels out all bring x into parts.
@@ -167,21 +169,25 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     if n == 1 or (streamed and weight_bytes <= target.l2 // 2):
         ahead = 0
     # Several tiles go over blocks of a W that the second-level cache cannot hold, and while they
-    # compute the next block comes: worth its cost until there are so many that nobody waits.
+    # compute the next block comes: worth its cost until there are so many that nobody waits. From
+    # there on it is for panels that leave no room in that cache to what they multiply.
     k_block, next_lines = 0, 0
     tiles = -(-m // tile.rows)
-    usual = 64 if is_far else 128
+    is_long = k * gemm.panel_width(dtype, target) * itemsize > target.l2 // 2 and m > _BLOCKED_ROWS
+    usual = _LONG_BLOCK if is_long else 64 if is_far else 128
     blocks = [
         size
         for size in gemm.k_blocks(k)
         if size <= usual * 5 // 4 and gemm.panels(n, dtype, target) > 1
     ]
-    if tiles > 1 and m <= _BLOCKED_ROWS and weight_bytes > target.l2 and blocks:
+    if tiles > 1 and (m <= _BLOCKED_ROWS or is_long) and weight_bytes > target.l2 and blocks:
         k_block, ahead = max(blocks), 0
         next_lines = 1 if is_far or tiles > 2 else 2
     unroll = 1 if streamed or is_far else _K_UNROLL
     if k <= _SHORT_STEPS:  # storing the result is most of the work: it should stay near
-        blocked = max(16, target.l2 // 16 // (n * itemsize))
+        blocked = max(16, max(target.l2 // 16, _NEAR_BYTES) // (n * itemsize))
+    elif is_long:
+        blocked = _LONG_ROWS
     else:
         blocked = max(64, 2 * target.l2 // (k * itemsize))
     by_panels = _shares_panels(workload, target, most=_ROWS_BY_PANELS)
