@@ -1,4 +1,4 @@
-"""softmax and log_softmax over rows, in whole vectors with the row padded by -inf.
+"""softmax and log_softmax over rows, in whole vectors.
 
 exp(x - max) / sum(exp(x - max)), and x - max - log(sum(exp(x - max))).
 """
@@ -12,46 +12,56 @@ from tvmlayers.expr.reduction import tree
 
 
 def softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
-    """softmax (or its logarithm) of each of `count` rows: x (count, n) -> (count, n)."""
+    """softmax (or its logarithm) of each of `count` rows: x (count, n) -> (count, n), n >= lanes.
+
+    Where whole vectors do not make up a row the last one starts sooner and takes some columns
+    again: no maximum changes by that, the sum leaves them out, and they are stored twice.
+    """
     count = size("count")
     x = te.placeholder((count, n), dtype, name="x")
-    steps = -(-n // lanes)
-    lowest = tirx.const(float("-inf"), dtype)
+    full, rest = divmod(n, lanes)
+    steps = full + (rest > 0)
 
-    padded = te.compute(
-        (count, steps, lanes),
-        lambda i, s, v: te.if_then_else(s * lanes + v < n, x[i, s * lanes + v], lowest),
-        name="padded",
-    )
-    step_max, step_sum = te.reduce_axis((0, steps)), te.reduce_axis((0, steps))
+    def column(s: Expr, v: Expr) -> Expr:
+        return (te.min(s * lanes, n - lanes) if rest else s * lanes) + v
+
+    near = te.compute((count, steps, lanes), lambda i, s, v: x[i, column(s, v)], name="near")
+    step_max, step_sum = te.reduce_axis((0, steps)), te.reduce_axis((0, full))
     high = te.compute(
-        (count, lanes), lambda i, v: te.max(padded[i, step_max, v], axis=step_max), name="high"
+        (count, lanes), lambda i, v: te.max(near[i, step_max, v], axis=step_max), name="high"
     )
     top = te.compute(
         (count,), lambda i: tree([high[i, v] for v in range(lanes)], te.max), name="top"
     )
     power = te.compute(
-        (count, steps, lanes), lambda i, s, v: m.exp(padded[i, s, v] - top[i]), name="power"
+        (count, steps, lanes), lambda i, s, v: m.exp(near[i, s, v] - top[i]), name="power"
     )
     part = te.compute(
         (count, lanes), lambda i, v: te.sum(power[i, step_sum, v], axis=step_sum), name="part"
     )
-    total = te.compute((count,), lambda i: tree([part[i, v] for v in range(lanes)]), name="total")
 
-    def value(i: Expr, j: Expr) -> Expr:
-        s, v = te.indexdiv(j, lanes), te.indexmod(j, lanes)
-        if log:
-            return padded[i, s, v] - shift[i]
-        return power[i, s, v] * shift[i]
+    def in_lane(i: Expr, v: int) -> Expr:
+        return part[i, v] + power[i, full, v] if v >= lanes - rest else part[i, v]
 
+    total = te.compute(
+        (count,), lambda i: tree([in_lane(i, v) for v in range(lanes)]), name="total"
+    )
     one = tirx.const(1, dtype)
     shift = te.compute(
         (count,),
         lambda i: top[i] + m.log(total[i]) if log else one / total[i],
         name="shift",
     )
-    out = te.compute((count, n), value, name="out")
-    return Expression(tensors=(x, out), sizes=(count,))
+    out = te.compute(
+        (count, steps, lanes),
+        lambda i, s, v: near[i, s, v] - shift[i] if log else power[i, s, v] * shift[i],
+        name="out",
+    )
+    return Expression(
+        tensors=(x, out),
+        sizes=(count,),
+        places={"out": Place((count, n), lambda i: [i[0], column(i[1], i[2])])},
+    )
 
 
 def narrow_softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:

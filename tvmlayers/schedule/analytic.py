@@ -24,7 +24,8 @@ _FEW_ROWS_GRAIN_KMACS = 192
 _READ_GRAIN_KMACS = 48  # where every multiply-add reads a weight of its own
 GRAIN_KIB = 96
 CHAIN_GRAIN_KMACS = GRAIN_KMACS
-PREFETCH_ROWS = 16
+_AHEAD_BYTES, _LEAST_ROWS_AHEAD = 8 << 10, 4  # of the rows of a table that are asked for
+_SOFTMAX_VECTORS, _SOFTMAX_STEPS = 4, 16  # in flight, in rows of at least so many
 _K_UNROLL = 4
 _PREFETCH_STEPS = 16  # of k: 4 KiB of a panel, one page ahead
 _STREAM_PREFETCH_STEPS = 4
@@ -215,16 +216,19 @@ def _shares_panels(workload: Workload, target: Target, most: int) -> bool:
 
 def _lookup(workload: Workload, target: Target) -> Decisions:
     # Rows of a table that stays in the second-level cache come as fast without being asked for.
-    table_bytes = workload["rows"] * workload["width"] * np.dtype(workload["dtype"]).itemsize
+    row_bytes = workload["width"] * np.dtype(workload["dtype"]).itemsize
+    is_near = workload["rows"] * row_bytes <= target.l2
+    ahead = max(_LEAST_ROWS_AHEAD, _AHEAD_BYTES // row_bytes)
     return {
         "unrolled_vectors": max(lookup.run_lengths(lookup.row_vectors(workload, target))),
-        "prefetch_rows": 0 if table_bytes <= target.l2 else PREFETCH_ROWS,
+        "prefetch_rows": 0 if is_near else max(r for r in lookup.PREFETCH_ROWS if r <= ahead),
         "grain_kib": GRAIN_KIB,
     }
 
 
-def _softmax(_workload: Workload, _target: Target) -> Decisions:
-    return {"vectors": 1, "grain_kib": GRAIN_KIB}
+def _softmax(workload: Workload, target: Target) -> Decisions:
+    steps = workload["n"] // target.lanes(workload["dtype"])
+    return {"vectors": _SOFTMAX_VECTORS if steps >= _SOFTMAX_STEPS else 1, "grain_kib": GRAIN_KIB}
 
 
 _ANALYTIC: dict[str, Callable[[Workload, Target], Decisions]] = {

@@ -27,18 +27,19 @@ def softmax_choices(workload: Workload, target: Target) -> Choices:
 def softmax_rows(sch: s_tir.Schedule, *, row_bytes: int) -> None:
     """Schedule `expr.softmax`: all stages of a row together, vectors along it."""
     out = sch.get_sblock("out")
-    i, _ = sch.get_loops(out)
+    i, _, lane = sch.get_loops(out)
+    sch.vectorize(lane)
     stages = [sch.get_sblock(name) for name in ("shift", "total", "part", "power")]
-    stages += [sch.get_sblock(name) for name in ("top", "high", "padded")]
+    stages += [sch.get_sblock(name) for name in ("top", "high", "near")]
     for stage in stages:
         sch.compute_at(stage, i, preserve_unit_loops=True)
     for name in ("shift", "total", "part", "top", "high"):
         sch.set_scope(sch.get_sblock(name), 0, "local")
     if row_bytes <= STACK_BYTES:
-        for name in ("power", "padded"):
+        for name in ("power", "near"):
             sch.set_scope(sch.get_sblock(name), 0, "local")
-    *_, lane = sch.get_loops(sch.get_sblock("power"))
-    sch.vectorize(lane)
+    for name in ("power", "near"):
+        sch.vectorize(sch.get_loops(sch.get_sblock(name))[-1])
     for name in ("part", "high"):
         block = sch.get_sblock(name)
         *_, lane, step = sch.get_loops(block)

@@ -61,7 +61,7 @@ def softmax_core(
         driver = GlobalVar(name)
         functions[driver] = _by_tiles(made, lanes, dtype)
         return driver, regime
-    lanes *= int(regime.decisions["vectors"])
+    lanes *= min(int(regime.decisions["vectors"]), n // lanes)
     row_bytes = 2 * (n + lanes) * np.dtype(dtype).itemsize
     made, function = core(
         name,
