@@ -24,7 +24,8 @@ _FEW_ROWS_GRAIN_KMACS = 192
 _READ_GRAIN_KMACS = 48  # where every multiply-add reads a weight of its own
 GRAIN_KIB = 96
 CHAIN_GRAIN_KMACS = GRAIN_KMACS
-_AHEAD_BYTES, _LEAST_ROWS_AHEAD = 8 << 10, 4  # of the rows of a table that are asked for
+# Of the rows of a table that are asked for; a bag has nothing to store meanwhile.
+_AHEAD_BYTES, _LEAST_ROWS_AHEAD = {"embedding": 8 << 10, "bag": 16 << 10}, 4
 _SOFTMAX_VECTORS, _SOFTMAX_STEPS = 4, 16  # in flight, in rows of at least so many
 _K_UNROLL = 4
 _PREFETCH_STEPS = 16  # of k: 4 KiB of a panel, one page ahead
@@ -218,7 +219,7 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
     # Rows of a table that stays in the second-level cache come as fast without being asked for.
     row_bytes = workload["width"] * np.dtype(workload["dtype"]).itemsize
     is_near = workload["rows"] * row_bytes <= target.l2
-    ahead = max(_LEAST_ROWS_AHEAD, _AHEAD_BYTES // row_bytes)
+    ahead = max(_LEAST_ROWS_AHEAD, _AHEAD_BYTES[workload.kind] // row_bytes)
     return {
         "unrolled_vectors": max(lookup.run_lengths(lookup.row_vectors(workload, target))),
         "prefetch_rows": 0 if is_near else max(r for r in lookup.PREFETCH_ROWS if r <= ahead),

@@ -62,7 +62,8 @@ def tune(
     as "dense 128x768x3072:gelu:float16", float32 without a dtype, and lists of these. trials: for
     each kernel and batch size, by default those of `effort` ("quick" 16, "standard" 64, "thorough"
     512). batches: sizes to tune a model for. threads: as for compile. data: {"distribution":
-    "uniform" or "zipf", "length": of bags, "cold": bool}. space: "tvmlayers", or "stock" for
+    "uniform" or "zipf", "length": of bags, "cold": bool}; a record says which, and takes the place
+    of one for the same kernel that was tuned on other data. space: "tvmlayers", or "stock" for
     MetaSchedule's own rules, which are only measured for comparison, on a GPU those for CUDA cores.
     records, work_dir: folders of the results, and of all trials, from which a run that was stopped
     goes on. tracker, key: "HOST:PORT" of a TVM RPC tracker and the name of the devices there.
