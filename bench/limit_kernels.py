@@ -1,7 +1,7 @@
-"""The kernels that find the machine's limits, in TVMScript, one task on each thread.
+"""The kernels that find a lookup's limits, in TVMScript, one task on each thread.
 
 Each is as plain as it can be and still reach its limit; a result is written so that no compiler
-can leave the work out. Accumulators stay below 1 KiB, which TVM keeps on the stack.
+can leave the work out. Those for multiply-adds and for reading are in `tvmlayers.tune.limits`.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -12,82 +12,10 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-FMA_CHAINS = 12
-READ_CHAINS = 8
-READ_STREAMS = 4  # at a time, each from its own part of the data
+from tvmlayers.tune.limits import IN_REGISTERS, READ_CHAINS
+
 GATHER_CHAINS = 4
-MAX_THREADS = 256
-# What makes TVM leave a small local buffer to LLVM, which then keeps it in registers.
-IN_REGISTERS = {"disable_lower_builtin": 1}
 LINE_BYTES = 64
-
-
-def fma_chains(lanes: int, dtype: str) -> Any:
-    """factor: (lanes,), sums: (threads, ...); rounds x FMA_CHAINS independent FMAs a thread."""
-    vector = f"{dtype}x{lanes}"
-    width = FMA_CHAINS * lanes
-    size = {"float32": 4, "float64": 8}[dtype]
-
-    @T.prim_func(s_tir=True)
-    def kernel(a: T.handle, s: T.handle, rounds: T.int64, threads: T.int32):
-        T.func_attr({"global_symbol": "kernel", "tirx.noalias": True})
-        factor = T.match_buffer(a, (lanes,), dtype, align=size)
-        sums = T.match_buffer(s, (MAX_THREADS, width), dtype, align=size)
-        for t in T.parallel(threads):
-            acc = T.alloc_buffer((width,), dtype, scope="local", annotations=IN_REGISTERS)
-            x: T.let = factor[T.ramp(0, 1, lanes)]
-            for c in T.unroll(FMA_CHAINS):
-                acc[T.ramp(c * lanes, 1, lanes)] = x
-            for _ in range(rounds):
-                for c in T.unroll(FMA_CHAINS):
-                    acc[T.ramp(c * lanes, 1, lanes)] = T.call_llvm_pure_intrin(
-                        vector, "llvm.fma", acc[T.ramp(c * lanes, 1, lanes)], x, x
-                    )
-            for c in T.unroll(FMA_CHAINS):
-                sums[t, T.ramp(c * lanes, 1, lanes)] = acc[T.ramp(c * lanes, 1, lanes)]
-
-    return kernel
-
-
-def read(lanes: int, prefetch: bool) -> Any:
-    """Sums data: (threads, READ_STREAMS, steps, READ_CHAINS * lanes) float32, `repeats` times."""
-    width = READ_CHAINS * lanes
-
-    @T.prim_func(s_tir=True)
-    def kernel(d: T.handle, s: T.handle, ahead: T.int64, repeats: T.int64, threads: T.int32):
-        T.func_attr({"global_symbol": "kernel", "tirx.noalias": True})
-        rows, steps = T.int64(), T.int64()
-        data = T.match_buffer(d, (rows, READ_STREAMS, steps, width), "float32", align=4)
-        sums = T.match_buffer(s, (MAX_THREADS, width), "float32", align=4)
-        for t in T.parallel(threads):
-            acc = T.alloc_buffer((width,), "float32", scope="local", annotations=IN_REGISTERS)
-            for c in T.unroll(READ_CHAINS):
-                acc[T.ramp(c * lanes, 1, lanes)] = T.broadcast(T.float32(0), lanes)
-            for _ in range(repeats):
-                for i in range(steps):
-                    for q in T.unroll(READ_STREAMS):
-                        if prefetch:
-                            later: T.let = T.min(i + ahead, steps - 1)
-                            for c in T.unroll(READ_CHAINS):
-                                T.evaluate(
-                                    T.call_llvm_intrin(
-                                        "void",
-                                        "llvm.prefetch",
-                                        T.address_of(data[t, q, later, c * lanes]),
-                                        0,
-                                        3,
-                                        1,
-                                    )
-                                )
-                        for c in T.unroll(READ_CHAINS):
-                            acc[T.ramp(c * lanes, 1, lanes)] = (
-                                acc[T.ramp(c * lanes, 1, lanes)]
-                                + data[t, q, i, T.ramp(c * lanes, 1, lanes)]
-                            )
-            for c in T.unroll(READ_CHAINS):
-                sums[t, T.ramp(c * lanes, 1, lanes)] = acc[T.ramp(c * lanes, 1, lanes)]
-
-    return kernel
 
 
 def triad(lanes: int) -> Any:
@@ -134,10 +62,10 @@ def gather(dim: int, lanes: int, dtype: str, index_dtype: str) -> Any:
     @T.prim_func(s_tir=True)
     def kernel(w: T.handle, i: T.handle, s: T.handle, ahead: T.int64, threads: T.int32):
         T.func_attr({"global_symbol": "kernel", "tirx.noalias": True})
-        rows, count = T.int64(), T.int64()
+        rows, count, tasks = T.int64(), T.int64(), T.int64()
         table = T.match_buffer(w, (rows, dim), dtype, align=size)
         ids = T.match_buffer(i, (count,), index_dtype, align=4)
-        sums = T.match_buffer(s, (MAX_THREADS, width), dtype, align=size)
+        sums = T.match_buffer(s, (tasks, width), dtype, align=size)
         for t in T.parallel(threads):
             acc = T.alloc_buffer((width,), dtype, scope="local", annotations=IN_REGISTERS)
             for c in T.unroll(chains):

@@ -8,10 +8,8 @@ what the caches move besides.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -20,15 +18,13 @@ import numpy as np
 from bench import limit_kernels as kernels
 from bench.models import MODELS
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork, Work
-from tvmlayers.targets import MiB, Target, native, to_tvm
+from tvmlayers._ffi import from_array
+from tvmlayers.targets import MiB, Target, native
+from tvmlayers.tune import limits as machine_limits
 
-TRIES = 7
 # The work of one try is fixed, at about a millisecond: a trial run to find it could be disturbed.
-TRY_ROUNDS = 1 << 19
 TRY_BYTES = 128 * MiB
-MEMORY_BYTES = 1024 * MiB
-# Between tries: where the threads had met on one core, they are placed anew.
-TRY_PAUSE_SECONDS = 0.002
+MEMORY_BYTES = machine_limits.MOST_BYTES
 PREFETCH_ROWS = (0, 8, 16, 32, 64)
 
 
@@ -55,42 +51,27 @@ class Limits:
 
     def fma(self, dtype: str) -> float:
         """FLOP/s of independent FMAs in registers."""
-        function, factor, sums = self._fma_kernel(dtype)
-        lanes = len(factor)
-        flops = 2 * kernels.FMA_CHAINS * lanes * self.threads
-        found = flops / _seconds(
-            lambda rounds: function(factor, sums, rounds, self.threads), TRY_ROUNDS
-        )
-        return self._best_of("FMA", dtype, found)
+        return self._best_of("FMA", dtype, machine_limits.flops(dtype, self.threads))
 
     def read(self, size: int) -> float:
-        """Bytes/s of reading `size` bytes over and over, prefetching or not."""
-        steps = self._steps(size // kernels.READ_STREAMS)
-        data = self._zeros(kernels.READ_STREAMS * steps)
-        data = data.reshape(self.threads, kernels.READ_STREAMS, steps, -1)
-        seconds = min(
-            self._read_seconds(data, prefetch, ahead)
-            for prefetch, ahead in ((False, 0), (True, 2), (True, 4))
-        )
-        return self._best_of("read", steps, data.nbytes / seconds)
-
-    def _read_seconds(self, data: Array, prefetch: bool, ahead: int) -> float:
-        function = _build(kernels.read, self._lanes(), prefetch)
-        return _seconds(
-            lambda repeats: function(data, self._sums, ahead, repeats, self.threads),
-            _repeats(data.nbytes),
-        )
+        """Bytes/s of reading `size` bytes over and over."""
+        size = _rounded(min(size, MEMORY_BYTES))
+        return self._best_of("read", size, machine_limits.read("float32", self.threads, size))
 
     def triad(self, size: int) -> float:
         """Bytes/s of out = x + 3 * y, the three of `size` bytes together."""
-        steps = self._steps(size // 3)
-        function = _build(kernels.triad, self._lanes())
-        x, y, out = (self._zeros(steps) for _ in range(3))
+        size = _rounded(min(size, MEMORY_BYTES))
+        lanes = self._lanes()
+        step_bytes = 3 * self.threads * machine_limits.READ_CHAINS * lanes * 4
+        shape = self.threads, max(1, size // step_bytes), machine_limits.READ_CHAINS * lanes
+        function = machine_limits.build(kernels.triad, lanes)
+        x, y, out = (np.empty(shape, "float32") for _ in range(3))
+        for array in (x, y, out):
+            array[...] = 0  # touched: pages that were never written share one page of zeros
         moved = 3 * x.nbytes
-        seconds = _seconds(
-            lambda repeats: function(x, y, out, repeats, self.threads), _repeats(moved)
-        )
-        return self._best_of("triad", steps, moved / seconds)
+        repeats = _repeats(moved)
+        seconds = machine_limits.best_seconds(lambda: function(x, y, out, repeats, self.threads))
+        return self._best_of("triad", size, moved * repeats / seconds)
 
     def gather(self, table: Array, index_sets: list[Array]) -> float:
         """Seconds of reading the rows of one set of indices, at the best prefetch distance."""
@@ -98,22 +79,23 @@ class Limits:
         sets = [ids for ids in index_sets if len(ids)]
         if not sets:
             return 0.0
-        function = _build(kernels.gather, dim, self._lanes(dtype), dtype, str(sets[0].dtype))
-        sums = np.zeros((kernels.MAX_THREADS, self._gather_width(dim, dtype)), dtype)
+        lanes = self._lanes(dtype)
+        function = machine_limits.build(kernels.gather, dim, lanes, dtype, str(sets[0].dtype))
+        lanes, _, chains = kernels.row_vectors(dim, lanes)
+        sums = from_array(np.zeros((self.threads, lanes * chains), dtype))
+        rows, picked = from_array(table), [from_array(ids) for ids in sets]
+        # Rows come slower than streams, and there are many ways to try.
+        repeats = _repeats(8 * sum(map(len, sets)) * dim * table.itemsize)
 
-        def rotate(repeats: int, ahead: int, threads: int) -> None:
+        def rotate(ahead: int, threads: int) -> None:
             for _ in range(repeats):
-                for ids in sets:
-                    function(table, ids, sums, ahead, threads)
+                for ids in picked:
+                    function(rows, ids, sums, ahead, threads)
 
         # A few rows are read sooner by one thread than it takes to wake a second.
         ways = product(PREFETCH_ROWS, sorted({1, self.threads}))
-        # Rows come slower than streams, and there are many ways to try.
-        repeats = _repeats(8 * sum(map(len, sets)) * dim * table.itemsize)
-        return min(
-            _seconds(partial(rotate, ahead=ahead, threads=threads), repeats)
-            for ahead, threads in ways
-        ) / len(sets)
+        seconds = min(machine_limits.best_seconds(partial(rotate, *way)) for way in ways)
+        return seconds / repeats / len(sets)
 
     def of(self, work: Work) -> Limit:
         """What bounds a case from below: arithmetic, the bytes it must move, or its gathers."""
@@ -133,7 +115,8 @@ class Limits:
 
     def summary(self, dtype: str) -> dict[str, float]:
         """The limits of the header, in GFLOP/s and GB/s."""
-        levels = {"L2": self.l2_bytes // 2, "L3": 16 * self.l2_bytes, "memory": MEMORY_BYTES}
+        l3 = min(16 * self.l2_bytes, self.machine.l3 // 2)
+        levels = {"L2": self.l2_bytes // 2, "L3": l3, "memory": MEMORY_BYTES}
         found = {f"FMA {dtype} GFLOP/s": self.fma(dtype) / 1e9}
         for level, size in levels.items():
             found[f"read {level} GB/s"] = self.read(size) / 1e9
@@ -154,63 +137,25 @@ class Limits:
         sets = work.flat if isinstance(work, BagWork) else work.indices
         row_bytes = work.table.itemsize * work.case.dim
         results = work.case.bags if isinstance(work, BagWork) else work.case.indices
-        moved = (work.case.lookups + results) * row_bytes
+        # A row that comes again within a call may come from the nearest cache.
+        rows = sum(len(np.unique(ids)) for ids in sets) / len(sets)
+        moved = (rows + results) * row_bytes
         held = (len(np.unique(np.concatenate(sets))) + results) * row_bytes
         gather = Limit(self.gather(work.table, sets), "gather")
-        copy = Limit(moved / self.triad(held), "triad")
-        return max(gather, copy, key=lambda limit: limit.seconds)
+        if isinstance(work, BagWork):
+            stream = Limit(moved / self.read(held), "read")
+        else:
+            stream = Limit(moved / self.triad(held), "triad")
+        return max(gather, stream, key=lambda limit: limit.seconds)
 
     def _lanes(self, dtype: str = "float32") -> int:
         return self.machine.lanes(dtype)
 
-    def _gather_width(self, dim: int, dtype: str) -> int:
-        lanes, _, chains = kernels.row_vectors(dim, self._lanes(dtype))
-        return lanes * chains
 
-    @cache  # noqa: B019 - one Limits lives as long as the run
-    def _fma_kernel(self, dtype: str) -> tuple[Callable[..., Any], Array, Array]:
-        lanes = self._lanes(dtype)
-        sums = np.zeros((kernels.MAX_THREADS, kernels.FMA_CHAINS * lanes), dtype)
-        return _build(kernels.fma_chains, lanes, dtype), np.full(lanes, 0.5, dtype), sums
-
-    @cached_property
-    def _sums(self) -> Array:
-        width = kernels.READ_CHAINS * self._lanes()
-        return np.zeros((kernels.MAX_THREADS, width), "float32")
-
-    def _steps(self, size: int) -> int:
-        """Steps of a thread's share of an array, to three binary digits: so sizes share them."""
-        step_bytes = kernels.READ_CHAINS * self._lanes() * 4 * self.threads
-        steps = max(min(size, MEMORY_BYTES) / step_bytes, 4)
-        unit = 2 ** max(math.floor(math.log2(steps)) - 2, 0)
-        return round(steps / unit) * unit
-
-    def _zeros(self, steps: int) -> Array:
-        array = np.empty((self.threads, steps, kernels.READ_CHAINS * self._lanes()), "float32")
-        array[...] = 0  # touched: pages that were never written share one page of zeros
-        return array
-
-
-@cache
-def _build(kernel: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    import tvm
-
-    module = tvm.IRModule({"kernel": kernel(*arguments)})
-    built: Callable[..., Any] = tvm.compile(module, target=to_tvm(native()))["kernel"]
-    return built
-
-
-def _seconds(run: Callable[[int], Any], repeats: int) -> float:
-    """Seconds of one repeat, the best of TRIES."""
-    run(1)
-    return min(_time(run, repeats) for _ in range(TRIES)) / repeats
-
-
-def _time(run: Callable[[int], Any], repeats: int) -> float:
-    time.sleep(TRY_PAUSE_SECONDS)
-    begin = time.perf_counter()
-    run(repeats)
-    return time.perf_counter() - begin
+def _rounded(size: int) -> int:
+    """To three binary digits: so sizes share a measurement."""
+    unit = 2 ** max(math.floor(math.log2(max(size, 1))) - 2, 0)
+    return round(size / unit) * unit
 
 
 def _repeats(size: int) -> int:

@@ -100,7 +100,7 @@ def test_plots_are_drawn_from_json_alike_each_time(result: Path, tmp_path: Path)
 
 def test_results_of_earlier_versions_can_still_be_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    runs = [plot.Run.read(path) for path in sorted(RESULTS.glob("*.json"))]
+    runs = [plot.Run.read(path) for path in sorted(RESULTS.glob("*/*threads.json"))]
     plot.draw(runs, tmp_path / "ratios.svg", None)
 
 

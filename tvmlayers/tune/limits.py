@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,13 @@ from tvmlayers.arena import allocate_arena
 TRIES = 9
 PAUSE_SECONDS = 0.004
 CHAINS = 12
-READ_CHAINS, READ_STREAMS = 8, 4  # vectors of a step; parts of the data that are read at a time
-PREFETCH_STEPS = (0, 2, 4)
+READ_CHAINS = 8  # vectors of a step
+# What keeps the most lines in flight differs from core to core: streams that are read at a time,
+# and steps that are asked for ahead (0: by the hardware's prefetchers alone).
+READ_WAYS = ((1, 0), (1, 8), (4, 0), (4, 2), (4, 4))
+MOST_STREAMS = max(streams for streams, _ in READ_WAYS)
 ROUNDS = 1 << 18
-LEAST_BYTES, MOST_BYTES = 1 << 18, 256 << 20
+LEAST_BYTES, MOST_BYTES = 1 << 18, 1 << 30
 # What a try reads, over and over where the data is smaller.
 TRY_BYTES = 64 << 20
 # What makes TVM leave a small local buffer to LLVM, which then keeps it in registers.
@@ -32,38 +34,42 @@ IN_REGISTERS = {"disable_lower_builtin": 1}
 
 def measure(dtype: str, threads: int, held: int) -> dict[str, float]:
     """{"flops": of `dtype`, "bytes": read of data that holds `held`} a second on `threads`."""
+    return {"flops": flops(dtype, threads), "bytes": read(dtype, threads, held)}
+
+
+def flops(dtype: str, threads: int) -> float:
+    """FLOP/s of independent multiply-adds in registers."""
     target = targets.native()
     lanes = target.lanes(dtype)
-    size = np.dtype(dtype).itemsize
-    flops = 2 * CHAINS * lanes * threads * ROUNDS
     factor = _ffi.from_array(np.full(lanes, 0.5, dtype))
     sums = _ffi.from_array(np.zeros((threads, CHAINS * lanes), dtype))
-    multiply = _build(fma_chains, lanes, dtype, size, target)
-    most = flops / _best(lambda: multiply(factor, sums, ROUNDS, threads))
-    return {"flops": most, "bytes": _read(target, dtype, threads, held)}
+    multiply = build(fma_chains, lanes, dtype)
+    done = 2 * CHAINS * lanes * threads * ROUNDS
+    return done / best_seconds(lambda: multiply(factor, sums, ROUNDS, threads))
 
 
-def _read(target: targets.Target, dtype: str, threads: int, held: int) -> float:
-    """Bytes a second, at the prefetch distance that is best here."""
-    lanes, size = target.lanes(dtype), np.dtype(dtype).itemsize
-    step_bytes = READ_STREAMS * READ_CHAINS * lanes * size * threads
+def read(dtype: str, threads: int, held: int) -> float:
+    """Bytes/s of reading `held` bytes, or as many as LEAST_BYTES..MOST_BYTES, over and over."""
+    lanes, size = targets.native().lanes(dtype), np.dtype(dtype).itemsize
+    step_bytes = MOST_STREAMS * READ_CHAINS * lanes * size * threads
     steps = max(1, min(max(held, LEAST_BYTES), MOST_BYTES) // step_bytes)
     data = allocate_arena(steps * step_bytes)
     repeats = max(1, TRY_BYTES // data.nbytes)
     data[:] = 0  # touched: pages that were never written share one page of zeros
-    shape = threads, READ_STREAMS, steps, READ_CHAINS * lanes
-    rows = _ffi.from_array(data.view(dtype).reshape(shape))
     sums = _ffi.from_array(np.zeros((threads, READ_CHAINS * lanes), dtype))
-    read = _build(streams, lanes, dtype, size, target)
-    seconds = min(
-        _best(partial(read, rows, sums, ahead, repeats, threads)) for ahead in PREFETCH_STEPS
-    )
-    return data.nbytes * repeats / seconds
+
+    def seconds(streams: int, ahead: int) -> float:
+        shape = threads, streams, -1, READ_CHAINS * lanes
+        parts = _ffi.from_array(data.view(dtype).reshape(shape))
+        function = build(sum_streams, lanes, dtype, streams, ahead > 0)
+        return best_seconds(lambda: function(parts, sums, ahead, repeats, threads))
+
+    return data.nbytes * repeats / min(seconds(*way) for way in READ_WAYS)
 
 
-def fma_chains(lanes: int, dtype: str, size: int) -> Any:
+def fma_chains(lanes: int, dtype: str) -> Any:
     """`rounds` x CHAINS independent multiply-adds of a vector on each thread."""
-    vector, width = f"{dtype}x{lanes}", CHAINS * lanes
+    vector, width, size = f"{dtype}x{lanes}", CHAINS * lanes, np.dtype(dtype).itemsize
 
     @T.prim_func(s_tir=True)
     def kernel(a: T.handle, s: T.handle, rounds: T.int64, threads: T.int32):
@@ -87,18 +93,18 @@ def fma_chains(lanes: int, dtype: str, size: int) -> Any:
     return kernel
 
 
-def streams(lanes: int, dtype: str, size: int) -> Any:
-    """Sums READ_STREAMS parts of the data step by step on each thread, `repeats` times.
+def sum_streams(lanes: int, dtype: str, streams: int, prefetch: bool) -> Any:
+    """Sums `streams` parts of the data step by step on each thread, `repeats` times.
 
-    Each step asks for what comes `ahead` steps later.
+    prefetch: whether each step asks for what comes `ahead` steps later.
     """
-    width = READ_CHAINS * lanes
+    width, size = READ_CHAINS * lanes, np.dtype(dtype).itemsize
 
     @T.prim_func(s_tir=True)
     def kernel(d: T.handle, s: T.handle, ahead: T.int64, repeats: T.int64, threads: T.int32):
         T.func_attr({"global_symbol": "kernel", "tirx.noalias": True})
         tasks, steps = T.int64(), T.int64()
-        data = T.match_buffer(d, (tasks, READ_STREAMS, steps, width), dtype, align=size)
+        data = T.match_buffer(d, (tasks, streams, steps, width), dtype, align=size)
         sums = T.match_buffer(s, (tasks, width), dtype, align=size)
         for t in T.parallel(threads):
             acc = T.alloc_buffer((width,), dtype, scope="local", annotations=IN_REGISTERS)
@@ -106,8 +112,8 @@ def streams(lanes: int, dtype: str, size: int) -> Any:
                 acc[T.ramp(c * lanes, 1, lanes)] = T.broadcast(T.Cast(dtype, 0), lanes)
             for _ in range(repeats):
                 for i in range(steps):
-                    for q in T.unroll(READ_STREAMS):
-                        if ahead > 0:
+                    for q in T.unroll(streams):
+                        if prefetch:
                             later: T.let = T.min(i + ahead, steps - 1)
                             for c in T.unroll(READ_CHAINS):
                                 T.evaluate(
@@ -132,15 +138,16 @@ def streams(lanes: int, dtype: str, size: int) -> Any:
 
 
 @functools.cache
-def _build(
-    kernel: Callable[..., Any], lanes: int, dtype: str, size: int, target: targets.Target
-) -> Callable[..., Any]:
-    module = tvm.IRModule({"kernel": kernel(lanes, dtype, size)})
-    built: Callable[..., Any] = tvm.compile(module, target=targets.to_tvm(target))["kernel"]
+def build(kernel: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """The function that `kernel(*arguments)` describes, for this machine."""
+    module = tvm.IRModule({"kernel": kernel(*arguments)})
+    target = targets.to_tvm(targets.native())
+    built: Callable[..., Any] = tvm.compile(module, target=target)["kernel"]
     return built
 
 
-def _best(run: Callable[[], Any]) -> float:
+def best_seconds(run: Callable[[], Any]) -> float:
+    """Of a call: the best of some, each after a pause."""
     run()
     times = []
     for _ in range(TRIES):
