@@ -1,21 +1,23 @@
 """Our side of a case: the layers, compiled for the target, given the work's weights.
 
-They take and give NumPy arrays, as each peer takes and gives what it likes best.
+They are called with NumPy arrays, and with their inputs and result bound beforehand as ONNX Runtime
+and OpenVINO have them.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import tvmlayers as tl
 from bench.models import DLRM_BAGS, DLRM_BOTTOM, DLRM_NUMBERS, DLRM_TOP, TOWERS
 from bench.timing import Side
-from bench.work import BagWork, DenseWork, EmbeddingWork, ModelWork, Work
+from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork, Work
 
 NAME = "tvmlayers"
 
@@ -34,21 +36,39 @@ class Settings:
     records: bool = True  # tuned schedules are used where there are some
 
 
-def prepare(work: Work, settings: Settings) -> tuple[Side, Any]:
-    """Our side of the work, and the compiled model that its calls go to."""
+@dataclass(frozen=True)
+class Prepared:
+    """Our ways of a case: `bound`, which is compared with the peers, and `call`, from arrays to
+    arrays; compiled: the model that they go to."""
+
+    bound: Side
+    call: Side
+    compiled: Any
+
+
+def prepare(work: Work, settings: Settings) -> Prepared:
+    """Our side of the work."""
     if isinstance(work, DenseWork):
         return _dense(work, settings)
     if isinstance(work, ModelWork):
         compiled = _compile(_with_weights(MODELS[work.case.name], work, settings), settings)
-        return Side(NAME, [partial(compiled, *arrays) for arrays in work.inputs]), compiled
+        return _prepared([compiled], work.inputs)
     compiled = _compile(tl.Sequential([_table_layer(work, settings)]), settings)
-    sets = work.indices
     if isinstance(work, BagWork) and work.case.ragged:
-        pairs = zip(sets, work.offsets, strict=True)
-        calls = [partial(compiled, ids, starts) for ids, starts in pairs]
-    else:
-        calls = [partial(compiled, ids) for ids in sets]
-    return Side(NAME, calls), compiled
+        return _prepared([compiled], list(zip(work.indices, work.offsets, strict=True)))
+    return _prepared([compiled], [(ids,) for ids in work.indices])
+
+
+def _prepared(models: Sequence[Any], inputs: Sequence[tuple[Array, ...]]) -> Prepared:
+    """Models take turns, or inputs do; the bound calls share one buffer for their result."""
+    turns = list(product(models, inputs))
+    first, arrays = turns[0]
+    result = first(*arrays)
+    return Prepared(
+        Side(NAME, [model.bind(*arrays, out=result) for model, arrays in turns], variant="bound"),
+        Side(NAME, [partial(model, *arrays) for model, arrays in turns], variant="call"),
+        first,
+    )
 
 
 def schedule_sources(compiled: Any) -> list[str]:
@@ -61,15 +81,14 @@ def _compile(model: Any, settings: Settings) -> Any:
     return _compiler(model, target=settings.target, threads=settings.threads, **tuned)
 
 
-def _dense(work: DenseWork, settings: Settings) -> tuple[Side, Any]:
+def _dense(work: DenseWork, settings: Settings) -> Prepared:
     case = work.case
     layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k, dtype=settings.dtype)
     model = tl.Sequential([layer])
     layer.set_weights([work.kernels[0], work.bias])
     compiled = _compile(model, settings)
-    copies = [compiled, *_copies(compiled, len(work.kernels) - 1, settings.threads)]
-    x = work.x
-    return Side(NAME, [partial(copy, x) for copy in copies]), compiled
+    copies = _copies(compiled, len(work.kernels) - 1, settings.threads)
+    return _prepared([compiled, *copies], [(work.x,)])
 
 
 def _copies(compiled: Any, count: int, threads: int) -> list[Any]:

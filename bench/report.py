@@ -72,12 +72,15 @@ def print_limits(console: Console, limits: dict[str, float]) -> None:
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
     """The table: ratios are a peer's time over ours, so above 1 we are faster."""
     peers = peer_names(rows)
-    title = "time of one call, us, and of a peer the ratio peer / ours; best: the least ratio"
+    title = (
+        "time with buffers bound, us, of a peer its ratio to ours, and of a call from array to "
+        "array; best: the least ratio"
+    )
     table = Table(title=title, title_justify="left")
     for heading in ("case", "data"):
         table.add_column(heading, no_wrap=True)
     table.add_column("schedule", overflow="fold")
-    for heading in ("ours", "p99", *peers, "best", "quartiles", "limit", "others"):
+    for heading in ("ours", "p99", "call", *peers, "best", "quartiles", "limit", "others"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         times = [_peer_cell(row, peer) for peer in peers]
@@ -87,6 +90,7 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
             ", ".join(row.schedule),
             _micro(row.ours_us),
             _micro(row.ours_p99_us),
+            _micro(row.ours_call_us) if row.ours_call_us is not None else "",
             *times,
             *_best(row),
             f"{row.fraction:.0%} {row.limit}" if row.fraction is not None else "",

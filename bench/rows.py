@@ -59,6 +59,7 @@ class Row:
     device_us: float | None = None  # of a GPU's kernels alone, without their launches
     rate: float | None = None  # that ours reaches
     rate_unit: str = ""
+    ours_call_us: float | None = None  # from arrays to arrays; ours_us has its buffers bound
 
     @property
     def label(self) -> str:
@@ -87,13 +88,14 @@ def run(
     """The row of a case; WrongResult where any side disagrees with float64."""
     given = work.make(case, layout, settings.dtype, settings.index_dtype, cache_bytes)
     begin = time.perf_counter()
-    own, compiled = ours.prepare(given, settings)
+    own = ours.prepare(given, settings)
     prepare_seconds = time.perf_counter() - begin
     contenders, skipped = _contenders(case, given, peers)
-    reference.check([own, *(way for contender in contenders for way in contender.ways)], given)
+    ways = [way for contender in contenders for way in contender.ways]
+    reference.check([own.bound, own.call, *ways], given)
     sides = [fastest(contender.ways) for contender in contenders]
     busyness = Busyness()
-    mine, *theirs = measure([own, *sides], plan)
+    mine, called, *theirs = measure([own.bound, own.call, *sides], plan)
     others = busyness.others()
     compared = {
         side.name: _compare(contender, side, mine, times)
@@ -109,10 +111,11 @@ def run(
         dtype=settings.dtype,
         threads=settings.threads,
         target=settings.target,
-        schedule=ours.schedule_sources(compiled),
+        schedule=ours.schedule_sources(own.compiled),
         prepare_seconds=prepare_seconds,
         ours_us=mine.median * 1e6,
         ours_p99_us=mine.p99 * 1e6,
+        ours_call_us=called.median * 1e6,
         rounds=len(mine.rounds),
         others=others,
         peers=compared,

@@ -29,7 +29,7 @@ LINES = (
     ("expr",),
     ("spaces",),
     ("schedule",),
-    ("artifact", "call", "cuda", "diagnose", "fastcall", "tensors", "runtime"),
+    ("artifact", "bound", "call", "cuda", "diagnose", "fastcall", "tensors", "runtime"),
     ("build",),
     ("testing",),
     ("tune",),

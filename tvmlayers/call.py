@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tvmlayers import tensors
+from tvmlayers.bound import BoundCall
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.signature import Entry, Slot, input_order
 from tvmlayers.tensors import Array, Kind
@@ -25,6 +26,13 @@ class ModelCall:
         """The outputs for the inputs, in `out` where given."""
         raise NotImplementedError
 
+    def bind(self, *inputs: Any, out: Any = None, **named: Any) -> BoundCall:
+        """A call with these buffers, to be made as often as wanted: `bound()`.
+
+        The model runs once, so that whatever is wrong is said here.
+        """
+        raise NotImplementedError
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a `.tvml` artefact that `tvmlayers.load` takes."""
         raise NotImplementedError
@@ -38,7 +46,7 @@ class ModelCall:
         """Threads of the CPU that one call may use."""
         raise NotImplementedError
 
-    def _bind(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    def _by_name(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs by name, in the order of the signature; None counts as not given."""
         if len(inputs) > len(self._names):
             raise ShapeError(f"{self._usage()}, got {len(inputs)} positional inputs")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from tvmlayers import _ffi, artifact, diagnose, targets, tensors
 from tvmlayers.arena import view
+from tvmlayers.bound import BoundCall, refuse_copies
 from tvmlayers.call import ModelCall
 from tvmlayers.errors import ConfigError, TvmLayersError
 from tvmlayers.fastcall import (
@@ -89,6 +91,38 @@ class Compiled(ModelCall):
                     return several(self, (value, *more))
         return self._call((value, *more), named, out)
 
+    def bind(self, *inputs: Any, out: Any = None, **named: Any) -> BoundCall:
+        """A call with these buffers, to be made as often as wanted: `bound()`.
+
+        What remains of a call is the compiled code: inputs are read where they lie, results go to
+        `out`, or to buffers that are made here. For inputs that a call would have to copy it raises
+        DTypeError or ShapeError. The model runs once, so that whatever is wrong is said here.
+        Bound calls keep to the number of threads that the model has now.
+        """
+        given = self._by_name(inputs, named)
+        imported = [tensors.import_array(value, name) for name, value in given.items()]
+        arrays = self._type_lists(tuple(given), imported)
+        entry, sizes = diagnose.choose_entry(self._entries, tuple(given), arrays)
+        for value, seen, slot in zip(given.values(), imported, entry.inputs, strict=True):
+            refuse_copies(value, seen, slot)
+        arrays = [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
+        shapes = entry.output_shapes(sizes)
+        results = tensors.prepare_outputs(out, entry.outputs, shapes, arrays)
+        if out is None:
+            kind = imported[0][1] or tensors.identity
+            outputs = [kind(result) for result in results]
+        else:
+            outputs = list(out) if isinstance(out, (list, tuple)) else [out]
+        buffers = [_ffi.from_array(array) for array in (*arrays, *results)]
+        bound = BoundCall(
+            entry.prepared(*buffers, self._arena_tensor, self._threads),
+            partial(self._explain, entry, arrays),
+            list(given.values()),
+            outputs,
+        )
+        bound()
+        return bound
+
     def _call(self, inputs: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
         """The general way: every kind of input, every check, every error."""
         form = self._forms.get((len(inputs), *named))
@@ -96,7 +130,7 @@ class Compiled(ModelCall):
             planned = self._call_planned(form, [*inputs, *named.values()], out)
             if planned is not None:
                 return planned
-        given = self._bind(inputs, named)
+        given = self._by_name(inputs, named)
         names, values = tuple(given), list(given.values())
         imported = [tensors.import_array(value, name) for name, value in given.items()]
         arrays = self._type_lists(names, imported)
@@ -146,11 +180,14 @@ class Compiled(ModelCall):
                 f"the compiled code refused inputs that fit its signature: {error}"
             ) from error
         if status:
-            diagnose.raise_for_status(status, self.manifest["checks"], entry, arrays)
+            self._explain(entry, arrays, status)
+
+    def _explain(self, entry: Entry, arrays: Sequence[Array], status: int) -> NoReturn:
+        diagnose.raise_for_status(status, self.manifest["checks"], entry, arrays)
 
     def _fail(self, status: int, array: Array) -> NoReturn:
         entry = next(each for each in self._single if each.inputs[0].dtype == array.dtype)
-        diagnose.raise_for_status(status, self.manifest["checks"], entry, [array])
+        self._explain(entry, [array], status)
 
     def _learn(self, value: Any) -> None:
         """Remember how tensors of the type of `value` are lent: the next call is a fast one."""

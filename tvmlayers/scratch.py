@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tvmlayers import _ffi
@@ -43,6 +44,19 @@ def with_scratch(function: Callable[..., int]) -> Callable[..., int]:
         return status
 
     return call
+
+
+def with_own_scratch(function: Callable[..., int], arguments: tuple[Any, ...]) -> Callable[[], int]:
+    """`function(*arguments, scratch)` as a function of nothing, one call of which runs at a time.
+
+    How much scratch it needs hangs on the shapes of the arguments alone: one call is made here to
+    find out.
+    """
+    scratch = _new_scratch(SMALLEST)
+    status = function(*arguments, scratch)
+    if status < 0:
+        scratch = _new_scratch(-status)
+    return partial(function, *arguments, scratch)
 
 
 def _new_scratch(nbytes: int) -> Any:

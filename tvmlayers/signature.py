@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tvmlayers.dtypes import numpy_dtype
-from tvmlayers.scratch import with_scratch
+from tvmlayers.scratch import with_own_scratch, with_scratch
 
 Dim = int | str
 Function = Callable[..., int]
@@ -39,15 +40,26 @@ class Slot:
 
 @dataclass(frozen=True)
 class Entry:
-    """One compiled function: `function(*inputs, *outputs, arena, threads) -> status`."""
+    """One compiled function: `function(*inputs, *outputs, arena, threads) -> status`.
+
+    compiled: the same as it was compiled, which takes scratch as well if needs_scratch.
+    """
 
     function: Function
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
+    compiled: Function
+    needs_scratch: bool
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(slot.name for slot in self.inputs)
+
+    def prepared(self, *arguments: Any) -> Callable[[], int]:
+        """`function(*arguments)` as often as it is called, one call at a time."""
+        if self.needs_scratch:
+            return with_own_scratch(self.compiled, arguments)
+        return partial(self.compiled, *arguments)
 
     def output_shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         """The shapes of the outputs once the symbols are known."""
@@ -58,20 +70,18 @@ def read_entries(
     manifest: Mapping[str, Any], get_function: Callable[[str], Function]
 ) -> tuple[Entry, ...]:
     """The entry points of a manifest, each with its function."""
-    return tuple(
-        Entry(
-            _function(get_function(entry["symbol"]), entry),
-            tuple(_slot(slot) for slot in entry["inputs"]),
-            tuple(_slot(slot) for slot in entry["outputs"]),
-        )
-        for entry in manifest["entries"]
+    return tuple(_entry(entry, get_function(entry["symbol"])) for entry in manifest["entries"])
+
+
+def _entry(described: Mapping[str, Any], compiled: Function) -> Entry:
+    needs_scratch = bool(described.get("scratch"))
+    return Entry(
+        with_scratch(compiled) if needs_scratch else compiled,
+        tuple(_slot(slot) for slot in described["inputs"]),
+        tuple(_slot(slot) for slot in described["outputs"]),
+        compiled,
+        needs_scratch,
     )
-
-
-def _function(function: Function, entry: Mapping[str, Any]) -> Function:
-    if not entry.get("scratch"):
-        return function
-    return with_scratch(function)
 
 
 def input_order(entries: Iterable[Entry]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tvmlayers import _ffi, artifact, diagnose, tensors
 from tvmlayers.arena import address, view
+from tvmlayers.bound import BoundCall
 from tvmlayers.call import ModelCall
 from tvmlayers.cuda.arrays import DeviceArray, View, as_kind_of, is_on_gpu, view_of
 from tvmlayers.cuda.driver import Driver, default_driver
@@ -70,7 +71,7 @@ class CudaCompiled(ModelCall):
         known = None if named else self._forms.find(inputs, out)
         if known is not None:
             return self._call_known(*known, inputs, out)
-        given = self._bind(inputs, named)
+        given = self._by_name(inputs, named)
         on_gpu = [is_on_gpu(value, name) for name, value in given.items()]
         if not any(on_gpu):
             return self._call_from_host(given, out)
@@ -81,6 +82,21 @@ class CudaCompiled(ModelCall):
             )
             raise DeviceError(f"inputs lie on different devices ({where}); put them on one")
         return self._call_on_gpu(given, out, () if named else inputs)
+
+    def bind(self, *inputs: Any, out: Any = None, **named: Any) -> BoundCall:
+        """A call with these buffers, to be made as often as wanted: `bound()`.
+
+        Results go to `out`, or to what the first call gives, which is made here. Each goes on the
+        stream that is current then.
+        """
+        result = self(*inputs, out=out, **named)
+
+        def run() -> int:
+            self(*inputs, out=result, **named)
+            return 0
+
+        outputs = list(result) if isinstance(result, (list, tuple)) else [result]
+        return BoundCall(run, int, list(self._by_name(inputs, named).values()), outputs)
 
     def check(self) -> None:
         """Wait for the calls since the last check, and raise where an index was out of range."""

@@ -118,7 +118,7 @@ class GpuStand:
         launches: list[Callable[[], None]] = []
         result: DeviceArray | None = None
         for arrays, there in zip(self.drawn, self._given, strict=True):
-            names = tuple(compiled._bind(arrays, {}))
+            names = tuple(compiled._by_name(arrays, {}))
             entry, sizes = diagnose.choose_entry(compiled._entries, names, list(arrays))
             if result is None:
                 (shape,) = entry.output_shapes(sizes)
