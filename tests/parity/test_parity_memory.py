@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,3 +122,22 @@ def test_calls_from_several_threads_do_not_mix() -> None:
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work, start) for start in range(4)]:
             done.result()
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_unpacked_weights_go_with_their_model_and_wait_for_no_collector(is_compiled: bool) -> None:
+    first = tl.Embedding(50, 8, input_length=4)
+    model = tl.Sequential([first, tl.Flatten(), tl.Dense(6, "softmax")])
+    model.build()
+    ids = indices(50, 3, 4)
+    compiled = tl.compile(model) if is_compiled else None
+    before = None if compiled is None else compiled(ids)
+    table = weakref.ref(first.weights["embeddings"])
+    gc.disable()
+    try:
+        del model, first
+        assert table() is None
+    finally:
+        gc.enable()
+    if compiled is not None:
+        np.testing.assert_array_equal(compiled(ids), before)

@@ -146,10 +146,10 @@ class Layer:
         """The symbolic output of this layer on symbolic inputs."""
         dtype = self.output_dtype(inputs)
         node = Node(self, inputs, roles)
-        node.output = SymbolicTensor(
+        output = node.output = SymbolicTensor(
             self.output_axes(inputs), dtype, self.name, node, self.output_mask(inputs)
         )
-        return node.output
+        return output
 
     def output_dtype(self, inputs: tuple[SymbolicTensor, ...]) -> str:
         """The dtype of the output; DTypeError when the inputs do not fit."""

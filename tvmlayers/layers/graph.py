@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import ref
 
 from tvmlayers.errors import ConfigError
 
@@ -139,7 +140,22 @@ class Node:
     layer: Layer
     inputs: tuple[SymbolicTensor, ...]
     roles: tuple[str, ...]
-    output: SymbolicTensor = field(init=False)
+    _output: ref[SymbolicTensor] = field(init=False)
+
+    @property
+    def output(self) -> SymbolicTensor:
+        """The tensor that it makes, which is there as long as a model or another node has it.
+
+        It knows its node. Were it held from here, the weights of a model that nobody has any more
+        would wait for the garbage collector.
+        """
+        tensor = self._output()
+        assert tensor is not None
+        return tensor
+
+    @output.setter
+    def output(self, tensor: SymbolicTensor) -> None:
+        self._output = ref(tensor)
 
     def __repr__(self) -> str:
         return f"<Node {self.layer.name!r} {[t.shape for t in self.inputs]}>"
