@@ -3,6 +3,9 @@
 exp(x - max) / sum(exp(x - max)), and x - max - log(sum(exp(x - max))).
 """
 
+import operator
+from collections.abc import Callable
+
 from tvm import te, tirx
 from tvm.ir import Expr
 
@@ -46,12 +49,7 @@ def softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
     total = te.compute(
         (count,), lambda i: tree([in_lane(i, v) for v in range(lanes)]), name="total"
     )
-    one = tirx.const(1, dtype)
-    shift = te.compute(
-        (count,),
-        lambda i: top[i] + m.log(total[i]) if log else one / total[i],
-        name="shift",
-    )
+    shift = te.compute((count,), lambda i: _shift(top[i], total[i], log), name="shift")
     out = te.compute(
         (count, steps, lanes),
         lambda i, s, v: near[i, s, v] - shift[i] if log else power[i, s, v] * shift[i],
@@ -62,6 +60,41 @@ def softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
         sizes=(count,),
         places={"out": Place((count, n), lambda i: [i[0], column(i[1], i[2])])},
     )
+
+
+def short_softmax(n: int, *, log: bool, dtype: str) -> Expression:
+    """As `softmax`, for rows of few columns that make up one vector of a power of two.
+
+    The last column fills what is left of it: no maximum changes by that, and no sum has it in it.
+    """
+    count = size("count")
+    x = te.placeholder((count, n), dtype, name="x")
+    shape = (count, 1 << (n - 1).bit_length())
+    near = te.compute(shape, lambda i, v: x[i, te.min(v, n - 1)], name="near")
+
+    def over_row(
+        name: str, stage: te.Tensor, combine: Callable[[Expr, Expr], Expr] = operator.add
+    ) -> te.Tensor:
+        return te.compute(
+            (count,), lambda i: tree([stage[i, v] for v in range(n)], combine), name=name
+        )
+
+    top = over_row("top", near, te.max)
+    power = te.compute(shape, lambda i, v: m.exp(near[i, v] - top[i]), name="power")
+    total = over_row("total", power)
+    shift = te.compute((count,), lambda i: _shift(top[i], total[i], log), name="shift")
+    value = te.compute(
+        shape,
+        lambda i, v: near[i, v] - shift[i] if log else power[i, v] * shift[i],
+        name="value",
+    )
+    out = te.compute((count, n), lambda i, v: value[i, v], name="out")
+    return Expression(tensors=(x, out), sizes=(count,))
+
+
+def _shift(top: Expr, total: Expr, log: bool) -> Expr:
+    """What a row of x is less by, or what its powers are multiplied by."""
+    return top + m.log(total) if log else tirx.const(1, m.dtype_of(total)) / total
 
 
 def narrow_softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
@@ -87,11 +120,8 @@ def narrow_softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
     total = te.compute(
         (tiles, lanes), lambda t, v: te.sum(power[t, column_sum, v], axis=column_sum), name="total"
     )
-    one = tirx.const(1, dtype)
     shift = te.compute(
-        (tiles, lanes),
-        lambda t, v: top[t, v] + m.log(total[t, v]) if log else one / total[t, v],
-        name="shift",
+        (tiles, lanes), lambda t, v: _shift(top[t, v], total[t, v], log), name="shift"
     )
     value = te.compute(
         (tiles, n, lanes),

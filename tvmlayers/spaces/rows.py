@@ -48,6 +48,20 @@ def softmax_rows(sch: s_tir.Schedule, *, row_bytes: int) -> None:
         sch.decompose_reduction(block, step)
 
 
+def softmax_short(sch: s_tir.Schedule) -> None:
+    """Schedule `expr.short_softmax`: a row at a time, in a vector from its first element on."""
+    out = sch.get_sblock("out")
+    i, column = sch.get_loops(out)
+    for name in ("value", "shift", "total", "power", "top", "near"):
+        block = sch.get_sblock(name)
+        sch.compute_at(block, i, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
+    sch.unroll(column)
+    sch.unroll(sch.get_loops(sch.get_sblock("near"))[-1])
+    for name in ("value", "power"):
+        sch.vectorize(sch.get_loops(sch.get_sblock(name))[-1])
+
+
 def softmax_columns(sch: s_tir.Schedule) -> None:
     """Schedule `expr.narrow_softmax`: a tile of rows at a time, their columns in vectors."""
     out = sch.get_sblock("out")
