@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip("the emulated GPU needs g++, which is not here"))
 
 
-@pytest.fixture(params=[(0, 0), (1, 1)], ids=["forwards", "backwards"])
+@pytest.fixture(params=emulator.ORDERS, ids=["forwards", "backwards"])
 def order(request: pytest.FixtureRequest) -> Iterator[None]:
     """Threads in rising order against memory that ends, or falling against one that begins."""
     emulator.device().emulated_set(*request.param)

@@ -36,6 +36,8 @@ OPTIONS = (
     *("-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-fno-strict-aliasing"),
     *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),
 )
+# Of threads, and whether memory ends or begins at what may not be touched: see `order`.
+ORDERS = ((0, 0), (1, 1))
 
 
 @functools.cache

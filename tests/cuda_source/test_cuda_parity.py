@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.schedule.cuda import analytic
 from tvmlayers.spaces import choices_of
+from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.cuda_lookup import ROWS_IN_FLIGHT
 from tvmlayers.targets import GPUS
 from tvmlayers.workload import Workload
@@ -29,8 +32,15 @@ BATCHES = (0, 1, 2, 3, 16, 17, 33, 130)
 class GpuTwin(Twin):
     """A model on the emulated GPU, and the same model in PyTorch."""
 
+    def __init__(
+        self, model: tl.Model | tl.Layer, fixed: Mapping[str, Decisions] | None = None, **more: Any
+    ) -> None:
+        """fixed: decisions by kind of kernel."""
+        self._fixed = fixed or {}
+        super().__init__(model, **more)
+
     def _compile(self, target: str, threads: int) -> CudaCompiled:
-        return emulated(self.model, "cuda-sm80" if target == "native" else target)
+        return emulated(self.model, "cuda-sm80" if target == "native" else target, **self._fixed)
 
 
 @cache
@@ -69,12 +79,10 @@ def test_every_tile_that_can_be_decided_agrees(place: int) -> None:
     target = GPUS["cuda-sm80"]
     workload = Workload.make("dense", m=200, k=70, n=128, dtype="float32", activation="linear")
     choices = choices_of(workload, target)
-    layer = tl.Dense(128, input_dim=70)
-    twin = Twin(layer)
     for tile in list(choices["tile"])[place::4]:
         steps = choices["k_steps"][place % len(choices["k_steps"])]
         decisions = {**analytic(workload, target), "tile": tile, "k_steps": steps}
-        twin.compiled = emulated(layer, dense=decisions)
+        twin = GpuTwin(tl.Dense(128, input_dim=70), {"dense": decisions})
         twin.agrees(normal(200, 70))
 
 
@@ -102,12 +110,19 @@ def softmax(n: int) -> GpuTwin:
 
 
 @pytest.mark.parametrize("oob", ["clip", "zero"])
-@pytest.mark.parametrize("width", [1, 6, 64])
-def test_indices_outside_the_table_follow_the_policy(oob: str, width: int) -> None:
-    twin = GpuTwin(tl.Embedding(61, width, oob=oob))
-    wild = np.array([[-(1 << 40), -1, 0, 60], [61, 1 << 62, 5, 7]])
-    twin.agrees(wild)
-    GpuTwin(tl.EmbeddingBag(61, width, oob=oob, mode="max")).agrees(wild)
+def test_indices_outside_the_table_follow_the_policy(oob: str) -> None:
+    lookups_of_every_width(oob, "float32").agrees(WILD)
+
+
+WILD = np.array([[-(1 << 40), -1, 0, 60], [61, 1 << 62, 5, 7]])
+
+
+def lookups_of_every_width(oob: str, dtype: str) -> GpuTwin:
+    """Rows and bags of one, two, four and other numbers of columns at a time, of one input."""
+    ids = tl.Input((None,), dtype="int64")
+    kinds = tl.Embedding, partial(tl.EmbeddingBag, mode="max")
+    layers = [make(61, width, oob=oob, dtype=dtype) for width in (1, 2, 4, 6, 64) for make in kinds]
+    return GpuTwin(tl.Model(ids, [layer(ids) for layer in layers]))
 
 
 def bags() -> list[tuple[str, int | None, bool]]:
@@ -130,16 +145,19 @@ def test_bags_of_any_form_agree(mode: str, padding_idx: int | None, last: bool) 
         twin.agrees(ids.reshape(8, 5), per_sample_weights=weights.reshape(8, 5))
 
 
+@cache
+def bag_in_flight(mode: str, padding_idx: int | None, last: bool, flight: int) -> GpuTwin:
+    layer = tl.EmbeddingBag(61, 12, mode=mode, padding_idx=padding_idx, include_last_offset=last)
+    return GpuTwin(layer, {"bag": {"rows_in_flight": flight, "threads": 64}})
+
+
 @pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("flight", [n for n in ROWS_IN_FLIGHT if n != 4])  # 4 by default
 @pytest.mark.parametrize(("mode", "padding_idx", "last"), bags())
 def test_bags_agree_with_any_number_of_rows_in_flight(
     mode: str, padding_idx: int | None, last: bool, flight: int
 ) -> None:
-    layer = tl.EmbeddingBag(61, 12, mode=mode, padding_idx=padding_idx, include_last_offset=last)
-    twin = Twin(layer)
-    decisions = {"rows_in_flight": flight, "threads": 64}
-    twin.compiled = emulated(layer, bag=decisions)
+    twin = bag_in_flight(mode, padding_idx, last, flight)
     ends = np.array([0, 0, 1, 3, 7, 15, 31, 40] if last else [0, 0, 1, 3, 7, 15, 31])
     ids = indices(61, 40)
     ids[::3] = 30

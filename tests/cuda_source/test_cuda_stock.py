@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator import driver, emulated_images
+from emulator import ORDERS, driver, emulated_images
 
 import tvmlayers as tl
 from tvmlayers.build.cuda import fixed, nvrtc
@@ -75,7 +75,11 @@ def tuned(what: str, dtype: str, folder: Path, trials: int = 3) -> WorkloadResul
     return tune_stock(case_of(what, dtype), plan, measurer, Silent(), "1/1")
 
 
-@pytest.mark.parametrize(("what", "dtype"), CASES)
+@pytest.mark.parametrize(
+    ("what", "dtype", "order"),
+    [(*case, ORDERS[place % 2]) for place, case in enumerate(CASES)],
+    indirect=["order"],
+)
 @pytest.mark.usefixtures("order")
 def test_candidates_compute_what_the_layer_does(what: str, dtype: str, tmp_path: Path) -> None:
     result = tuned(what, dtype, tmp_path)
