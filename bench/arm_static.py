@@ -1,8 +1,8 @@
 """The inner loops that are generated for ARM cores, by llvm-mca's model: no ARM machine is needed.
 
-Cycles per multiply-add of a vector for register tiles, per row for lookups and bags, beside what
+Cycles per multiply-add of 128 bits for register tiles, per row for lookups and bags, beside what
 the core's ports allow; and spills. Modelled, not measured: there are no caches and no memory in it.
-On a core with SVE, register tiles of its wider vectors stand beside the best that NEON's reach.
+On a core with SVE, register tiles of its wider vectors stand beside NEON's.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import sve
 from tvmlayers import records, targets
 from tvmlayers.errors import TvmLayersError
 from tvmlayers.schedule import analytic
@@ -33,6 +31,7 @@ CORES = ("armv8-a", "cortex-a72", "neoverse-n1", "neoverse-v1")
 REQUIRED = {"cortex-a72": 0.80, "neoverse-n1": 0.85}
 TALL = 4  # rows from which a tile has sums enough to hide the latency of a multiply-add
 K = 512
+NEAR_K = 16  # of a weight that stays in the caches near a core
 COLUMNS = {"float32": (512, 10, 4), "float64": (512,)}
 MANY_ROWS = 1024
 LOOKUPS = ("embedding 64", "embedding 128", "embedding 768", "bag 64 sum", "bag 128 sum")
@@ -63,7 +62,7 @@ def run(names: Sequence[str] | None, path: Path | None) -> int:
         cores = [targets.resolve(name) for name in names or CORES]
         for core in cores:
             static.check_target(core)
-        made = tile_rows, sve_rows, lookup_rows
+        made = tile_rows, lookup_rows
         rows = [row for core in cores for rows_of in made for row in rows_of(core)]
         model = mca.version()
     except TvmLayersError as error:
@@ -91,7 +90,7 @@ def is_enough(row: StaticRow) -> bool:
     is_tile = row.chosen and row.unit == "FMA" and "float32" in row.kernel
     if not is_tile:
         return True
-    rows = int(row.kernel.split()[1].partition("x")[0])
+    rows = gemm.Tile.of({"tile": row.kernel.split()[1]}).rows
     required = REQUIRED.get(row.target, 0) if rows >= TALL and "of 4 " not in row.kernel else 0
     return row.of_limit >= required and row.spills == 0
 
@@ -104,7 +103,8 @@ def tile_rows(core: Target) -> list[StaticRow]:
     for dtype, columns in COLUMNS.items():
         for n in columns:
             chosen = {tile.name for tile in usual_tiles(K, n, dtype, core)}
-            for tile in gemm.tiles(n, dtype, core):
+            chosen |= {_chosen(m, NEAR_K, n, dtype, core) for m in range(1, TALL)}
+            for tile in [*gemm.tiles(n, dtype, core), *gemm.sve_tiles(n, dtype, core)]:
                 m = tile.rows if tile.rows <= 2 else MANY_ROWS
                 workload = Workload.make("dense", m=m, k=K, n=n, dtype=dtype, activation="linear")
                 decisions = {**analytic(workload, core), "tile": tile.name}
@@ -114,31 +114,10 @@ def tile_rows(core: Target) -> list[StaticRow]:
     return made
 
 
-def sve_rows(core: Target) -> list[StaticRow]:
-    """What a tile of SVE's vectors would bring: for each height the best NEON tile that the space
-    has, whatever is chosen, and a loop by hand; cycles for each multiply-add of 128 bits."""
-    from tvmlayers.tune import mca, static
-
-    if "sve" not in core.cpu_flags:
-        return []
-    made, limit = [], mca.fma_cycles("float32", core)
-    for rows, vectors in sve.TILES:
-        m, n = rows if rows <= 2 else MANY_ROWS, COLUMNS["float32"][0]
-        workload = Workload.make("dense", m=m, k=K, n=n, dtype="float32", activation="linear")
-        usual = {**analytic(workload, core), "tile": f"{rows}x4", "prefetch_steps": 0}
-        ways = product(gemm.stream_counts(m, K, n), gemm.K_UNROLL)
-        costs = [
-            static.tile_cost(workload, core, {**usual, "streams": streams, "k_unroll": unroll})
-            for streams, unroll in ways
-        ]
-        best = min((cost for cost in costs if not cost.loop.spills), key=lambda cost: cost.cycles)
-        made.append(_row(core, f"NEON {rows}x4, float32, at best", "FMA", False, best))
-        loop = sve.tile_loop(rows, vectors)
-        work = loop.multiply_adds * sve.VECTOR_BITS // 128
-        taken = mca.cycles(loop.text, core)
-        cost = static.LoopCost(loop, work, taken.each / work, limit, taken.start)
-        made.append(_row(core, f"SVE {rows}x{vectors}, float32, by hand", "FMA", False, cost))
-    return made
+def _chosen(m: int, k: int, n: int, dtype: str, core: Target) -> str:
+    """The name of the tile that the analytic choice takes for m rows."""
+    workload = Workload.make("dense", m=m, k=k, n=n, dtype=dtype, activation="linear")
+    return str(analytic(workload, core)["tile"])
 
 
 def lookup_rows(core: Target) -> list[StaticRow]:

@@ -20,10 +20,11 @@ DEVICE = Path(__file__).with_name("device.py")
 class Board:
     """A Python process on a core such as `target`, which loads artefacts and calls them."""
 
-    def __init__(self, machine: Machine, target: str) -> None:
+    def __init__(self, machine: Machine, target: str, cpu: str | None = None) -> None:
+        """cpu: what QEMU calls the core, if not the usual one."""
         self.target = target
         self._process = subprocess.Popen(
-            [*machine.command(target), str(DEVICE)],
+            [*machine.command(target, cpu), str(DEVICE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=machine.environment(),

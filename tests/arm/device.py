@@ -6,12 +6,15 @@ torch, and it says if one of them was loaded.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import sys
 from typing import Any
 
 import tvmlayers as tl
+
+PR_SVE_GET_VL = 51
 
 
 def main() -> None:
@@ -63,7 +66,14 @@ def describe(_: dict[int, tl.Compiled]) -> dict[str, Any]:
         "flags": sorted(targets.read_cpu_flags()),
         "foreign": [name for name in ("tvm", "torch") if name in sys.modules]
         + ["libtvm_compiler"] * compiler,
+        "vector_bits": _vector_bits(),
     }
+
+
+def _vector_bits() -> int:
+    """The length of SVE's vectors as Linux gives them to this process, or 0."""
+    length = ctypes.CDLL(None).prctl(PR_SVE_GET_VL)
+    return 8 * (length & 0xFFFF) if length > 0 else 0
 
 
 OPERATIONS = {"load": load, "call": call, "drop": drop, "describe": describe}

@@ -35,6 +35,7 @@ EMULATED = {  # what QEMU calls a core that can do what a target needs
     "neoverse-n1": "neoverse-n1",
     "neoverse-v1": "max,sve256=on,sve512=off,pauth-impdef=on",
 }
+SHORT_VECTORS = "max,sve128=on,sve256=off,sve512=off,pauth-impdef=on"
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Machine:
     root: Path
     site: Path
 
-    def command(self, target: str) -> list[str]:
-        """What starts Python on a core such as `target`."""
-        python = str(self.root / "usr/bin/python3")
-        return [str(self.emulator), "-cpu", EMULATED[target], "-L", str(self.root), python]
+    def command(self, target: str, cpu: str | None = None) -> list[str]:
+        """What starts Python on a core such as `target`; cpu: what QEMU calls it, if not that."""
+        python, cpu = str(self.root / "usr/bin/python3"), cpu or EMULATED[target]
+        return [str(self.emulator), "-cpu", cpu, "-L", str(self.root), python]
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """This process's environment, for Python there."""

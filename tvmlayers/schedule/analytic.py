@@ -159,16 +159,19 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         is_packed = gemm.packs_parts(k, n, dtype, target)
         if amx_pays(m, k, n, is_packed=is_packed):
             return _on_amx(workload, target, unit, is_packed=is_packed)
-    tile = best_tile(m, usual_tiles(k, n, dtype, target))
-    choices = gemm.gemm_choices(workload, target)
     itemsize = np.dtype(dtype).itemsize
     weight_bytes = k * n * itemsize
+    tile = best_tile(m, usual_tiles(k, n, dtype, target))
+    is_near = weight_bytes <= target.l2 // 2
+    if is_near:  # from farther away W comes no faster for longer vectors
+        tile = next((each for each in gemm.sve_tiles(n, dtype, target) if each.rows == m), tile)
+    choices = gemm.gemm_choices(workload, target)
     is_far = weight_bytes > _FAR_BYTES
     # Few rows are bound by reading W: two places at a time, a short way ahead. What stays in the
     # second-level cache comes as fast without being asked for.
     streamed = m <= _STREAMED_ROWS and n > 1
     ahead = _STREAM_PREFETCH_STEPS if streamed else _PREFETCH_STEPS
-    if n == 1 or (streamed and weight_bytes <= target.l2 // 2):
+    if n == 1 or (streamed and is_near):
         ahead = 0
     # Several tiles go over blocks of a W that the second-level cache cannot hold, and while they
     # compute the next block comes: worth its cost until there are so many that nobody waits. From

@@ -36,6 +36,7 @@ ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
 GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
 AMX = "amx"  # the matrix unit of x86, see `build.kernels.amx`
+SVE = "sve"  # ARM's vectors of 256 bits, see `build.kernels.sve`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
 _PANEL_VECTORS = {16: 2, 32: 4}
@@ -43,6 +44,7 @@ _ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 _ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
+_SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers in a cycle
 _MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
 
 
@@ -54,8 +56,10 @@ def panel_width(dtype: str, target: Target) -> int:
 def gemm_choices(workload: Workload, target: Target) -> Choices:
     """What a dense layer may decide for m rows of k by n columns.
 
-    tile: rows by vectors of columns of the register tile, or of what the matrix unit takes at a
-    time ("amx:32x4"), for which of the others only k_block, row_block, split and grain_kmacs count;
+    tile: rows by vectors of columns of the register tile, or of what another unit takes at a time:
+    the matrix unit ("amx:32x4"), for which of the others only k_block, row_block, split and
+    grain_kmacs count, or SVE's longer vectors ("sve:1x4", counted in NEON's), for which only the
+    last three do;
     streams: stretches of k summed side by side, for few rows; k_unroll; prefetch_steps: how many
     steps of k ahead the panel is asked for; k_block: steps of k for which a part of the panel
     serves all tiles, 0 for all of k; next_lines: cache lines of the next block asked for with each
@@ -73,6 +77,8 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     unit = amx_tile(n, dtype, target)
     if unit is not None:
         there.append(unit)
+    if m <= max(_SVE_ROWS):
+        there += sve_tiles(n, dtype, target)
     return {
         "tile": [tile.name for tile in there if tile.rows <= m],
         "streams": streams,
@@ -109,7 +115,8 @@ def panels(n: int, dtype: str, target: Target) -> int:
 
 @dataclass(frozen=True)
 class Tile:
-    """A register tile: rows of x by vectors of columns; unit: "" for the vector units, or AMX."""
+    """A register tile: rows of x by vectors of columns; unit: "" for the target's usual vectors,
+    AMX or SVE."""
 
     rows: int
     vectors: int
@@ -149,6 +156,16 @@ def amx_tile(n: int, dtype: str, target: Target) -> Tile | None:
     if "amx_bf16" not in target.cpu_flags or dtype != "float32" or n < _AMX_COLUMNS:
         return None
     return Tile(_AMX_ROWS, _PANEL_VECTORS[target.vector_registers], AMX)
+
+
+def sve_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+    """The tiles of SVE's vectors that there are for n columns, the fewest rows first.
+
+    A panel has as many columns in either kind of vector.
+    """
+    if "sve" not in target.cpu_flags or n < panel_width(dtype, target):
+        return []
+    return [Tile(rows, _PANEL_VECTORS[target.vector_registers], SVE) for rows in _SVE_ROWS]
 
 
 def packs_parts(k: int, n: int, dtype: str, target: Target) -> bool:

@@ -28,6 +28,11 @@ class Loop:
         return self.count(r"fmla\s")
 
     @property
+    def multiply_add_words(self) -> int:
+        """The same in 128 bits each: SVE's vectors are taken for 256."""
+        return self.multiply_adds + self.count(r"fmla\s+z")
+
+    @property
     def additions(self) -> int:
         """Vector instructions that add."""
         return self.count(rf"fadd\s+{_VECTOR}")

@@ -10,6 +10,8 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tvmlayers.build.compiler import assembly
 from tvmlayers.build.kernels.gemm import GemmSpec, tile_core
 from tvmlayers.build.pipeline import Lowering, machine_code
@@ -31,6 +33,8 @@ from tvmlayers.workload import Workload
 # The choices that the model can tell apart. Those that are there for what it knows nothing of
 # (streams and prefetch for memory, blocks for the caches) stay with the analytic choice.
 FREE = ("tile", "k_unroll")
+# Of k, from which on LLVM leaves the loop over a tile of SVE's vectors as it is.
+_LOOPED_STEPS = 256
 # What turns cycles into microseconds: the clock of a common part with that core.
 GIGAHERTZ = {"cortex-a72": 1.5, "neoverse-n1": 2.5, "neoverse-v1": 2.6}
 USUAL_GIGAHERTZ = 1.5
@@ -39,7 +43,7 @@ USUAL_GIGAHERTZ = 1.5
 @dataclass(frozen=True)
 class LoopCost:
     """A kernel's inner loop beside what the ports allow. `work` is done by each iteration:
-    multiply-adds of whole vectors, or rows; cycles and limit are for one piece of work."""
+    multiply-adds of NEON's vectors, or rows; cycles and limit are for one piece of work."""
 
     loop: Loop
     work: float
@@ -77,6 +81,8 @@ def _tile_cost(
     k: int, n: int, dtype: str, target: Target, tile: tuple[int | float | str | bool, ...]
 ) -> LoopCost:
     lanes, width = target.lanes(dtype), gemm.panel_width(dtype, target)
+    if Tile.of({"tile": tile[0]}).unit == gemm.SVE:
+        k = max(k, _LOOPED_STEPS)
     spec = GemmSpec(
         panel_layout(k, n, width=width, lanes=lanes, dtype=dtype),
         lanes,
@@ -94,7 +100,7 @@ def _tile_cost(
     loop = max(inner_loops(code), key=lambda each: each.multiply_adds, default=None)
     if loop is None or not loop.multiply_adds:
         raise TuneError(f"no loop of multiply-adds was found in the tile {tile[0]} for k of {k}")
-    return _cost(loop, loop.multiply_adds, mca.fma_cycles(dtype, target), target)
+    return _cost(loop, loop.multiply_add_words, mca.fma_cycles(dtype, target), target)
 
 
 def row_cost(workload: Workload, target: Target) -> LoopCost:
@@ -173,4 +179,8 @@ class StaticMeasurer:
 
     def _microseconds(self, decisions: Decisions) -> float:
         assert self._workload is not None, "a workload is opened before it is tried"
+        k, n, dtype = (self._workload[name] for name in ("k", "n", "dtype"))
+        is_far = k * n * np.dtype(dtype).itemsize > self._target.l2 // 2
+        if is_far and Tile.of(decisions).unit == gemm.SVE:
+            raise TuneError("it asks for nothing ahead of its use, and W comes from memory")
         return dense_microseconds(self._workload, self._target, decisions)

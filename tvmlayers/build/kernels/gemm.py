@@ -16,12 +16,13 @@ from tvm.tirx import PrimFunc
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.amx import AmxSpec, amx_rows, rounded_k_block
 from tvmlayers.build.kernels.kernel import Functions, core, tensor_arguments
+from tvmlayers.build.kernels.sve import SveSpec, sve_rows, sve_tile
 from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.expr.expression import Expression
 from tvmlayers.pack import PanelLayout
 from tvmlayers.schedule import Regime
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.gemm import AMX, Tile, dot_tiles, gemm_blocks, gemm_tiles
+from tvmlayers.spaces.gemm import AMX, SVE, Tile, dot_tiles, gemm_blocks, gemm_tiles
 
 Activation = Callable[[Expr], Expr]
 
@@ -61,7 +62,7 @@ class GemmSpec:
 
 
 _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block")
-# What takes over where the matrix unit cannot be had, beside the tile.
+# What takes over where another unit cannot be had, beside the tile.
 _IN_VECTORS: Decisions = {
     "streams": 1,
     "k_unroll": 4,
@@ -73,8 +74,10 @@ _IN_VECTORS: Decisions = {
 
 def _tile(decisions: Decisions) -> Decisions:
     """Those of the decisions that make other machine code."""
-    if Tile.of(decisions).unit:
-        return {**_IN_VECTORS, **{name: decisions[name] for name in ("tile", "k_block")}}
+    unit = Tile.of(decisions).unit
+    if unit:
+        count = ("tile", "k_block") if unit == AMX else ("tile",)
+        return {**_IN_VECTORS, **{name: decisions[name] for name in count}}
     return {name: decisions[name] for name in _TILE}
 
 
@@ -85,11 +88,15 @@ def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
     tile.
     """
     parts = _parts(name, spec, functions)
-    on_unit = {
-        place: amx_rows(f"{name}_amx{place}", _amx_spec(spec, decisions), functions)
-        for place, decisions in enumerate(spec.variants())
-        if Tile.of(decisions).unit == AMX
-    }
+    on_unit: dict[int, _Unit] = {}
+    for place, decisions in enumerate(spec.variants()):
+        tile = Tile.of(decisions)
+        if tile.unit == AMX:
+            made = amx_rows(f"{name}_amx{place}", _amx_spec(spec, decisions), functions)
+            on_unit[place] = _Unit(made, leaves_tail=False)
+        elif tile.unit == SVE:
+            made = sve_rows(f"{name}_sve{place}", _sve_spec(spec, tile), functions)
+            on_unit[place] = _Unit(made, leaves_tail=bool(spec.layout.tail))
     made = GlobalVar(f"{name}_rows")
     functions[made] = emit.apart(_rows_function(spec, parts, on_unit))
     return made
@@ -111,11 +118,26 @@ def _amx_spec(spec: GemmSpec, decisions: Decisions) -> AmxSpec:
     )
 
 
+def _sve_spec(spec: GemmSpec, tile: Tile) -> SveSpec:
+    return SveSpec(spec.layout, tile, spec.lanes, spec.activation, spec.use_bias)
+
+
 def _on_vectors(spec: GemmSpec, decisions: Decisions) -> Decisions:
-    """`decisions`, or what takes over from those for the matrix unit."""
-    if not Tile.of(decisions).unit:
+    """`decisions`, or what takes over from those for another unit."""
+    tile = Tile.of(decisions)
+    if not tile.unit:
         return decisions
-    return {**decisions, **_IN_VECTORS, "tile": spec.usual_tile.name}
+    usual = spec.usual_tile if tile.unit == AMX else Tile(tile.rows, tile.vectors)
+    return {**decisions, **_IN_VECTORS, "tile": usual.name}
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A function over rows and panels on another unit; leaves_tail: the panel that is not full is
+    left to the vectors."""
+
+    function: GlobalVar
+    leaves_tail: bool
 
 
 @dataclass(frozen=True)
@@ -177,6 +199,8 @@ def _parts(name: str, spec: GemmSpec, functions: Functions) -> list[_Part]:
 def tile_core(spec: GemmSpec, decisions: Decisions) -> tuple[GlobalVar, PrimFunc]:
     """The function over one register tile alone: of full panels, or of the tail without them."""
     layout, tile = spec.layout, Tile.of(decisions)
+    if tile.unit == SVE:
+        return GlobalVar("tile"), sve_tile(_sve_spec(spec, tile))
     if layout.full_panels:
         expression, schedule = _tiled(spec, decisions, tile, layout.width, layout.width)
     else:
@@ -232,7 +256,7 @@ def _tiled(
 
 
 def _rows_function(
-    spec: GemmSpec, parts: Sequence[_Part], on_unit: Mapping[int, GlobalVar]
+    spec: GemmSpec, parts: Sequence[_Part], on_unit: Mapping[int, _Unit]
 ) -> PrimFunc:
     layout = spec.layout
     blocks = [(row_block_of(regime.decisions), regime.decisions) for regime in spec.regimes]
@@ -275,9 +299,9 @@ def _rows_function(
 
             return write if len(parts) == 1 else only_if_any
 
-        def on_vectors(place: int) -> Callable[[], None]:
+        def on_vectors(place: int, those: Sequence[_Part] = parts) -> Callable[[], None]:
             def write() -> None:
-                for part in parts:
+                for part in those:
                     run(part, place)()
 
             return write
@@ -286,10 +310,11 @@ def _rows_function(
             if place not in on_unit:
                 on_vectors(place)()
                 return
-            status = emit.view(emit.on_stack(1, "int32"))
+            unit, status = on_unit[place], emit.view(emit.on_stack(1, "int32"))
             pointers = [x, w, *([b] if b is not None else []), out]
-            emit.call(on_unit[place], *pointers, m, first, last, tirx.address_of(status[0]))
-            emit.when(status[0] != 0, on_vectors(place))
+            emit.call(unit.function, *pointers, m, first, last, tirx.address_of(status[0]))
+            done = on_vectors(place, parts[-1:]) if unit.leaves_tail else lambda: None
+            emit.chain([(status[0] != 0, on_vectors(place)), (None, done)])
 
         places = range(len(spec.variants()))
         emit.chain(
