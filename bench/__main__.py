@@ -73,6 +73,14 @@ def _common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seconds", type=float, default=1.5, help="of timing a case; %(default)s")
     sub.add_argument("--rounds", type=_positive, help="of timing, instead of --seconds")
     sub.add_argument("--quick", action="store_true", help="a quarter of the time, less certain")
+    sub.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="MINUTES",
+        help="for a shared machine: how long to wait until others are quiet, and to time again "
+        "what they disturbed; %(default)s",
+    )
     sub.add_argument("--no-limits", action="store_true", help="do not measure the machine's limits")
     sub.add_argument("--json", type=Path, metavar="FILE")
     sub.add_argument("--plot", type=Path, metavar="FILE", help="the ratios; PNG, SVG, PDF")

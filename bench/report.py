@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import stats
+from bench.quiet import QUIET
 from bench.rows import Row
 
 # Where other processes took more of the CPUs than this, a row is better timed again.
@@ -114,6 +115,13 @@ def print_summary(console: Console, rows: Sequence[Row]) -> None:
     reasons = Counter(f"{peer}: {why}" for row in rows for peer, why in row.skipped.items())
     for reason, times in reasons.items():
         console.print(f"left out of {times} rows, {reason}")
+    slow = sum(row.speed is not None and row.speed < QUIET for row in rows)
+    if slow:
+        console.print(
+            f"the machine was slower than at its best around {slow} of {len(rows)} rows: "
+            "--patience MINUTES waits and times them again",
+            style="yellow",
+        )
     busy = sum(row.others is not None and row.others > BUSY for row in rows)
     if busy:
         console.print(

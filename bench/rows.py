@@ -59,6 +59,7 @@ class Row:
     device_us: float | None = None  # of a GPU's kernels alone, without their launches
     rate: float | None = None  # that ours reaches
     rate_unit: str = ""
+    speed: float | None = None  # of the machine, the least around the row, of its best in the run
     ours_call_us: float | None = None  # from arrays to arrays; ours_us has its buffers bound
 
     @property

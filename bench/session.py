@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -14,6 +16,7 @@ from bench import conditions, peers, plot, report, rows, work
 from bench.cases import Case, ModelCase
 from bench.limits import Limits
 from bench.ours import Settings
+from bench.quiet import QUIET, Quiet
 from bench.reference import WrongResult
 from bench.rows import Row
 from bench.timing import Plan
@@ -41,6 +44,8 @@ class Session:
         self.plan = Plan(seconds, arguments.rounds, 3 if arguments.quick else 5)
         self.rows: list[Row] = []
         self.errors: dict[str, str] = {}
+        self.quiet = Quiet()
+        self.until = 0.0  # on the clock, what patience there is
 
     def run(self, cases: Sequence[Case]) -> int:
         """The exit status: 0, 1 where a result was wrong, 2 where a name is unknown."""
@@ -62,6 +67,7 @@ class Session:
         found = conditions.read(self.settings.threads, self.settings.target, versions)
         found["records"] = self.settings.records
         report.print_conditions(self.console, found)
+        self.until = time.monotonic() + 60 * self.arguments.patience
         limits = None if self.arguments.no_limits else Limits(self.settings.threads)
         peaks = limits.summary(self.settings.dtype) if limits is not None else None
         if peaks is not None:
@@ -79,9 +85,13 @@ class Session:
     ) -> None:
         cache_bytes = native().l2 * self.settings.threads
         steps = [step for case in cases for step in product([case], self._layouts(case))]
+        found: dict[int, Row] = {}
+        loops: dict[int, float] = {}  # what tells of the machine's speed around each row
         with self.console.status("") as status:
-            for place, (case, layout) in enumerate(steps, 1):
-                status.update(f"{place}/{len(steps)} {case.kind} {case.spec} {layout}")
+            for place in self._turns(loops, len(steps)):
+                case, layout = steps[place]
+                status.update(f"{place + 1}/{len(steps)} {case.kind} {case.spec} {layout}")
+                before = self.quiet.wait(self.until)
                 try:
                     row = rows.run(
                         case, layout, self.settings, rivals, self.plan, limits, cache_bytes
@@ -90,8 +100,20 @@ class Session:
                     self.errors[f"{case.spec} {layout}"] = str(error)
                     self.console.print(f"wrong result: {error}", style="red")
                     continue
-                self.rows.append(row)
+                loop = max(before, self.quiet.seconds())
+                if loop <= loops.get(place, loop):
+                    found[place], loops[place] = row, loop
+        for place in sorted(found):
+            self.rows.append(replace(found[place], speed=self.quiet.speed(loops[place])))
         work.release()
+
+    def _turns(self, loops: Mapping[int, float], count: int) -> Iterator[int]:
+        """All places in turn; then, as long as there is patience, those that others disturbed."""
+        yield from range(count)
+        slow: Sequence[int] = range(count)
+        while slow and time.monotonic() < self.until:
+            slow = [place for place, loop in loops.items() if self.quiet.speed(loop) < QUIET]
+            yield from slow
 
     def _layouts(self, case: Case) -> tuple[str, ...]:
         if isinstance(case, ModelCase):

@@ -1,0 +1,66 @@
+"""Whether the machine runs as fast as it can: other guests of a shared one slow it for minutes.
+
+A short loop of Python on each CPU tells. What was measured while it took longer than at its best
+says nothing about any side, and is timed again where there is time for it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import suppress
+
+LOOP = 20_000
+TRIES = 3
+# Of the machine's best speed, below which others are at work.
+QUIET = 0.87
+WAIT_SECONDS = 2.0
+
+
+class Quiet:
+    """The machine's speed beside the best that this run has seen.
+
+    It is told by the seconds of the loop on the CPU that is slowest at it.
+    """
+
+    def __init__(self) -> None:
+        self._best = math.inf
+
+    def seconds(self) -> float:
+        """Of the loop, now."""
+        times = _loop_times()
+        self._best = min(self._best, *times)
+        return max(times)
+
+    def speed(self, seconds: float) -> float:
+        """0..1: what `seconds` of the loop tell, by the best until now."""
+        return self._best / seconds
+
+    def wait(self, until: float) -> float:
+        """`seconds`, once they tell of quiet or the clock (`time.monotonic`) is past `until`."""
+        while self.speed(seconds := self.seconds()) < QUIET and time.monotonic() < until:
+            time.sleep(WAIT_SECONDS)
+        return seconds
+
+
+def _loop_times() -> list[float]:
+    """Seconds of the loop on each CPU that this process may use."""
+    allowed = os.sched_getaffinity(0)
+    times = []
+    try:
+        for cpu in allowed:
+            with suppress(OSError):  # it may have gone meanwhile
+                os.sched_setaffinity(0, {cpu})
+                times.append(min(_loop() for _ in range(TRIES)))
+    finally:
+        os.sched_setaffinity(0, allowed)
+    return times
+
+
+def _loop() -> float:
+    begin = time.perf_counter()
+    total = 0
+    for number in range(LOOP):
+        total += number
+    return time.perf_counter() - begin
