@@ -6,7 +6,6 @@ says nothing about any side, and is timed again where there is time for it.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from contextlib import suppress
@@ -15,27 +14,28 @@ LOOP = 20_000
 TRIES = 3
 # Of the machine's best speed, below which others are at work.
 QUIET = 0.87
+BEST = 5  # that is: of the shortest times; a core whose neighbours sleep is faster for moments
 WAIT_SECONDS = 2.0
 
 
 class Quiet:
-    """The machine's speed beside the best that this run has seen.
+    """The machine's speed beside the best that this run has seen more than once.
 
     It is told by the seconds of the loop on the CPU that is slowest at it.
     """
 
     def __init__(self) -> None:
-        self._best = math.inf
+        self._shortest: list[float] = []
 
     def seconds(self) -> float:
         """Of the loop, now."""
-        times = _loop_times()
-        self._best = min(self._best, *times)
-        return max(times)
+        slowest = max(_loop_times())
+        self._shortest = sorted([*self._shortest, slowest])[:BEST]
+        return slowest
 
     def speed(self, seconds: float) -> float:
         """0..1: what `seconds` of the loop tell, by the best until now."""
-        return self._best / seconds
+        return min(1.0, self._shortest[-1] / seconds)
 
     def wait(self, until: float) -> float:
         """`seconds`, once they tell of quiet or the clock (`time.monotonic`) is past `until`."""
