@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 
 import tvmlayers as tl
 from tvmlayers import targets
-from tvmlayers.build.compiler import assembly
+from tvmlayers.build.compiler import assembly, compile_selected
 from tvmlayers.build.streaming import stream_from
+from tvmlayers.layers import as_model
 from tvmlayers.layers.checks import INDEX_DTYPES
 from tvmlayers.layers.embedding import OUT_OF_BOUNDS
-from tvmlayers.schedule import Selector
+from tvmlayers.schedule import Selector, analytic
+from tvmlayers.spaces import choices_of
+from tvmlayers.workload import Workload
 
 ROWS = 97
 WIDTHS = (1, 3, 10, 16, 17, 64, 100, 768)
@@ -43,6 +47,33 @@ def words(oob: str = "raise") -> Twin:
 @pytest.mark.parametrize("oob", OUT_OF_BOUNDS)
 def test_every_width_gives_the_rows_for_every_batch(oob: str, dtype: str) -> None:
     tables(oob, dtype).agrees_for_every_batch(indices(ROWS, 333, 3))
+
+
+@on_cpu
+@pytest.mark.parametrize(("width", "oob"), [(5, "raise"), (64, "raise"), (100, "zero")])
+def test_every_width_of_vectors_and_number_of_rows_in_flight_gives_the_rows(
+    width: int, oob: str
+) -> None:
+    layer, target = tl.Embedding(ROWS, width, oob=oob, input_shape=()), targets.native()
+    model = as_model(layer)
+    (table,) = layer.get_weights()
+    workload = Workload.make("embedding", indices=4096, rows=ROWS, width=width, dtype="float32")
+    choices, usual = choices_of(workload, target), analytic(workload, target)
+    runs = cycle(choices["unrolled_vectors"])
+    for vector_bytes, in_flight in product(choices["vector_bytes"], choices["rows_in_flight"]):
+        decided = {"vector_bytes": vector_bytes, "rows_in_flight": in_flight, "grain_kib": 12}
+        decided = {**usual, **decided, "unrolled_vectors": next(runs), "prefetch_rows": 8}
+        selector = Selector(target, use_records=False, fixed={"embedding": decided})
+        compiled = compile_selected(model, selector, threads=2)
+        for count in (0, 1, 2, 3, 4, 5, 33, 1001):  # threads may get fewer than are in flight
+            ids = indices(ROWS, count)
+            np.testing.assert_array_equal(compiled(ids), table[ids])
+        ids[500] = ROWS
+        if oob == "zero":
+            assert not compiled(ids)[500].any()
+        else:
+            with pytest.raises(tl.IndexOutOfRangeError, match="at position 500"):
+                compiled(ids)
 
 
 @pytest.mark.parametrize("oob", FORGIVING)

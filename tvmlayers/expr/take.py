@@ -6,9 +6,11 @@ An index outside 0..rows-1 never becomes an address: what happens instead is the
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from tvm import te, tirx
 from tvm.ir import Expr
+from tvm.tirx import Var
 
 from tvmlayers.dtypes import wide
 from tvmlayers.expr import math as m
@@ -52,23 +54,80 @@ def take(
 
     select: how zeros are put in the place of a row that is not there.
     """
-    count, ahead = size("count"), size("ahead")
-    indices = te.placeholder((ahead,), index_dtype, name="indices")
-    table = te.placeholder((rows, width), dtype, name="table")
-    row = te.compute((count,), lambda i: safe_row(indices[i], rows, oob), name="row")
+    lookup = _Lookup(rows, width, oob, index_dtype, dtype, select)
+    out = te.compute((lookup.count, width), lookup.value, name="out")
+    return lookup.expression(out)
 
-    def value(i: Expr, j: Expr) -> Expr:
-        read = table[row[i], j]
-        if oob != "zero":
-            return read
-        return select(is_outside(indices[i], rows), m.constant(0, read), read)
 
-    out = te.compute((count, width), value, name="out")
-    return Expression(
-        tensors=(indices, table, out),
-        sizes=(count, ahead),
-        checked=CheckedRows("row", indices, ahead, table, rows, width, flag=oob == "raise"),
+def take_vectors(
+    rows: int, width: int, *, lanes: int, in_flight: int, oob: str, index_dtype: str, dtype: str
+) -> Expression:
+    """As `take`, in vectors of `lanes` columns and `in_flight` rows at a time.
+
+    Where these do not divide the row or the number of rows, the last ones begin sooner and are
+    copied twice. Sizes: count, at least in_flight; ahead; tiles = ceil(count / in_flight).
+    """
+    lookup = _Lookup(rows, width, oob, index_dtype, dtype, m.select)
+    tiles = size("tiles")
+
+    def place(t: Expr, r: Expr) -> Expr:
+        return t if in_flight == 1 else te.min(t * in_flight, lookup.count - in_flight) + r
+
+    def column(v: Expr, lane: Expr) -> Expr:
+        return (te.min(v * lanes, width - lanes) if width % lanes else v * lanes) + lane
+
+    out = te.compute(
+        (tiles, -(-width // lanes), in_flight, lanes),
+        lambda t, v, r, lane: lookup.value(place(t, r), column(v, lane)),
+        name="out",
     )
+    shape = (lookup.count, width)
+    placed = Place(shape, lambda i: [place(i[0], i[2]), column(i[1], i[3])])
+    return lookup.expression(out, tiles, places={"out": placed})
+
+
+class _Lookup:
+    """What both forms of a lookup read: indices, table, and the rows that are safe to read."""
+
+    def __init__(
+        self,
+        rows: int,
+        width: int,
+        oob: str,
+        index_dtype: str,
+        dtype: str,
+        select: Callable[[Expr, Expr, Expr], Expr],
+    ) -> None:
+        self.rows, self.width, self.oob, self.select = rows, width, oob, select
+        self.count, self.ahead = size("count"), size("ahead")
+        self.indices = te.placeholder((self.ahead,), index_dtype, name="indices")
+        self.table = te.placeholder((rows, width), dtype, name="table")
+        self.row = te.compute(
+            (self.count,), lambda i: safe_row(self.indices[i], rows, oob), name="row"
+        )
+
+    def value(self, i: Expr, j: Expr) -> Expr:
+        """Column j of what index i gives."""
+        read = self.table[self.row[i], j]
+        if self.oob != "zero":
+            return read
+        return self.select(is_outside(self.indices[i], self.rows), m.constant(0, read), read)
+
+    def expression(self, out: te.Tensor, *sizes: Var, **more: Any) -> Expression:
+        return Expression(
+            tensors=(self.indices, self.table, out),
+            sizes=(self.count, self.ahead, *sizes),
+            checked=CheckedRows(
+                "row",
+                self.indices,
+                self.ahead,
+                self.table,
+                self.rows,
+                self.width,
+                flag=self.oob == "raise",
+            ),
+            **more,
+        )
 
 
 def bag(

@@ -223,8 +223,12 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
     row_bytes = workload["width"] * np.dtype(workload["dtype"]).itemsize
     is_near = workload["rows"] * row_bytes <= target.l2
     ahead = max(_LEAST_ROWS_AHEAD, _AHEAD_BYTES[workload.kind] // row_bytes)
+    vectors = lookup.row_vectors(workload, target, target.vector_bytes)
+    by_kind: Decisions = {"rows_in_flight": 1} if workload.kind == "embedding" else {}
     return {
-        "unrolled_vectors": max(lookup.run_lengths(lookup.row_vectors(workload, target))),
+        **by_kind,
+        "vector_bytes": target.vector_bytes,
+        "unrolled_vectors": max(lookup.run_lengths(vectors)),
         "prefetch_rows": 0 if is_near else max(r for r in lookup.PREFETCH_ROWS if r <= ahead),
         "grain_kib": GRAIN_KIB,
     }

@@ -135,8 +135,11 @@ class Selector:
 
 
 def _least_batch(decisions: Decisions) -> int:
-    """The least batch that decisions can be taken for: a tile is never taller than that."""
-    return Tile.of(decisions).rows if "tile" in decisions else 1
+    """The least batch that decisions can be taken for: no tile is taller, and no more rows are in
+    flight."""
+    if "tile" in decisions:
+        return Tile.of(decisions).rows
+    return int(decisions.get("rows_in_flight", 1))
 
 
 def _same(a: Regime, b: Regime) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from tvm import s_tir
 
 from tvmlayers.spaces.choices import Choices, Decisions, choose
@@ -10,35 +11,43 @@ from tvmlayers.workload import Workload
 
 SPACE = "lookup"
 PREFETCH_ROWS = (0, 4, 8, 16, 32, 64)
+ROWS_IN_FLIGHT = (1, 2, 4)
 GRAIN_KIB = (12, 24, 48, 96, 192, 384)
 LEAST_STREAMED = 16  # bytes of the narrowest vector that x86 stores past its caches
+_LEAST_VECTOR = 16  # bytes
 
 
 def lookup_choices(workload: Workload, target: Target) -> Choices:
     """What an embedding or a bag may decide.
 
-    unrolled_vectors: vectors of a row in one straight run; prefetch_rows: how many rows ahead a row
-    is asked for; grain_kib: the least KiB moved that are worth a thread.
+    vector_bytes: of the vectors that a row is gone over in; unrolled_vectors: how many of them in
+    one straight run; prefetch_rows: how many rows ahead a row is asked for; grain_kib: the least
+    KiB moved that are worth a thread. An embedding also rows_in_flight: how many rows are copied
+    side by side.
     """
-    return {
-        "unrolled_vectors": run_lengths(row_vectors(workload, target)),
+    widest = target.vector_bytes
+    choices: Choices = {
+        "vector_bytes": [n for n in (widest, widest // 2, widest // 4) if n >= _LEAST_VECTOR],
+        "unrolled_vectors": run_lengths(row_vectors(workload, target, widest)),
         "prefetch_rows": PREFETCH_ROWS,
         "grain_kib": GRAIN_KIB,
     }
-
-
-def row_vectors(workload: Workload, target: Target) -> int:
-    """Whole vectors that are gone over at a time: of a bag's columns, rounded up; of an
-    embedding's row, 1 where it has none."""
-    width, lanes = int(workload["width"]), target.lanes(workload["dtype"])
     if workload.kind == "bag":
-        columns = bag_columns(width, workload["dtype"], target)
-        return -(-columns // bag_lanes(width, lanes))
-    return max(1, width // lanes) if width % lanes == 0 else 1
+        return choices
+    return {**choices, "rows_in_flight": [n for n in ROWS_IN_FLIGHT if n <= workload.batch]}
 
 
-def bag_lanes(width: int, lanes: int) -> int:
-    """Columns in a vector of a bag's row: a register, or the largest power of two that fits."""
+def row_vectors(workload: Workload, target: Target, vector_bytes: int) -> int:
+    """Vectors that are gone over at a time: of an embedding's row, or of a bag's columns."""
+    width, dtype = int(workload["width"]), workload["dtype"]
+    columns = bag_columns(width, dtype, target) if workload.kind == "bag" else width
+    return -(-columns // row_lanes(width, dtype, vector_bytes))
+
+
+def row_lanes(width: int, dtype: str, vector_bytes: int) -> int:
+    """Columns in a vector of a row: as many as its bytes hold, or the largest power of two that
+    fits in the row."""
+    lanes = vector_bytes // np.dtype(dtype).itemsize
     while lanes > width:
         lanes //= 2
     return lanes
@@ -49,7 +58,7 @@ def bag_columns(width: int, dtype: str, target: Target, *, masked: bool = False)
     read, and fewer where entries are masked. A row seldom fills the wide registers of x86."""
     if target.family != "arm":
         return width
-    lanes = bag_lanes(width, target.lanes(dtype))
+    lanes = row_lanes(width, dtype, target.vector_bytes)
     vectors = -(-width // lanes)
     pieces = -(-vectors // (target.vector_registers * (3 if masked else 4) // 8))
     return -(-vectors // pieces) * lanes if pieces > 1 else width
@@ -63,13 +72,18 @@ def stream_lanes(width: int, dtype: str, target: Target) -> int | None:
     return lanes if target.family == "x86" and lanes * itemsize >= LEAST_STREAMED else None
 
 
-def take_rows(sch: s_tir.Schedule, *, lanes: int, width: int, decisions: Decisions | None) -> None:
-    """Schedule `expr.take`. Choice: unrolled_vectors, the vectors of a row in one straight run."""
+def take_rows(sch: s_tir.Schedule, *, vectors: int, decisions: Decisions | None) -> None:
+    """Schedule `expr.take_vectors`. Choice: unrolled_vectors, of each row in one straight run."""
     out, row = sch.get_sblock("out"), sch.get_sblock("row")
-    i, _ = sch.get_loops(out)
-    sch.compute_at(row, i, preserve_unit_loops=True)
+    tile, vector, place, lane = sch.get_loops(out)
+    sch.compute_at(row, tile, preserve_unit_loops=True)
     sch.set_scope(row, 0, "local")
-    _vectorize_row(sch, out, lanes, width, decisions)
+    sch.unroll(sch.get_loops(row)[-1])
+    run = choose(sch, "unrolled_vectors", run_lengths(vectors), decisions)
+    _, unrolled = sch.split(vector, [None, run])
+    sch.unroll(unrolled)
+    sch.unroll(place)
+    sch.vectorize(lane)
 
 
 def bag_rows(
@@ -105,21 +119,3 @@ def bag_rows(
 def run_lengths(vectors: int) -> list[int]:
     """How many of `vectors` may be one straight run: divisors, as many as registers hold."""
     return [n for n in range(1, 17) if vectors % n == 0]
-
-
-def _vectorize_row(
-    sch: s_tir.Schedule,
-    block: s_tir.schedule.SBlockRV,
-    lanes: int,
-    width: int,
-    decisions: Decisions | None,
-) -> None:
-    """Whole vectors where the row is made of them; else LLVM vectorises the plain loop."""
-    if width % lanes:
-        return
-    *_, column = sch.get_loops(block)
-    vectors = width // lanes
-    run = choose(sch, "unrolled_vectors", run_lengths(vectors), decisions)
-    _, vector, lane = sch.split(column, [None, run, lanes])
-    sch.unroll(vector)
-    sch.vectorize(lane)

@@ -1,9 +1,10 @@
 """EmbeddingBag as a kernel: bags shared out among threads and walked one by one."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
 
@@ -11,13 +12,13 @@ from tvmlayers import layers
 from tvmlayers.build import emit
 from tvmlayers.build.fuse import PooledLookup
 from tvmlayers.build.kernels.kernel import Kernel, Lowered, Use, axis, elements, report
-from tvmlayers.build.kernels.lookup import flag_pointer, index_checks, variants_of
+from tvmlayers.build.kernels.lookup import Made, flag_pointer, index_checks, variants_of
 from tvmlayers.build.kernels.rows import Pointer, fixed, row_driver
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.take import bag
 from tvmlayers.schedule import Selector, by_choice
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.lookup import bag_columns, bag_lanes, bag_rows
+from tvmlayers.spaces.lookup import bag_columns, bag_rows, row_lanes, run_lengths
 from tvmlayers.workload import Workload
 
 
@@ -64,39 +65,37 @@ def _bag_kernel(
     ragged, weighted = "offsets" in roles, "per_sample_weights" in roles
     target = selector.target
     is_arm = target.family == "arm"
-    lanes = bag_lanes(width, target.lanes(dtype))
     masked = spec.padding_idx is not None or layer.oob == "zero"
     columns = bag_columns(width, dtype, target, masked=masked)
-    vectors = -(-columns // lanes)
-    expression = bag(
-        rows,
-        width,
-        lanes=lanes,
-        columns=columns,
-        native_extremes=is_arm,
-        mode=spec.mode,
-        oob=layer.oob,
-        padding_idx=spec.padding_idx,
-        empty_is_zero=spec.empty_is_zero,
-        weighted=weighted,
-        index_dtype=index_dtype,
-        dtype=dtype,
-    )
     workload = Workload.make("bag", indices=1, rows=rows, width=width, dtype=dtype, mode=spec.mode)
 
-    def schedule(sch: s_tir.Schedule, decisions: Decisions) -> None:
-        # The decision does not know of masks: what does not divide a piece becomes the whole of it.
-        if vectors % int(decisions["unrolled_vectors"]):
-            decisions = {**decisions, "unrolled_vectors": vectors}
-        bag_rows(sch, vectors=vectors, unroll_result=is_arm, decisions=decisions)
+    def make(decisions: Decisions) -> Made:
+        lanes = row_lanes(width, dtype, int(decisions["vector_bytes"]))
+        vectors = -(-columns // lanes)
+        expression = bag(
+            rows,
+            width,
+            lanes=lanes,
+            columns=columns,
+            native_extremes=is_arm,
+            mode=spec.mode,
+            oob=layer.oob,
+            padding_idx=spec.padding_idx,
+            empty_is_zero=spec.empty_is_zero,
+            weighted=weighted,
+            index_dtype=index_dtype,
+            dtype=dtype,
+        )
+        # One decision does not know of masks and of the other: what does not divide the vectors
+        # becomes all of them, where the registers hold them.
+        run = int(decisions["unrolled_vectors"])
+        run = run if vectors % run == 0 else max(run_lengths(vectors))
+        decided = {**decisions, "unrolled_vectors": run}
+        schedule = partial(bag_rows, vectors=vectors, unroll_result=is_arm, decisions=decided)
+        return expression, schedule
 
     regimes = selector.regimes(workload)
-    variants = variants_of(
-        f"{name}_bag",
-        expression,
-        regimes,
-        schedule,
-    )
+    variants = variants_of(f"{name}_bag", regimes, make)
     pointers = [Pointer("indices", index_dtype, fixed(0))]
     if ragged:
         pointers.append(Pointer("offsets", index_dtype, fixed(0)))
@@ -112,8 +111,7 @@ def _bag_kernel(
             start, length = bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
 
             def reduce(column: Expr | int) -> None:
-                variants.call(
-                    scalars["total"],
+                arguments = [
                     emit.offset(given["indices"], start),
                     *([emit.offset(given["weights"], start)] if weighted else []),
                     emit.offset(given["table"], column),
@@ -121,7 +119,8 @@ def _bag_kernel(
                     *([given["flag"]] if layer.oob == "raise" else []),
                     length,
                     scalars["total"] - start,
-                )
+                ]
+                variants.call(scalars["total"], lambda made: emit.call(made.name, *arguments))
 
             # The last piece holds columns of its neighbour again where it would not be full.
             if columns == width:

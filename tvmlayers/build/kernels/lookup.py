@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import gcd
 from typing import Any
 
-from tvm import te
+from tvm import s_tir, te
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 
@@ -24,9 +25,10 @@ from tvmlayers.build.kernels.rows import Pointer, fixed, row_driver
 from tvmlayers.build.streaming import starts_at_multiple, stream_from
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.expr.expression import Expression
-from tvmlayers.expr.take import take
+from tvmlayers.expr.take import take_vectors
 from tvmlayers.schedule import Regime, Selector, by_choice
-from tvmlayers.spaces.lookup import run_lengths, stream_lanes, take_rows
+from tvmlayers.spaces.choices import Decisions
+from tvmlayers.spaces.lookup import row_lanes, run_lengths, stream_lanes, take_rows
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
@@ -40,53 +42,91 @@ def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One way to make a kernel's function; least: the fewest rows that it can be called for."""
+
+    name: GlobalVar
+    least: int
+
+
+@dataclass(frozen=True)
 class Variants:
-    """One function for each different way to make it, and which serves how many indices."""
+    """One function for each different way to make it, and which serves how many indices.
+
+    any_rows: the one that serves where a thread's share has too few rows for the chosen one.
+    """
 
     functions: Functions
-    names: list[GlobalVar]
+    made: list[Variant]
     by_count: list[tuple[int | None, int]]
+    any_rows: Variant | None
 
-    def call(self, count: Expr, *arguments: Expr) -> None:
-        """A call of the variant for `count` indices."""
-        last = len(self.by_count) - 1
+    def call(self, count: Expr, write: Callable[[Variant], None], rows: Expr | None = None) -> None:
+        """`write` calls the variant for `count` indices, of which a thread has `rows`."""
+
+        def one(place: int) -> None:
+            chosen = self.made[place]
+            if chosen.least == 1 or rows is None or self.any_rows is None:
+                return write(chosen)
+            few = self.any_rows
+            emit.chain(
+                [
+                    (rows >= emit.i64(chosen.least), lambda: write(chosen)),
+                    (None, lambda: write(few)),
+                ]
+            )
+
+        *bounded, (_, last) = self.by_count
         emit.chain(
             [
-                (
-                    None if i == last or most is None else count <= emit.i64(most),
-                    partial(emit.call, self.names[place], *arguments),
-                )
-                for i, (most, place) in enumerate(self.by_count)
+                *((count <= emit.i64(most or 0), partial(one, place)) for most, place in bounded),
+                (None, partial(one, last)),
             ]
         )
 
 
+# What a function over rows is made of: what it computes, and how it is scheduled.
+Made = tuple[Expression, Callable[[s_tir.Schedule], None]]
+_MAKING = ("vector_bytes", "rows_in_flight", "unrolled_vectors", "prefetch_rows")
+
+
 def variants_of(
-    name: str,
-    expression: Expression,
-    regimes: Sequence[Regime],
-    schedule: Callable[..., None],
+    name: str, regimes: Sequence[Regime], make: Callable[[Decisions], Made]
 ) -> Variants:
-    made: dict[tuple[Any, Any], int] = {}
+    """The functions that the decisions of the regimes make, by `make`."""
+    places: dict[tuple[Any, ...], int] = {}
     functions: Functions = {}
+    made: list[Variant] = []
     by_count: list[tuple[int | None, int]] = []
-    for regime in regimes:
-        prefetch = int(regime.decisions["prefetch_rows"])
-        key = regime.decisions["unrolled_vectors"], prefetch
-        if key not in made:
-            made[key] = len(made)
-            function_name, function = core(
-                f"{name}{made[key]}",
+
+    def place_of(decisions: Decisions) -> int:
+        key = tuple(decisions.get(each) for each in _MAKING)
+        if key not in places:
+            places[key] = len(made)
+            expression, schedule = make(decisions)
+            function_name, functions_body = core(
+                f"{name}{len(made)}",
                 expression,
-                partial(schedule, decisions=regime.decisions),
-                prefetch=prefetch,
+                schedule,
+                prefetch=int(decisions["prefetch_rows"]),
             )
-            functions[function_name] = function
-        if by_count and by_count[-1][1] == made[key]:
-            by_count[-1] = regime.most, made[key]
+            functions[function_name] = functions_body
+            made.append(Variant(function_name, _in_flight(decisions)))
+        return places[key]
+
+    for regime in regimes:
+        place = place_of(regime.decisions)
+        if by_count and by_count[-1][1] == place:
+            by_count[-1] = regime.most, place
         else:
-            by_count.append((regime.most, made[key]))
-    return Variants(functions, list(functions), by_count)
+            by_count.append((regime.most, place))
+    several = [regime.decisions for regime in regimes if _in_flight(regime.decisions) > 1]
+    any_rows = made[place_of({**several[0], "rows_in_flight": 1})] if several else None
+    return Variants(functions, made, by_count, any_rows)
+
+
+def _in_flight(decisions: Decisions) -> int:
+    return int(decisions.get("rows_in_flight", 1))
 
 
 def _take_kernel(
@@ -95,20 +135,33 @@ def _take_kernel(
     """`f(indices, table, out, [flag], count, threads)`; leaves: see `Use`."""
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     target = selector.target
-    lanes = target.lanes(dtype)
     workload = Workload.make("embedding", indices=1, rows=rows, width=width, dtype=dtype)
     regimes = selector.regimes(workload)
-    expression = take(rows, width, oob=layer.oob, index_dtype=index_dtype, dtype=dtype)
+
+    def make(lanes: int, decisions: Decisions) -> Made:
+        vectors = -(-width // lanes)
+        run = gcd(int(decisions["unrolled_vectors"]), vectors)
+        expression = take_vectors(
+            rows,
+            width,
+            lanes=lanes,
+            in_flight=int(decisions["rows_in_flight"]),
+            oob=layer.oob,
+            index_dtype=index_dtype,
+            dtype=dtype,
+        )
+        decided = {**decisions, "unrolled_vectors": run}
+        return expression, partial(take_rows, vectors=vectors, decisions=decided)
+
     variants = variants_of(
         f"{name}_rows",
-        expression,
         regimes,
-        lambda sch, decisions: take_rows(sch, lanes=lanes, width=width, decisions=decisions),
+        lambda decisions: make(row_lanes(width, dtype, int(decisions["vector_bytes"])), decisions),
     )
-    row_bytes = width * target.vector_bytes // lanes
+    row_bytes = width * target.vector_bytes // target.lanes(dtype)
     streamed = None
     if leaves:
-        streamed = _streamed(f"{name}_stream", expression, regimes[-1], width, dtype, target)
+        streamed = _streamed(f"{name}_stream", make, regimes[-1], width, dtype, target)
     pointers = [
         Pointer("indices", index_dtype, fixed(1)),
         Pointer("table", dtype, fixed(0)),
@@ -117,19 +170,25 @@ def _take_kernel(
     ]
 
     def work(given: dict[str, Var], scalars: dict[str, Var], first: Expr, last: Expr) -> None:
+        here = last - first
         arguments = [
             emit.offset(given["indices"], first),
             given["table"],
             emit.offset(given["out"], first * emit.i64(width)),
             *([given["flag"]] if layer.oob == "raise" else []),
-            last - first,
+            here,
             scalars["count"] - first,
         ]
-        call = partial(variants.call, scalars["count"], *arguments)
+
+        def one(variant: Variant) -> None:
+            emit.call(variant.name, *arguments, emit.ceil_div(here, variant.least))
+
+        call = partial(variants.call, scalars["count"], one, here)
         if streamed is None:
             return call()
         fits = streamed.fits(scalars["count"] * emit.i64(row_bytes), given["out"])
-        emit.chain([(fits, partial(emit.call, streamed.name, *arguments)), (None, call)])
+        stream = partial(emit.call, streamed.name, *arguments, here)
+        emit.chain([(fits, stream), (None, call)])
 
     driver = GlobalVar(name)
     functions = variants.functions
@@ -173,7 +232,12 @@ class Streamed:
 
 
 def _streamed(
-    name: str, expression: Expression, regime: Regime, width: int, dtype: str, target: Target
+    name: str,
+    make: Callable[[int, Decisions], Made],
+    regime: Regime,
+    width: int,
+    dtype: str,
+    target: Target,
 ) -> Streamed | None:
     """None where the target has no such stores, or rows that no whole vectors make up."""
     itemsize = target.vector_bytes // target.lanes(dtype)
@@ -181,14 +245,10 @@ def _streamed(
     if lanes is None:
         return None
     run = run_lengths(width // lanes)[-1]
-    decisions = {**regime.decisions, "unrolled_vectors": run}
-    global_var, function = core(
-        name,
-        expression,
-        lambda sch: take_rows(sch, lanes=lanes, width=width, decisions=decisions),
-        prefetch=int(decisions["prefetch_rows"]),
-        streamed="out",
-    )
+    decisions = {**regime.decisions, "unrolled_vectors": run, "rows_in_flight": 1}
+    expression, schedule = make(lanes, decisions)
+    prefetch = int(decisions["prefetch_rows"])
+    global_var, function = core(name, expression, schedule, prefetch=prefetch, streamed="out")
     return Streamed(global_var, function, stream_from(target), lanes * itemsize)
 
 
