@@ -28,7 +28,7 @@ extern "C" { Dim threadIdx, blockIdx, blockDim, gridDim; }
 
 namespace {
 
-enum Status { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kLaunchFailed = 719 };
+enum Status { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kNotReady = 600, kLaunchFailed = 719 };
 constexpr size_t kPage = 4096;
 constexpr unsigned kMostShared = 48 << 10;  // of a block that nobody asked more for
 
@@ -40,7 +40,8 @@ bool guard_front = false;
 int capability_major = 8, capability_minor = 0, driver_version = 13000, device_count = 1;
 struct Allocation { char* map; size_t length, size, begin; };
 std::map<uint64_t, Allocation> allocations;
-long launches = 0, context_waits = 0, modules = 0, events = 0;
+bool events_happen = true;
+long launches = 0, context_waits = 0, modules = 0, events = 0, event_waits = 0;
 void *last_stream = nullptr, *last_wait[2];
 
 // Puts `size` bytes between pages that may not be touched: begins there, or ends at most
@@ -116,7 +117,9 @@ void emulated_be(int major, int minor, int version, int devices, uint64_t memory
 }
 long emulated_launches() { return launches; }
 long emulated_modules() { return modules; }
+long emulated_event_waits() { return event_waits; }
 long emulated_events() { return events; }
+void emulated_let_events_happen(int happen) { events_happen = happen; }
 void* emulated_stream() { return last_stream; }
 void* emulated_waited(int waiter) { return last_wait[waiter]; }
 long emulated_context_waits() { return context_waits; }
@@ -155,6 +158,11 @@ int cuEventRecord(void* event, void* stream) {
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
   last_wait[0] = *(void**)event;
   last_wait[1] = stream;
+  return kSuccess;
+}
+int cuEventQuery(void*) { return events_happen ? kSuccess : kNotReady; }
+int cuEventSynchronize(void*) {
+  ++event_waits;
   return kSuccess;
 }
 int cuEventDestroy_v2(void* event) {

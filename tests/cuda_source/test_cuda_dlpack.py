@@ -6,6 +6,7 @@ import ctypes
 import gc
 import sys
 import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from agreement import indices, normal
 from emulator import device, driver, emulated
+from test_cuda_out import torch_there
 
 import tvmlayers as tl
 from tvmlayers import _ffi
-from tvmlayers.cuda import DeviceArray, to_device
+from tvmlayers.cuda import DeviceArray, held, to_device
 from tvmlayers.cuda.arrays import view_of
 from tvmlayers.errors import DTypeError
 
@@ -136,12 +138,31 @@ def test_arrays_of_a_library_are_asked_for_the_stream_of_the_call_and_give_their
     np.testing.assert_array_equal(result.array.numpy(), model(ids))
 
 
-def test_arrays_of_cupy_go_on_its_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = types.SimpleNamespace(
         get_current_stream=lambda ordinal: types.SimpleNamespace(ptr=Cupboard.current + ordinal)
     )
-    cupy = types.SimpleNamespace(ndarray=Cupboard, cuda=cuda)
-    monkeypatch.setitem(sys.modules, "cupy", cupy)  # type: ignore[arg-type]
+    made = types.SimpleNamespace(ndarray=Cupboard, cuda=cuda)
+    monkeypatch.setitem(sys.modules, "cupy", made)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("cupy")
+def test_tensors_of_torch_beside_arrays_of_cupy_are_waited_for_and_torch_waits() -> None:
+    inputs = [tl.Input((16,)), tl.Input((8,))]
+    model = emulated(tl.Model(inputs, tl.Concatenate()(inputs)))
+    first, second = normal(5, 16), normal(5, 8)
+    order, orders = driver().order, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver(), "order", lambda *pair: (orders.append(pair), order(*pair)))
+        result = model(torch_there(first), Cupboard(there(second)))
+    assert orders[0] == (0, MINE)
+    assert (MINE, 0) in orders[1:]
+    np.testing.assert_array_equal(result.array.numpy(), model(first, second))
+
+
+@pytest.mark.usefixtures("cupy")
+def test_arrays_of_cupy_go_on_its_current_stream() -> None:
     model = emulated(tl.Dense(8, input_dim=16))
     x = normal(5, 16)
     given, out = Cupboard(there(x)), Cupboard(DeviceArray((5, 8), "float32", driver=driver()))
@@ -160,6 +181,63 @@ def test_arrays_of_cupy_go_on_its_current_stream(monkeypatch: pytest.MonkeyPatch
         model(there(x), out=ours)
         assert not device().emulated_stream()
         assert ours.stream == 0
+
+
+def test_a_result_of_one_stream_is_waited_for_on_another() -> None:
+    model = emulated(tl.Dense(8, input_dim=16))
+    x = there(normal(5, 16))
+    for _ in range(2):  # the second call takes the short way
+        x.stream = OTHER
+        driver().order(7, 7)
+        model(x)
+        assert waited() == (OTHER, 0)
+    filled = DeviceArray((5, 8), "float32", driver=driver(), stream=MINE)
+    x.stream = 0
+    for _ in range(2):
+        filled.stream = MINE
+        model(x, out=filled)
+        assert waited() == (MINE, 0)
+        assert filled.stream == 0
+
+
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """The GPU reads nothing while it lasts."""
+    device().emulated_let_events_happen(0)
+    yield
+    device().emulated_let_events_happen(1)
+
+
+def test_what_another_library_lends_is_held_until_the_gpu_has_read_it(unread: None) -> None:
+    model = emulated(tl.Dense(8, input_dim=16))
+    x = normal(5, 16)
+    before = device().emulated_live()
+    model(x)
+    resident = device().emulated_live()
+    assert resident > before
+    lent = Cupboard(there(x))
+    seen = weakref.ref(lent)
+    model(lent)
+    del lent
+    gc.collect()
+    assert seen() is not None
+    device().emulated_let_events_happen(1)
+    model(Cupboard(there(x)))
+    gc.collect()
+    assert seen() is None
+    assert device().emulated_live() == resident
+
+
+def test_the_oldest_of_many_calls_is_waited_for_and_all_with_the_model(unread: None) -> None:
+    model = emulated(tl.Dense(8, input_dim=16))
+    waits = device().emulated_event_waits()
+    for _ in range(held.MOST + 3):
+        model(Cupboard(there(normal(1, 16))))
+    assert device().emulated_event_waits() == waits + 3
+    del model
+    gc.collect()
+    assert device().emulated_event_waits() == waits + 3 + held.MOST
+    assert device().emulated_events() == 0
 
 
 def test_a_tensor_that_is_not_handed_out_is_refused_by_name() -> None:

@@ -151,3 +151,18 @@ def test_an_input_that_is_widened_may_be_overwritten() -> None:
 def test_inputs_elsewhere_are_refused_in_the_words_of_a_gpu() -> None:
     with pytest.raises(tl.DeviceError, match=r"input 'input' is on device 'meta'.* NVIDIA GPUs"):
         square()(torch.zeros(5, 16, device="meta"))
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_memory_that_torch_has_not_is_an_error_of_ours(
+    calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    given = torch_there(X)
+    for _ in range(calls - 1):
+        square()(given, out=torch_there(np.zeros((5, 16), np.float32)))
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(tl.DeviceMemoryError, match=r"a result of \(5, 16\); .* out of memory"):
+        square()(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache, partial
 from itertools import product
@@ -14,10 +15,12 @@ from emulator import be, emulated
 from samples import every_input, every_kernel
 
 import tvmlayers as tl
+from tvmlayers.build.cuda.compiler import lower_model
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
-from tvmlayers.schedule.cuda import analytic
+from tvmlayers.layers import as_model
+from tvmlayers.schedule.cuda import CudaSelector, analytic
 from tvmlayers.spaces import choices_of
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.cuda_lookup import ROWS_IN_FLIGHT
@@ -84,6 +87,20 @@ def test_every_tile_that_can_be_decided_agrees(place: int) -> None:
         decisions = {**analytic(workload, target), "tile": tile, "k_steps": steps}
         twin = GpuTwin(tl.Dense(128, input_dim=70), {"dense": decisions})
         twin.agrees(normal(200, 70))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_elements_of_a_weight_past_two_to_the_31_are_counted_in_64_bits(dtype: str) -> None:
+    k, n = 1 << 15, 1 << 17
+    layer = tl.Dense(n, use_bias=False, input_dim=k, dtype=dtype)
+    layer._weights = {"kernel": np.broadcast_to(np.zeros((), dtype), (k, n))}  # of no memory
+    selector = CudaSelector(GPUS["cuda-sm80"], use_records=False)
+    lowered, _, _ = lower_model(as_model(layer), selector, lambda plan: None)
+    # What tensor cores are fed with has loops of its own, which begin where 32 bits are enough.
+    lines = [line for line in lowered.source.splitlines() if "copy_async" not in line]
+    places = [place for line in lines for place in re.findall(r"w_ptr(?: \+ |\[).*", line)]
+    assert len(places) >= 2
+    assert all("(int64_t)" in place for place in places), places
 
 
 def test_every_activation_agrees() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,9 +15,9 @@ from agreement import indices, normal
 from emulator import device, driver, emulated
 
 import tvmlayers as tl
-from tvmlayers import targets
+from tvmlayers import diagnose, targets
 from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
-from tvmlayers.cuda.driver import image_for
+from tvmlayers.cuda.driver import images_for, nvrtc_for
 from tvmlayers.targets.cuda import nearest, present
 
 MIB = 1 << 20
@@ -189,11 +190,11 @@ def test_a_gpu_out_of_memory_is_named(be: Any) -> None:
 
 def test_an_older_gpu_is_refused_and_a_newer_one_takes_ptx() -> None:
     images = {"cubin": b"cubin", "ptx": b"ptx"}
-    assert image_for(images, (8, 0), (8, 9)) == b"cubin"
-    assert image_for(images, (8, 0), (9, 0)) == b"ptx\0"
+    assert images_for(images, (8, 0), (8, 9)) == [b"cubin", b"ptx\0"]
+    assert images_for(images, (8, 0), (9, 0)) == [b"ptx\0"]
     for older in ((7, 5), (8, 0)):
         with pytest.raises(tl.TargetError, match="older"):
-            image_for(images, (8, 6), older)
+            images_for(images, (8, 6), older)
 
 
 def test_an_artefact_for_a_newer_gpu_is_refused(be: Any) -> None:
@@ -205,12 +206,54 @@ def test_an_artefact_for_a_newer_gpu_is_refused(be: Any) -> None:
 
 def test_an_old_driver_is_named() -> None:
     model = emulated(tl.Dense(8, input_dim=16))
-    model._images["cubin"] = b"// code of another kind"
+    model._images.update(cubin=b"// code of another kind", ptx=b"// and that too")
     message = (
-        r"supports CUDA 13.0: install a newer one, or .* a toolkit .*; g\+\+ compiled this one"
+        r"supports CUDA 13.0: install a newer one, or .* a toolkit .* "
+        r"\(pip install 'nvidia-cuda-nvrtc==13.0.\*'\); g\+\+ compiled this one"
     )
     with pytest.raises(tl.TargetError, match=message):
         model(normal(2, 16))
+
+
+def test_a_board_that_refuses_the_cubin_gets_the_ptx() -> None:
+    layer = tl.Dense(8, input_dim=16)
+    x = normal(2, 16)
+    refusing = emulated(layer)
+    refusing._images["cubin"] = b"// for a desktop"
+    np.testing.assert_array_equal(refusing(x), emulated(layer)(x))
+
+
+def test_the_toolkit_of_an_older_driver_has_another_package() -> None:
+    assert nvrtc_for("12.4") == "pip install 'nvidia-cuda-nvrtc-cu12==12.4.*'"
+
+
+def test_a_process_that_was_forked_is_told_so() -> None:
+    with pytest.raises(tl.DeviceError, match=r"forked from one .* get_context\('spawn'\)"):
+        driver().fail(3, "cuInit")
+
+
+def test_memory_that_cannot_be_given_back_raises_nothing() -> None:
+    class Ended(Driver):
+        def free(self, address: int) -> None:
+            self.fail(719, "cuMemFree_v2")
+
+    ended = Ended(emulator.library())
+    kept = DeviceArray((3,), "float32", driver=ended)
+    place = kept.address
+    del kept
+    gc.collect()
+    driver().free(place)  # it is there still
+
+
+def test_more_failed_checks_than_a_status_has_bits_are_all_in_it() -> None:
+    model = emulated(tl.Dense(8, input_dim=16))
+    found = np.zeros(70, bool)
+    found[[3, 63, 69]] = True
+    status = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diagnose, "raise_for_status", lambda bits, *_: status.append(bits))
+        model._raise_for(found, None, [], 0)  # type: ignore[arg-type]
+    assert status == [1 << 3 | 1 << 62]
 
 
 def test_a_device_by_capability_is_the_best_row_it_runs() -> None:

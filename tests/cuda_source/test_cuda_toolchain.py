@@ -66,20 +66,42 @@ def test_nvrtc_alone_is_enough(dtype: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(images.resources) == sorted(kernel.name for kernel in lowered.kernels)
 
 
-def test_the_newest_nvrtc_is_taken_whatever_its_folder_is_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("driver", "taken"), [((1 << 30,), "13"), ((13, 0), "13"), ((12, 8), "12"), ((11, 4), "13")]
+)
+def test_the_newest_nvrtc_that_the_driver_takes_is_taken_whatever_its_folder_is_called(
+    driver: tuple[int, ...], taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13"):
         path = tmp_path / "nvidia" / name
         path.parent.mkdir(parents=True)
         path.touch()
+    monkeypatch.setattr(nvrtc, "_driver_release", lambda: driver)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     nvrtc.find.cache_clear()
     try:
-        assert nvrtc.find() == str(path)
+        assert str(nvrtc.find()).endswith(f"libnvrtc.so.{taken}")
     finally:
         nvrtc.find.cache_clear()
+
+
+@needs_nvrtc
+def test_an_nvcc_that_refuses_the_source_gives_way_to_nvrtc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nvcc", "ptxas"):
+        (tmp_path / name).write_text("#!/bin/sh\necho unsupported GNU version >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    target = GPUS["cuda-sm90"]
+    lowered, _, _ = lower_model(as_model(tl.Dense(8, input_dim=16)), CudaSelector(target))
+    assert toolchain.available() == "nvcc"
+    images = toolchain.device_images(lowered.source, lowered.kernels, target)
+    assert images.compiler.startswith("nvrtc")
+    monkeypatch.setattr(nvrtc, "find", lambda: None)
+    with pytest.raises(tl.ConfigError, match=r"(?s)nvcc refused .* too old .*unsupported GNU"):
+        toolchain.device_images(lowered.source, lowered.kernels, target)
 
 
 def test_without_a_compiler_the_error_says_what_to_install(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn
@@ -17,7 +18,7 @@ from tvmlayers.cuda import dlpack
 from tvmlayers.cuda.dlpack import CUDA, LEGACY_DEFAULT, NO_ORDER
 from tvmlayers.cuda.driver import Driver, default_driver
 from tvmlayers.dtypes import numpy_dtype
-from tvmlayers.errors import DeviceError, DTypeError, ShapeError
+from tvmlayers.errors import DeviceError, DTypeError, ShapeError, TvmLayersError
 from tvmlayers.tensors import CPU
 
 ON_GPU = (CUDA, 13)  # and kDLCUDAManaged, which moves to where it is read
@@ -86,6 +87,12 @@ class DeviceArray:
         """The array as compiled code takes it."""
         return View(self.address, self.shape, self.dtype, self.ordinal, self)
 
+    def ready_on(self, stream: int) -> None:
+        """Have what comes next on the stream wait for what fills the array on its own."""
+        if stream != self.stream:
+            with self.driver.context(self.ordinal):
+                self.driver.order(self.stream, stream)
+
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         if self.dtype.kind == "V":  # bfloat16, which the interface cannot say
@@ -122,14 +129,14 @@ class DeviceArray:
         if stream == 0:
             raise ValueError("stream 0 says too little in DLPack; 1 is CUDA's default stream")
         reader = 0 if stream is None or stream == LEGACY_DEFAULT else stream
-        if reader not in (NO_ORDER, self.stream):
-            with self.driver.context(self.ordinal):
-                self.driver.order(self.stream, reader)
+        if reader != NO_ORDER:
+            self.ready_on(reader)
         return dlpack.lend(self).__dlpack__(max_version=max_version)
 
 
 def _free(driver: Driver, ordinal: int, place: int) -> None:
-    with driver.context(ordinal):
+    # Nothing raises: a context that an error ended takes its memory along.
+    with suppress(TvmLayersError), driver.context(ordinal):
         driver.free(place)
 
 
@@ -186,6 +193,7 @@ def view_of(value: Any, name: str, stream: int) -> View:
     DTypeError for one that is not packed: libraries pack theirs in their own words.
     """
     if isinstance(value, DeviceArray):
+        value.ready_on(stream)
         return value.view()
     tensor = dlpack.read(value, "out" if name == "out" else f"input {name!r}", stream)
     shape = tuple(int(size) for size in tensor.shape)

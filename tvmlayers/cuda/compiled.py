@@ -28,7 +28,7 @@ from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.cuda.outputs import fill_on, given_outputs, refuse_gpu_outputs
 from tvmlayers.cuda.plan import Plan
 from tvmlayers.cuda.resident import Resident
-from tvmlayers.cuda.streams import current_stream
+from tvmlayers.cuda.streams import current_stream, is_cupy
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import DeviceError, IndexOutOfRangeError
 from tvmlayers.signature import Entry, read_entries
@@ -176,10 +176,12 @@ class CudaCompiled(ModelCall):
         stream = current_stream(ordinal)
         with self._lock, self.driver.context(ordinal):
             results = form.make(stream) if out is None else [out]
-            fill_on(out, stream)
             if form.is_torch:
                 made = [result.data_ptr() for result in results]
             else:
+                for each in inputs:
+                    each.ready_on(stream)
+                fill_on(out, stream)
                 made = [result.address for result in results]
             if plan.scratch is None:
                 plan.launch([*addresses, *made], stream)
@@ -201,12 +203,16 @@ class CudaCompiled(ModelCall):
             raise DeviceError(f"inputs lie on different GPUs ({ordinals}); put them on one")
         ordinal = ordinals[0]
         stream = current_stream(ordinal, given.values())
+        torch_stream = current_stream(ordinal)
+        others = stream != torch_stream and any(map(_is_torch, (*given.values(), *_listed(out))))
         views = [_see(value, name, stream) for name, value in given.items()]
         entry, sizes = diagnose.choose_entry(self._entries, tuple(given), views)  # type: ignore[arg-type]
         is_torch = all(map(_is_torch, given.values()))
         memory: Any = (TorchMemory if is_torch else DriverMemory)(self.driver, ordinal, stream)
         shapes = entry.output_shapes(sizes)
         with self._lock, self.driver.context(ordinal):
+            if others:  # torch's tensors, on a stream that torch knows nothing of
+                self.driver.order(torch_stream, stream)
             packed = [
                 memory.packed(v, s.dtype, s.name) for v, s in zip(views, entry.inputs, strict=True)
             ]
@@ -218,6 +224,10 @@ class CudaCompiled(ModelCall):
             else:
                 made = given_outputs(out, entry.outputs, shapes, packed, ordinal, stream)
             plan = self._run(entry, sizes, packed, made, memory, packed)
+            if others:
+                self.driver.order(stream, torch_stream)
+            foreign = [v.owner for v in views if not _is_ordered(v.owner)]
+            plan.resident.held.keep(foreign, stream)
             if len(inputs) == len(views) and all(
                 map(lambda one, other: one is other, packed, views)
             ):
@@ -273,7 +283,7 @@ class CudaCompiled(ModelCall):
     def _raise_for(
         self, found: NDArray[Any], entry: Entry, arrays: Sequence[Any], stream: int
     ) -> NoReturn:
-        status = sum(1 << min(i, 62) for i in np.flatnonzero(found).tolist())
+        status = sum({1 << min(i, 62) for i in np.flatnonzero(found).tolist()})
         hosts = [
             each if isinstance(each, np.ndarray) else self._on_host(each, stream) for each in arrays
         ]
@@ -301,6 +311,16 @@ class CudaCompiled(ModelCall):
 def _is_torch(value: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _listed(out: Any) -> Sequence[Any]:
+    return out if isinstance(out, (list, tuple)) else (out,)
+
+
+def _is_ordered(owner: Any) -> bool:
+    """Whether the memory of what was read is taken back in the order of the call's stream."""
+    value = owner[0] if isinstance(owner, tuple) else owner
+    return _is_torch(value) or isinstance(value, DeviceArray) or is_cupy(value)
 
 
 def _ordinal_of(value: Any) -> int:

@@ -14,6 +14,8 @@ from tvmlayers.errors import DeviceError, DeviceMemoryError, TargetError, TvmLay
 
 LIBRARY = "libcuda.so.1"
 _OUT_OF_MEMORY = 2
+_NOT_INITIALIZED = 3
+_NOT_READY = 600
 # No code for this GPU, PTX that does not compile, PTX newer than the driver.
 _FOREIGN_CODE = (200, 209, 218, 222)
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
@@ -85,10 +87,17 @@ class Driver:
                 "else holds its memory (torch.cuda.empty_cache() gives back what torch keeps)"
             )
         if status in _FOREIGN_CODE:
+            release = self.version()
             raise TargetError(
                 f"NVIDIA's driver takes none of this model's code ({said}); the driver supports "
-                f"CUDA {self.version()}: install a newer one, or compile the model with a toolkit "
-                "of that release or an older one"
+                f"CUDA {release}: install a newer one, or compile the model with a toolkit of that "
+                f"release or an older one ({nvrtc_for(release)})"
+            )
+        if status == _NOT_INITIALIZED:
+            raise DeviceError(
+                f"NVIDIA's driver cannot be used in this process ({said}), which was forked from "
+                "one that used the GPU; start it another way, with multiprocessing by "
+                "get_context('spawn')"
             )
         if doing == "cuInit":
             raise DeviceError(f"NVIDIA's driver finds no GPU here ({said}); see nvidia-smi")
@@ -159,13 +168,37 @@ class Driver:
 
     def order(self, before: int, after: int) -> None:
         """Have what comes next on stream `after` wait for what is on stream `before` by now."""
+        event = self.mark(before)
+        try:
+            self.call("cuStreamWaitEvent", c_void_p(after), event, 0)
+        finally:
+            self.forget(event)
+
+    def mark(self, stream: int) -> c_void_p:
+        """An event that happens once all that is on the stream by now is done; to be forgotten."""
         event = c_void_p()
         self.call("cuEventCreate", byref(event), _NO_TIMING)
         try:
-            self.call("cuEventRecord", event, c_void_p(before))
-            self.call("cuStreamWaitEvent", c_void_p(after), event, 0)
-        finally:
-            self.call("cuEventDestroy_v2", event)  # it goes when it has happened
+            self.call("cuEventRecord", event, c_void_p(stream))
+        except TvmLayersError:
+            self.forget(event)
+            raise
+        return event
+
+    def is_past(self, event: c_void_p) -> bool:
+        """Whether an event has happened."""
+        status = self.library.cuEventQuery(event)
+        if status not in (0, _NOT_READY):
+            self.fail(status, "cuEventQuery")
+        return bool(status == 0)
+
+    def wait_for(self, event: c_void_p) -> None:
+        """Wait until an event has happened."""
+        self.call("cuEventSynchronize", event)
+
+    def forget(self, event: c_void_p) -> None:
+        """Give an event back; one that has not happened yet goes when it has."""
+        self.call("cuEventDestroy_v2", event)
 
     def synchronize(self, stream: int) -> None:
         """Wait for all that was put on the stream."""
@@ -230,17 +263,25 @@ def default_driver() -> Driver:
     return Driver()
 
 
-def image_for(
-    images: Mapping[str, bytes], arch: tuple[int, int], capability: tuple[int, int]
-) -> bytes:
-    """The image of an artefact that a GPU runs: its cubin, or the PTX on a newer kind of GPU.
+def nvrtc_for(release: str) -> str:
+    """How to install the NVRTC of a CUDA release such as "12.4"."""
+    package = "nvidia-cuda-nvrtc" + ("-cu12" if release.startswith("12.") else "")
+    return f"pip install '{package}=={release}.*'"
 
+
+def images_for(
+    images: Mapping[str, bytes], arch: tuple[int, int], capability: tuple[int, int]
+) -> list[bytes]:
+    """The images of an artefact that a GPU may run, best first: its cubin, then the PTX.
+
+    A newer kind of GPU runs the PTX alone; so do some boards whose number says otherwise.
     TargetError where the GPU is older than the artefact.
     """
+    ptx = images["ptx"] + b"\0"
     if capability[0] == arch[0] and capability >= arch:
-        return images["cubin"]
+        return [images["cubin"], ptx]
     if capability > arch:
-        return images["ptx"] + b"\0"
+        return [ptx]
     raise TargetError(
         f"this model was compiled for sm_{arch[0]}{arch[1]} and this GPU is "
         f"sm_{capability[0]}{capability[1]}, which is older; compile it for "

@@ -14,7 +14,7 @@ from typing import Any
 from tvmlayers.cuda.arrays import DeviceArray
 from tvmlayers.cuda.memory import ALIGNMENT, DriverMemory
 from tvmlayers.cuda.plan import Plan
-from tvmlayers.cuda.torch_tensors import TorchMemory
+from tvmlayers.cuda.torch_tensors import TorchMemory, torch_empty
 
 MOST_FORMS = 256  # then all are forgotten: batches of ever new sizes fill no memory
 _MISALIGNED = ALIGNMENT - 1
@@ -38,8 +38,7 @@ class Form:
             torch = sys.modules["torch"]
             device = torch.device("cuda", ordinal)
             rows = [(shape, getattr(torch, slot.dtype.name)) for shape, slot in outputs]
-            empty = torch.empty
-            self.make = lambda _: [empty(s, dtype=dtype, device=device) for s, dtype in rows]
+            self.make = lambda _: [torch_empty(shape, dtype, device) for shape, dtype in rows]
             self.key_of_out = rows[0][0], rows[0][1], ordinal
         else:
             plain = [(shape, slot.dtype) for shape, slot in outputs]

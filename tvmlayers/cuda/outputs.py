@@ -55,6 +55,7 @@ def given_outputs(
 def fill_on(buffer: Any, stream: int) -> None:
     """Note at an array of ours that what goes on the stream fills it from now on."""
     if isinstance(buffer, DeviceArray):
+        buffer.ready_on(stream)  # what filled it before is done by then
         buffer.stream = stream
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 
 from tvmlayers.arena import address
 from tvmlayers.cuda.arrays import DeviceArray, View
-from tvmlayers.cuda.driver import Driver, image_for
+from tvmlayers.cuda.driver import Driver, images_for
+from tvmlayers.cuda.held import Held
 from tvmlayers.cuda.torch_tensors import TorchMemory
 from tvmlayers.errors import TargetError
+
+_PER_THREAD_DEFAULT = 2  # a stream that is another one in every thread
 
 
 class Resident:
@@ -37,16 +41,18 @@ class Resident:
         self.flags = DeviceArray((max(len(manifest["checks"]), 1),), np.int32, ordinal, driver)
         driver.zero(self.flags.address, self.flags.nbytes, 0)
         driver.synchronize(0)  # other streams use them too
-        self._scratch: dict[int, DeviceArray] = {}
+        self.held = Held(driver)
+        self._scratch: dict[tuple[int, int], DeviceArray] = {}
 
     def scratch(self, memory: Any, needed: int) -> View:
         """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""
         if isinstance(memory, TorchMemory):
             return memory.empty((needed,), np.dtype("uint8"))
-        kept = self._scratch.get(memory.stream)
+        thread = threading.get_ident() if memory.stream == _PER_THREAD_DEFAULT else 0
+        kept = self._scratch.get((memory.stream, thread))
         if kept is None or kept.nbytes < needed:
             kept = DeviceArray((needed + needed // 2,), np.uint8, self.ordinal, self.driver)
-            self._scratch[memory.stream] = kept
+            self._scratch[memory.stream, thread] = kept
         return kept.view()
 
     def take_flags(self, stream: int) -> NDArray[Any] | None:
@@ -64,8 +70,10 @@ def _load(
 ) -> Any:
     """The handles of the kernels in the current context."""
     arch = tuple(manifest["target"]["capability"])
-    image = image_for(images, arch, driver.capability(ordinal))
-    try:
-        return driver.load(image, manifest["cuda"]["kernels"])
-    except TargetError as error:
-        raise TargetError(f"{error}; {manifest['cuda']['compiler']} compiled this one") from error
+    refused = None
+    for image in images_for(images, arch, driver.capability(ordinal)):
+        try:
+            return driver.load(image, manifest["cuda"]["kernels"])
+        except TargetError as error:
+            refused = refused or error
+    raise TargetError(f"{refused}; {manifest['cuda']['compiler']} compiled this one") from refused

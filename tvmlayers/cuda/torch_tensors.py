@@ -11,7 +11,7 @@ from tvmlayers.cuda.arrays import View
 from tvmlayers.cuda.driver import Driver
 from tvmlayers.cuda.memory import ALIGNMENT
 from tvmlayers.dtypes import numpy_dtype
-from tvmlayers.errors import DTypeError
+from tvmlayers.errors import DeviceMemoryError, DTypeError
 
 
 def torch_view(tensor: Any, name: str) -> View:
@@ -36,6 +36,18 @@ def _called(name: str) -> str:
     return "out" if name == "out" else f"input {name!r}"
 
 
+def torch_empty(shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
+    """An uninitialised tensor of torch; DeviceMemoryError where the GPU has no room for it."""
+    torch = sys.modules["torch"]
+    try:
+        return torch.empty(shape, dtype=dtype, device=device)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"the GPU has too little memory left for a result of {shape}; use smaller batches, or "
+            f"free what else holds its memory ({error})"
+        ) from error
+
+
 class TorchMemory:
     """Memory of torch's caching allocator for one call; freed in the order of its stream."""
 
@@ -45,11 +57,8 @@ class TorchMemory:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
         """Uninitialised memory, which another call may get once the stream is past this one."""
-        made = self.torch.empty(
-            shape,
-            dtype=getattr(self.torch, dtype.name),
-            device=self.torch.device("cuda", self.ordinal),
-        )
+        device = self.torch.device("cuda", self.ordinal)
+        made = torch_empty(tuple(shape), getattr(self.torch, dtype.name), device)
         return View(made.data_ptr(), tuple(shape), dtype, self.ordinal, made)
 
     def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:

@@ -15,6 +15,8 @@ from tvmlayers.dtypes import wide
 from tvmlayers.expr import math
 from tvmlayers.expr.expression import Expression, Place, size
 
+MOST_INT32 = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class BlockTile:
@@ -147,6 +149,10 @@ def split_gemm(
     def row(t: Expr, i: Expr) -> Expr:
         return te.min(t * rows + i, m - 1)
 
+    def counted(group: Expr) -> Expr:
+        # The place of an element is computed in the type of its indices.
+        return tirx.Cast("int64", group) if kp * all_columns > MOST_INT32 else group
+
     if depth > 1:
         # Past the end the last ones again, which then do not count.
         xr = te.compute(
@@ -156,14 +162,14 @@ def split_gemm(
         )
         wr = te.compute(
             (blocks, columns, steps * slices, depth),
-            lambda p, j, g, v: w[te.min(g, kp // depth - 1), p * columns + j, v],
+            lambda p, j, g, v: w[counted(te.min(g, kp // depth - 1)), p * columns + j, v],
             name="wr",
         )
 
     def term(t: Expr, p: Expr, j: Expr, s: Expr, i: Expr) -> Expr:
         group = step * slices + s
         if depth == 1:
-            at, product = group, x[row(t, i), group] * w[group, p * columns + j]
+            at, product = group, x[row(t, i), group] * w[counted(group), p * columns + j]
         else:
             at = group * depth + within
             product = math.widened(xr[t, i, group, within]) * math.widened(wr[p, j, group, within])

@@ -10,7 +10,7 @@ import numpy as np
 from tvmlayers.build.cuda.fixed import FixedProgram, lower_fixed
 from tvmlayers.build.cuda.toolchain import Toolchain, device_images
 from tvmlayers.cuda import DeviceArray, Driver, to_device
-from tvmlayers.cuda.driver import image_for
+from tvmlayers.cuda.driver import images_for
 from tvmlayers.errors import ConfigError
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget
@@ -67,7 +67,7 @@ class PlainGpuStand:
         driver = self._driver
         scratch = [DeviceArray((size,), np.uint8, 0, driver) for size in program.scratch]
         with driver.context(0):
-            image = image_for(images, self._stand.target.capability, driver.capability(0))
+            image = images_for(images, self._stand.target.capability, driver.capability(0))[0]
             handles = driver.load(image, [kernel.name for kernel in program.kernels])
             driver.fill(self._result.address, 0xFF, self._result.nbytes, 0)  # NaN
         turns = [

@@ -22,12 +22,16 @@ class Made:
 
 @functools.cache
 def find() -> str | None:
-    """The path of libnvrtc, in a package or where the system has it; None where there is none."""
+    """The path of libnvrtc, in a package or where the system has it; None where there is none.
+
+    Of several the newest that the driver here, if there is one, takes the code of.
+    """
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec is not None else ():
-        found = list(Path(folder).glob("*/lib/libnvrtc.so.*"))
+        found = sorted(Path(folder).glob("*/lib/libnvrtc.so.*"), key=_release)
+        taken = [path for path in found if _release(path) <= _driver_release()]
         if found:
-            return str(max(found, key=_release))
+            return str((taken or found)[-1])
     for name in ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
         try:
             ctypes.CDLL(name)
@@ -41,6 +45,16 @@ def _release(path: Path) -> tuple[int, ...]:
     """The number in a library's name: (12,) of libnvrtc.so.12, whatever its folder is called."""
     parts = path.name.partition(".so.")[2].split(".")
     return tuple(int(part) for part in parts if part.isdecimal())
+
+
+def _driver_release() -> tuple[int, ...]:
+    """The CUDA release of NVIDIA's driver, as (12, 4); beyond all where there is none."""
+    found = c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(byref(found))
+    except OSError:
+        failed = 1
+    return (1 << 30,) if failed else (found.value // 1000, found.value % 1000 // 10)
 
 
 def compile(code: str, arch: str, *for_ptxas: str) -> Made:

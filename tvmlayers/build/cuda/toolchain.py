@@ -69,18 +69,24 @@ def device_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarg
     """
     del kernels
     found = available()
-    if found is not None:
-        head = PREAMBLE + INSTRUCTIONS + HALVES + (WMMA if uses_wmma(source) else "")
-        code = with_preamble(source, head)
-        return (_by_nvcc if found == "nvcc" else _by_nvrtc)(code, target)
-    raise MissingDependencyError(
-        f"compiling for {target.name} needs NVIDIA's nvcc and ptxas on the PATH, or NVRTC from "
-        "PyPI: pip install 'tvmlayers[cuda]'"
-    )
+    if found is None:
+        raise MissingDependencyError(
+            f"compiling for {target.name} needs NVIDIA's nvcc and ptxas on the PATH, or NVRTC from "
+            "PyPI: pip install 'tvmlayers[cuda]'"
+        )
+    head = PREAMBLE + INSTRUCTIONS + HALVES + (WMMA if uses_wmma(source) else "")
+    code = with_preamble(source, head)
+    if found == "nvcc":
+        try:
+            return _by_nvcc(code, target)
+        except ConfigError:  # older than the architecture, or than the C++ compiler beside it
+            if nvrtc.find() is None:
+                raise
+    return _by_nvrtc(code, target)
 
 
 def available() -> str | None:
-    """The compiler that `device_images` would take: "nvcc", "nvrtc" or None."""
+    """The compiler that `device_images` would begin with: "nvcc", "nvrtc" or None."""
     if shutil.which("nvcc") and shutil.which("ptxas"):
         return "nvcc"
     return "nvrtc" if nvrtc.find() is not None else None
@@ -124,8 +130,9 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ConfigError(
-            f"{command[0]} refused the CUDA source that was generated; this is an error in "
-            f"tvmlayers:\n{done.stdout}{done.stderr}"
+            f"{command[0]} refused the CUDA source that was generated; it is too old for the "
+            "architecture or for the C++ compiler beside it, or this is an error in tvmlayers. "
+            f"NVRTC needs neither: pip install 'tvmlayers[cuda]'\n{done.stdout}{done.stderr}"
         )
     return done.stdout + done.stderr
 

@@ -156,7 +156,9 @@ def _bag_kernel(
             emit.when(b < scalars["count"], lambda: one_bag(given, scalars, b))
 
     def one_bag(given: dict[str, Any], scalars: dict[str, Any], b: Expr) -> None:
-        start, length = bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
+        bounds = bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
+        # TVM's analysis follows names to what they stand for, at every use, for seconds.
+        start, length = map(emit.kept, bounds) if ragged else bounds
         moved = [emit.offset(given["indices"], start)]
         if weighted:
             moved.append(emit.offset(given["weights"], start))
