@@ -61,6 +61,10 @@ limited() { # a command of Python that goes on where it was; status 3 where the 
 
 setup() {
   run "$PYTHON" -m venv --system-site-packages "$VENV"
+  # Made from within another virtual environment it would not see that one's packages, torch say.
+  share='import sys, sysconfig as s; place = s.get_path("purelib", vars={"base": sys.argv[1]}); '
+  share=$share'outer = s.get_path("purelib") if sys.prefix != sys.base_prefix else ""; '
+  run "$PYTHON" -c "$share"'open(place + "/outer.pth", "w").write(outer)' "$VENV"
   set -- pytest pytest-xdist hypothesis -e ".[tune,cuda,torch]"
   # The folder holds what `pip wheel` makes of these, hatchling and editables.
   [ -z "${WHEELS:-}" ] || set -- --no-index --find-links "$WHEELS" "$@"

@@ -41,7 +41,15 @@ def after(program: str, command: list[str]) -> list[str]:
 
 def test_all_steps_come_in_order_and_without_a_limit() -> None:
     made = [" ".join(command) for command in commands()]
-    marks = ["-m venv", "pip install", "-m gpu", "-n 4", "tune_cuda.py", *["bench cuda"] * 5]
+    marks = [
+        "-m venv",
+        "outer.pth",
+        "pip install",
+        "-m gpu",
+        "-n 4",
+        "tune_cuda.py",
+        *["bench cuda"] * 5,
+    ]
     assert len(made) == len(marks)
     assert all(mark in line for mark, line in zip(marks, made, strict=True))
     assert "timeout --signal=INT --kill-after=30 0 " in made[-1]
@@ -81,9 +89,9 @@ def test_files_of_the_parity_tests_are_there() -> None:
 
 
 def test_setup_takes_wheels_from_a_folder() -> None:
-    _, install = commands("setup", WHEELS="/wheels")
+    _, _, install = commands("setup", WHEELS="/wheels")
     assert after("install", install)[:3] == ["--no-index", "--find-links", "/wheels"]
-    _, install = commands("setup")
+    _, _, install = commands("setup")
     assert "--no-index" not in install
 
 

@@ -70,8 +70,8 @@ def check(case: EmbeddingCase | BagCase) -> None:
     """The benchmark's own check of what it is about to time."""
     work = make(case, "repeated", "float32", "int64", cache_bytes=1)
     assert isinstance(work, EmbeddingWork | BagWork)
-    side, _ = ours.prepare(work, SETTINGS)
-    reference.check([side], work)
+    side = ours.prepare(work, SETTINGS)
+    reference.check([side.bound, side.call], work)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -82,9 +82,9 @@ def test_every_timed_model_is_right_at_every_timed_batch(
     monkeypatch.setattr(models, "DLRM_ROWS", MOST_ROWS // 10)
     release()
     work = make(ModelCase(name, 3), "repeated", "float32", "int64", cache_bytes=1)
-    side, compiled = ours.prepare(work, SETTINGS)
-    reference.check([side], work)
+    side = ours.prepare(work, SETTINGS)
+    reference.check([side.bound, side.call], work)
     timed = [case.batch for case in cases.models(name)]
-    report = tl.verify(compiled, samples=[3, *timed])
+    report = tl.verify(side.compiled, samples=[3, *timed])
     release()
     assert report.passed, str(report)
