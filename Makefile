@@ -18,8 +18,9 @@ BIN    := $(VENV)/bin
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
 
+# In the order of the folders: tests/arm first, whose longest test is a file of its own.
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 arm: arm-machine
 	TVMLAYERS_ARM_WHOLE=1 $(BIN)/python -m pytest -m arm $(ARGS)

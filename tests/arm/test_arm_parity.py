@@ -31,7 +31,7 @@ SHARES = (
 )
 # Looks at the memory of this process, where nothing runs.
 EVERY = "not what_passes"
-SELECTION = f"{EVERY} and not float64 and not any_ and not hundred and not deep"
+SELECTION = f"{EVERY} and not float64 and not any_ and not more_lookups and not deep"
 
 
 def start(share: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:

@@ -176,13 +176,13 @@ def two_tables() -> Twin:
     return Twin(tl.Model([users, items], tl.Concatenate()(rows)))
 
 
-def test_of_a_hundred_lookups_the_one_that_refused_is_named() -> None:
-    inputs = [tl.Input((), name=f"ids{i}") for i in range(100)]
+def test_of_more_lookups_than_a_status_has_bits_the_one_that_refused_is_named() -> None:
+    inputs = [tl.Input((), name=f"ids{i}") for i in range(66)]
     table = tl.Embedding(4, 2)
     twin = Twin(tl.Model(inputs, tl.Concatenate()([table(ids) for ids in inputs])))
-    ids = [indices(4, 3, seed=i) for i in range(100)]
+    ids = [indices(4, 3, seed=i) for i in range(66)]
     twin.agrees(*ids)
-    for bad in (0, 30, 31, 32, 62, 63, 64, 99):
+    for bad in (0, 30, 31, 32, 62, 63, 64, 65):
         spoiled = [array.copy() for array in ids]
         spoiled[bad][1] = 4
         with pytest.raises(tl.IndexOutOfRangeError, match=f"position 1 of input 'ids{bad}'"):
