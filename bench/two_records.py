@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+from bench.stats import geometric_mean, median
 
 ROUNDS = 5
 
@@ -27,15 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("b", type=Path)
     parser.add_argument("--target", default="native", help="whose records (default: this machine)")
     parser.add_argument("--kind", default="dense")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="default: the physical cores")
     parser.add_argument("--journals", type=Path, metavar="DIR", help="--work-dir of B's run")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
+    from tvmlayers.targets import physical_cores
+
+    arguments.threads = arguments.threads or physical_cores()
     rows = _rows(arguments)
     if not rows:
         print(f"{arguments.a} and {arguments.b} share no {arguments.kind} kernel", file=sys.stderr)
         return 2
-    speed = math.exp(sum(math.log(row["speed"]) for row in rows) / len(rows))
+    speed = geometric_mean([row["speed"] for row in rows])
     least = min(rows, key=lambda row: row["speed"])
     print(f"geometric mean {speed:.3f}, least {least['speed']:.3f} at {least['workload']}")
     if arguments.json:
@@ -54,6 +57,7 @@ def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from tvmlayers.records import file_of
     from tvmlayers.records.parse import read
     from tvmlayers.targets import resolve
+    from tvmlayers.tune.journal import path_of
     from tvmlayers.tune.local import LocalMeasurer
 
     target = resolve(arguments.target)
@@ -64,14 +68,13 @@ def _rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for folder in (arguments.a, arguments.b)
     )
-    seconds = _trial_seconds(arguments.journals, target.name) if arguments.journals else {}
     measurer = LocalMeasurer(target, arguments.threads)
     rows = []
     try:
         for workload in sorted(a.keys() & b.keys(), key=str):
             row = _compared(a[workload], b[workload], measurer)
-            if workload in seconds:
-                row["seconds_a_trial"] = round(seconds[workload], 3)
+            if arguments.journals:
+                row |= _trial_seconds(path_of(arguments.journals, target, workload))
             print(f"{row['workload']:48s} {row['speed']:.3f}", flush=True)
             rows.append(row)
     finally:
@@ -90,26 +93,23 @@ def _compared(a: Any, b: Any, measurer: Any) -> dict[str, Any]:
         measurer.compare(both[::-1])[::-1] if turn % 2 else measurer.compare(both)
         for turn in range(ROUNDS)
     ]
-    speed = median(of_b / of_a for of_a, of_b in times) if both[0] != both[1] else 1.0
+    speed = median([of_b / of_a for of_a, of_b in times]) if both[0] != both[1] else 1.0
     return {
         "workload": str(b.workload),
-        "a_us": round(median(of_a for of_a, _ in times), 3),
-        "b_us": round(median(of_b for _, of_b in times), 3),
+        "a_us": round(median([of_a for of_a, _ in times]), 3),
+        "b_us": round(median([of_b for _, of_b in times]), 3),
         "speed": round(speed, 4),
         "trials": [a.trials, b.trials],
     }
 
 
-def _trial_seconds(folder: Path, target: str) -> dict[Any, float]:
-    """What a trial cost on average, by workload, building included."""
-    from tvmlayers.workload import Workload
-
-    found = {}
-    for path in (folder / target).glob("*.jsonl"):
-        trials = [json.loads(line) for line in path.read_text().splitlines()]
-        workload = Workload.from_dict(trials[0]["workload"])
-        found[workload] = sum(trial["seconds"] for trial in trials) / len(trials)
-    return found
+def _trial_seconds(journal: Path) -> dict[str, float]:
+    """What a trial cost on average, building included; nothing where no trial was kept."""
+    if not journal.exists():
+        return {}
+    whole, _, _ = journal.read_text().rpartition("\n")  # a killed run leaves half a line
+    seconds = [float(json.loads(line)["seconds"]) for line in whole.splitlines()]
+    return {"seconds_a_trial": round(sum(seconds) / len(seconds), 3)} if seconds else {}
 
 
 if __name__ == "__main__":

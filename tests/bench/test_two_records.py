@@ -12,6 +12,7 @@ from tvmlayers import records
 from tvmlayers.records import Record
 from tvmlayers.schedule import analytic
 from tvmlayers.targets import native
+from tvmlayers.tune.journal import path_of
 from tvmlayers.workload import Workload
 
 
@@ -40,6 +41,10 @@ def test_kernels_of_both_are_compared_and_equal_decisions_count_as_one(
     records.add([record(16), record(32, tile="1x4", k_unroll=1)], tmp_path / "b")
     path = tmp_path / "found.json"
     given = [str(tmp_path / "a"), str(tmp_path / "b"), "--threads", "1", "--json", str(path)]
+    kept = path_of(tmp_path / "work", native(), record(16).workload)
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"seconds": 0.25}\n{"seconds": 0.75}\n{"sec')
+    given += ["--journals", str(tmp_path / "work")]
     assert two_records.main(given) == 0
     found = json.loads(path.read_text())
     assert [row["workload"] for row in found["rows"]] == [
@@ -47,6 +52,7 @@ def test_kernels_of_both_are_compared_and_equal_decisions_count_as_one(
         "dense 4x32x64:float32:relu",
     ]
     assert found["rows"][0]["speed"] == 1
+    assert [row.get("seconds_a_trial") for row in found["rows"]] == [0.5, None]
     assert found["rows"][1]["speed"] > 0
     assert found["conditions"]["native"] == native().name
     assert "geometric mean" in capsys.readouterr().out

@@ -28,7 +28,10 @@ extern "C" { Dim threadIdx, blockIdx, blockDim, gridDim; }
 
 namespace {
 
-enum Status { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kNotReady = 600, kLaunchFailed = 719 };
+enum Status {
+  kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNotFound = 500, kNotReady = 600,
+  kLaunchFailed = 719
+};
 constexpr size_t kPage = 4096;
 constexpr unsigned kMostShared = 48 << 10;  // of a block that nobody asked more for
 

@@ -160,9 +160,13 @@ def test_memory_that_torch_has_not_is_an_error_of_ours(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    given = torch_there(X)
-    for _ in range(calls - 1):
-        square()(given, out=torch_there(np.zeros((5, 16), np.float32)))
     monkeypatch.setattr(torch, "empty", full)
-    with pytest.raises(tl.DeviceMemoryError, match=r"a result of \(5, 16\); .* out of memory"):
-        square()(given)
+    model, given = emulated(tl.Dense(16, input_dim=16)), torch_there(X)
+    for _ in range(calls - 1):  # then the short way is known
+        model(given, out=torch_there(np.zeros((5, 16), np.float32)))
+    memory = r"too little memory left for a tensor .* out of memory"
+    with pytest.raises(tl.DeviceMemoryError, match=memory):
+        model(given)
+    monkeypatch.setattr(CudaTensor, "contiguous", full)
+    with pytest.raises(tl.DeviceMemoryError, match=memory):
+        model(torch_there(X.T).T)

@@ -3,7 +3,8 @@
 Tensors on the GPU, torch's and those of any library with DLPack, are taken as they lie, on the
 caller's current stream, and results are of their kind. Arrays of the host are copied over and
 back. Nothing waits for the GPU but a copy back to the host and, where an index out of range has to
-raise, the look at its flag; `deferred` puts that off to `check`.
+raise, the look at its flag, which `deferred` puts off to `check`; and calls on tensors of libraries
+other than torch and CuPy once `held.MOST` of them are unread.
 """
 
 from __future__ import annotations

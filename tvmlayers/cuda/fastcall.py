@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 from tvmlayers.cuda.arrays import DeviceArray
 from tvmlayers.cuda.memory import ALIGNMENT, DriverMemory
 from tvmlayers.cuda.plan import Plan
-from tvmlayers.cuda.torch_tensors import TorchMemory, torch_empty
+from tvmlayers.cuda.torch_tensors import TorchMemory, made_by_torch
 
 MOST_FORMS = 256  # then all are forgotten: batches of ever new sizes fill no memory
 _MISALIGNED = ALIGNMENT - 1
@@ -38,7 +39,8 @@ class Form:
             torch = sys.modules["torch"]
             device = torch.device("cuda", ordinal)
             rows = [(shape, getattr(torch, slot.dtype.name)) for shape, slot in outputs]
-            self.make = lambda _: [torch_empty(shape, dtype, device) for shape, dtype in rows]
+            empty = partial(made_by_torch, torch.empty, device=device)
+            self.make = lambda _: [empty(shape, dtype=dtype) for shape, dtype in rows]
             self.key_of_out = rows[0][0], rows[0][1], ordinal
         else:
             plain = [(shape, slot.dtype) for shape, slot in outputs]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from ctypes import c_void_p
 from typing import Any
 
 from tvmlayers.cuda.driver import Driver
+from tvmlayers.errors import TvmLayersError
 
 MOST = 64  # calls whose tensors are held; then the oldest is waited for
 
@@ -20,14 +22,11 @@ class Held:
     the tensors' GPU.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, ordinal: int) -> None:
         self._driver = driver
         self._calls: deque[tuple[c_void_p, Sequence[Any]]] = deque()
-        ended = weakref.finalize(self, _wait_for_all, driver, self._calls)
+        ended = weakref.finalize(self, _wait_for_all, driver, ordinal, self._calls)
         ended.atexit = False  # the driver is gone by then
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
     def keep(self, tensors: Sequence[Any], stream: int) -> None:
         """Hold tensors until all that is on the stream by now is done."""
@@ -47,9 +46,11 @@ class Held:
             self._driver.forget(event)
 
 
-def _wait_for_all(driver: Driver, calls: deque[tuple[c_void_p, Sequence[Any]]]) -> None:
+def _wait_for_all(
+    driver: Driver, ordinal: int, calls: deque[tuple[c_void_p, Sequence[Any]]]
+) -> None:
     # Nothing raises: after an error that ended the context nothing is read any more.
-    for event, _ in calls:
-        driver.library.cuEventSynchronize(event)
-        driver.library.cuEventDestroy_v2(event)
-    calls.clear()
+    with suppress(TvmLayersError), driver.context(ordinal):
+        for event, _ in calls:
+            driver.wait_for(event)
+            driver.forget(event)

@@ -80,6 +80,8 @@ def _view(buffer: Any, ordinal: int, stream: int) -> View:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(buffer, torch.Tensor):
         return _torch_view(buffer)
+    if isinstance(buffer, DeviceArray):
+        return buffer.view()  # `fill_on` has the stream wait
     if getattr(buffer, "__cuda_array_interface__", {"data": (0, False)})["data"][1]:
         _refuse_writing()
     return view_of(buffer, "out", stream)

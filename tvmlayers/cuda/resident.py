@@ -41,7 +41,7 @@ class Resident:
         self.flags = DeviceArray((max(len(manifest["checks"]), 1),), np.int32, ordinal, driver)
         driver.zero(self.flags.address, self.flags.nbytes, 0)
         driver.synchronize(0)  # other streams use them too
-        self.held = Held(driver)
+        self.held = Held(driver, ordinal)
         self._scratch: dict[tuple[int, int], DeviceArray] = {}
 
     def scratch(self, memory: Any, needed: int) -> View:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def torch_view(tensor: Any, name: str) -> View:
         raise DTypeError(
             f"{_called(name)} is a torch tensor of {tensor.dtype}, which no model takes yet"
         ) from error
-    plain = plain.contiguous()
+    plain = made_by_torch(plain.contiguous)
     return View(plain.data_ptr(), tuple(plain.shape), dtype, plain.device.index, plain)
 
 
@@ -36,14 +37,13 @@ def _called(name: str) -> str:
     return "out" if name == "out" else f"input {name!r}"
 
 
-def torch_empty(shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
-    """An uninitialised tensor of torch; DeviceMemoryError where the GPU has no room for it."""
-    torch = sys.modules["torch"]
+def made_by_torch(make: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """`make(*given, **named)`, a tensor; DeviceMemoryError where the GPU has no room for it."""
     try:
-        return torch.empty(shape, dtype=dtype, device=device)
-    except torch.OutOfMemoryError as error:
+        return make(*given, **named)
+    except sys.modules["torch"].OutOfMemoryError as error:
         raise DeviceMemoryError(
-            f"the GPU has too little memory left for a result of {shape}; use smaller batches, or "
+            "the GPU has too little memory left for a tensor of the call; use smaller batches, or "
             f"free what else holds its memory ({error})"
         ) from error
 
@@ -58,15 +58,16 @@ class TorchMemory:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> View:
         """Uninitialised memory, which another call may get once the stream is past this one."""
         device = self.torch.device("cuda", self.ordinal)
-        made = torch_empty(tuple(shape), getattr(self.torch, dtype.name), device)
+        kind = getattr(self.torch, dtype.name)
+        made = made_by_torch(self.torch.empty, tuple(shape), dtype=kind, device=device)
         return View(made.data_ptr(), tuple(shape), dtype, self.ordinal, made)
 
     def packed(self, given: View, dtype: np.dtype[Any], name: str) -> View:
         """The view itself where compiled code can take it, else a copy on the GPU."""
         if given.dtype != dtype:
-            tensor = given.owner.to(getattr(self.torch, dtype.name))
+            tensor = made_by_torch(given.owner.to, getattr(self.torch, dtype.name))
         elif given.address % ALIGNMENT:
-            tensor = given.owner.clone()
+            tensor = made_by_torch(given.owner.clone)
         else:
             return given
         return View(tensor.data_ptr(), given.shape, dtype, self.ordinal, tensor)

@@ -29,8 +29,9 @@ def find() -> str | None:
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec is not None else ():
         found = sorted(Path(folder).glob("*/lib/libnvrtc.so.*"), key=_release)
-        taken = [path for path in found if _release(path) <= _driver_release()]
         if found:
+            most = _driver_release()
+            taken = [path for path in found if _release(path) <= most]
             return str((taken or found)[-1])
     for name in ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
         try:

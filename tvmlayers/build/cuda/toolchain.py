@@ -63,7 +63,7 @@ Toolchain = Callable[[str, Sequence[DeviceKernel], CudaTarget], Images]
 
 
 def device_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarget) -> Images:
-    """cubin and PTX of CUDA source as `lower` gives it.
+    """cubin and PTX of CUDA source as `lower` gives it, by NVRTC where nvcc refuses it.
 
     MissingDependencyError where there is neither nvcc nor NVRTC.
     """
