@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tvmlayers.errors import ConfigError, unknown_name
@@ -72,10 +73,10 @@ class Workload:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the kind, the sizes and the traits, in this order."""
-        return {"kind": self.kind, **dict(self.sizes), **dict(self.traits)}
+        return dict(self._values)
 
     def __getitem__(self, name: str) -> Any:
-        return self.to_dict()[name]
+        return self._values[name]
 
     def at(self, batch: int) -> Workload:
         """The same kernel on another size of batch."""
@@ -83,10 +84,14 @@ class Workload:
         sizes = tuple((size, batch if size == name else value) for size, value in self.sizes)
         return Workload(self.kind, sizes, self.traits)
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """The size that varies from call to call."""
-        return dict(self.sizes)[KINDS[self.kind].batch]
+        return int(self._values[KINDS[self.kind].batch])
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        return {"kind": self.kind, **dict(self.sizes), **dict(self.traits)}
 
     def __str__(self) -> str:
         sizes = "x".join(str(value) for _, value in self.sizes)

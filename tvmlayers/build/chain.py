@@ -126,7 +126,7 @@ class Chain:
             values, flags, sizes, scratch = self._arguments()
             threads = emit.argument("threads", "int32")
             rows = sizes[self.rows]
-            useful = te.indexdiv(_in(sizes, self._macs()), emit.i64(1024 * CHAIN_GRAIN_KMACS))
+            useful = emit.quotient(_in(sizes, self._macs()), emit.i64(1024 * CHAIN_GRAIN_KMACS))
             wanted = te.max(te.min(te.min(emit.i64(threads), useful), rows), emit.i64(1))
             tasks = emit.bound(emit.i32(emit.kept(wanted)))
             given = [*values.values(), *flags, *sizes.values(), scratch]

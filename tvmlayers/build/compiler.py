@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import tvm
 from numpy.typing import NDArray
-from tvm.ir import GlobalVar, IRModule
+from tvm.ir import GlobalVar
 
 import tvmlayers
 from tvmlayers import targets
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
+from tvmlayers.build.kernels.kernel import Functions
 from tvmlayers.build.link import shared_library
-from tvmlayers.build.pipeline import Lowering, machine_code
+from tvmlayers.build.modules import Library, Modules
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import is_half
@@ -64,8 +65,7 @@ def compile_selected(
     fill: makes the arena from its plan, where the weights are not to be packed again.
     """
     resolved = selector.target
-    module, manifest, plan = _lower(model, selector)
-    library = machine_code(module, resolved)
+    library, manifest, plan = _build(model, selector)
     why_not = targets.obstacle(resolved.triple, resolved.cpu_flags)
 
     def get_function(symbol: str) -> Any:
@@ -91,24 +91,25 @@ def compile_selected(
 
 def assembly(model: Model, selector: Selector) -> str:
     """The machine code of a built model, as an assembler takes it."""
-    module, _, _ = _lower(model, selector)
-    return str(machine_code(module, selector.target).mod.inspect_source("asm"))
+    library, _, _ = _build(model, selector)
+    return library.assembly()
 
 
-def _lower(model: Model, selector: Selector) -> tuple[IRModule, dict[str, Any], ArenaPlan]:
-    """(lowered module, manifest, plan of the arena) of a built model."""
-    with Lowering(selector.target) as lowering:
-        manifest, plan = _make(model, selector, lowering)
-        return lowering.module(), manifest, plan
+def _build(model: Model, selector: Selector) -> tuple[Library, dict[str, Any], ArenaPlan]:
+    """(machine code, manifest, plan of the arena) of a built model."""
+    with Modules(selector.target) as modules:
+        return _build_in(modules, model, selector)
 
 
-def _make(model: Model, selector: Selector, lowering: Lowering) -> tuple[dict[str, Any], ArenaPlan]:
-    """(manifest, plan of the arena) of a built model, whose functions are given to `lowering`."""
+def _build_in(
+    modules: Modules, model: Model, selector: Selector
+) -> tuple[Library, dict[str, Any], ArenaPlan]:
     graph = model.graph
     _refuse_halves(graph, selector.target)
-    kernels = Kernels(selector, on_made=lambda made: lowering.add(made.kernel.functions))
+    kernels = Kernels(selector, on_made=lambda made: modules.add(made.kernel))
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
+    functions: Functions = {}
     described: list[dict[str, Any]] = []
     checks: list[list[dict[str, Any]]] = []
     for entry in entries:
@@ -116,7 +117,7 @@ def _make(model: Model, selector: Selector, lowering: Lowering) -> tuple[dict[st
         forward = forward_function(
             function, entry, kernels.by_name(), kernels.arena, selector.target
         )
-        lowering.add({GlobalVar(entry.spec.symbol): forward.function, **forward.private})
+        functions |= {GlobalVar(entry.spec.symbol): forward.function, **forward.private}
         checks.append(forward.checks)
         described.append(
             {
@@ -128,7 +129,7 @@ def _make(model: Model, selector: Selector, lowering: Lowering) -> tuple[dict[st
         )
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = list(selector.target.cpu_flags)
-    return manifest, kernels.arena
+    return modules.finish(functions), manifest, kernels.arena
 
 
 def _refuse_halves(graph: Graph, target: targets.Target) -> None:

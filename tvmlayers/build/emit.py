@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 
 from tvm import te, tirx
 from tvm.ir import Call, Expr, GlobalVar, PrimType
@@ -31,7 +33,10 @@ def argument(name: str, kind: str) -> Var:
 
 
 def offset(pointer: Var, elements: Expr | int) -> Expr:
-    """`pointer` moved on by `elements`."""
+    """`pointer`, a variable (see `bound`), moved on by `elements`.
+
+    One that is an expression itself TVM's search for common ones would lose.
+    """
     if isinstance(elements, int) and elements == 0:
         return pointer
     return tirx.address_of(view(pointer)[i64(elements) if isinstance(elements, int) else elements])
@@ -64,14 +69,24 @@ def apart(function: PrimFunc) -> PrimFunc:
 
 def task_bounds(i: Expr, tasks: Expr, total: Expr) -> tuple[Expr, Expr]:
     """The half-open part of `total` that task i of `tasks` does; parts differ by one at most."""
-    first = te.indexdiv(i64(i) * total, i64(tasks))
-    last = te.indexdiv((i64(i) + i64(1)) * total, i64(tasks))
+    first = quotient(i64(i) * total, i64(tasks))
+    last = quotient((i64(i) + i64(1)) * total, i64(tasks))
     return first, last
 
 
 def ceil_div(a: Expr, b: int) -> Expr:
-    """a / b rounded up."""
-    return te.indexdiv(a + i64(b - 1), i64(b))
+    """a / b rounded up, for an `a` that is not negative."""
+    return quotient(a + i64(b - 1), i64(b))
+
+
+def quotient(a: Expr, b: Expr) -> Expr:
+    """a / b rounded down, for numbers that are not negative.
+
+    Of other divisors than powers of two, which are shifts, a floordiv also corrects the quotients
+    of negative numbers, in ten instructions.
+    """
+    is_shift = isinstance(b, tirx.IntImm) and int(b).bit_count() == 1
+    return te.indexdiv(a, b) if is_shift else tirx.truncdiv(a, b)
 
 
 def chain(branches: Sequence[tuple[Expr | None, Callable[[], None]]]) -> None:
@@ -91,20 +106,45 @@ Bounds = Sequence[tuple[int | None, int]]
 
 
 def by_bound(value: Expr, bounds: Bounds) -> Expr:
-    """The number beside the first bound that `value` does not exceed; the last has no bound.
+    """The number beside the first bound that `value` does not exceed; the last has no bound."""
+    (found,) = _chosen(value, [(most, (number,)) for most, number in bounds])
+    return found
 
-    Kept in memory of its own: the compiler's passes go over a chain of selections again and again
+
+def by_bounds(value: Expr, bounds: Sequence[tuple[int | None, tuple[int, ...]]]) -> list[Expr]:
+    """The numbers beside the first bound that `value` does not exceed; the last has no bound.
+
+    Of many bounds most have the same few numbers beside them: those are told apart first.
+    """
+    different = list(dict.fromkeys(numbers for _, numbers in bounds))
+    place = by_bound(value, [(most, different.index(numbers)) for most, numbers in bounds])
+    last = len(different) - 1
+    numbered = enumerate(different)
+    return _chosen(place, [(None if i == last else i, numbers) for i, numbers in numbered])
+
+
+def _chosen(value: Expr, bounds: Sequence[tuple[int | None, tuple[int, ...]]]) -> list[Expr]:
+    """As `by_bounds`, bound by bound.
+
+    Kept in memory of their own: the compiler's passes go over a chain of selections again and again
     wherever its value is used.
     """
-    if len(bounds) == 1:
-        return i64(bounds[0][1])
-    found = T.sblock_alloc_buffer((1,), "int64", scope="local")
+    ends = [here for here, after in pairwise(bounds) if here[1] != after[1]]
+    if not ends:
+        return [i64(number) for number in bounds[-1][1]]
+    found = [T.sblock_alloc_buffer((1,), "int64", scope="local") for _ in bounds[-1][1]]
 
-    def keep(number: int) -> Callable[[], None]:
-        return lambda: T.buffer_store(found, i64(number), [0])
+    def keep(numbers: tuple[int, ...]) -> None:
+        for place, number in zip(found, numbers, strict=True):
+            T.buffer_store(place, i64(number), [0])
 
-    chain([(None if most is None else value <= i64(most), keep(number)) for most, number in bounds])
-    return bound(found[0])
+    chain(
+        [
+            (None if most is None else value <= i64(most), partial(keep, numbers))
+            for most, numbers in [*ends, bounds[-1]]
+        ]
+    )
+    return [bound(place[0]) for place in found]
 
 
 def kept(value: Expr) -> Expr:

@@ -2,29 +2,25 @@
 
 The standard pipeline also holds passes for accelerators, and two (HoistIfThenElse and
 RenormalizeSplitPattern) that take seconds over a long activation and do nothing for it.
-Most passes look at one function at a time: those run on threads while other functions are made.
+Most passes look at one function at a time: `modules` runs those on threads.
 """
 
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from functools import partial
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.ir import GlobalVar, IRModule, StringImm
+from tvm.ir import IRModule, StringImm
 from tvm.tirx import PrimFunc, Stmt
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
 
 from tvmlayers.build.private import APART, PRIVATE, WRITTEN
 from tvmlayers.build.streaming import stream_results
+from tvmlayers.spaces.choices import OUTLINED
 from tvmlayers.targets import Target, to_tvm
 
 NAME = "tvmlayers"
-# The passes let go of Python's lock; a second thread is for the end, when all has been made.
-THREADS = 2
-AT_ONCE = 3  # functions
 
 
 @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]  # tvm has no types
@@ -33,7 +29,8 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
 
     TVM's own lowering would take anything of 1024 bytes and more from a workspace pool. Larger and
     symbolic buffers still come from there, for which a function needs to know its device.
-    What is to stay apart is put into a function of its own, which TVM marks as one not to inline.
+    What is to stay apart, a function or a loop, is put into one of its own, which TVM marks as one
+    not to inline.
     """
     zero, cpu = tirx.const(0, "int32"), tirx.const(1, "int32")
 
@@ -48,7 +45,8 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
     for name, function in list(mod.functions.items()):
         if not isinstance(function, PrimFunc):
             continue
-        body = structural_map(function.body, (tirx.AllocBuffer, keep))
+        outline = partial(_outlined, f"{name.name_hint}_outlined", function)
+        body = structural_map(function.body, ((tirx.AllocBuffer, keep), (tirx.For, outline)))
         if PRIVATE in function.attrs:
             if APART in function.attrs:
                 named = StringImm(f"{name.name_hint}_apart")
@@ -57,6 +55,37 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
             body = tirx.AttrStmt(zero, "device_id", zero, body)
         mod.update_func(name, function.with_body(body))
     return mod
+
+
+def _declared(function: PrimFunc) -> list[tirx.DeclBuffer]:
+    """Where it says what the pointers point at that it was given."""
+    found: list[tirx.DeclBuffer] = []
+
+    def note(declared: tirx.DeclBuffer) -> tirx.DeclBuffer:
+        if any(declared.data.same_as(param) for param in function.params):
+            found.append(declared)
+        return declared
+
+    structural_map(function.body, (tirx.DeclBuffer, note))
+    return found
+
+
+def _outlined(name: str, function: PrimFunc, loop: tirx.For) -> Stmt:
+    """A loop of `function` that is to be outlined as a function of its own; others as they are.
+
+    It is handed the pointers and declares them itself: TVM marks functions with pointers as not to
+    be inlined, and not those with buffers. TVM notes for LLVM which function an instruction is of
+    statement by statement: without one after it, what follows would be taken for this one's.
+    """
+    if OUTLINED not in loop.annotations:
+        return loop
+    rest = {key: loop.annotations[key] for key in loop.annotations if key != OUTLINED}
+    plain = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body, None, rest)
+    used = {each.name for each in tirx.analysis.undefined_vars(plain)}
+    again = [each for each in _declared(function) if each.buffer.name in used]
+    body = tirx.SeqStmt([*again, plain]) if again else plain
+    made = tirx.AttrStmt(tirx.const(0, "int32"), "compute_scope", StringImm(name), body)
+    return tirx.SeqStmt([made, tirx.Evaluate(tirx.const(1, "int32"))])
 
 
 @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]  # tvm has no types
@@ -94,7 +123,6 @@ def _each() -> tvm.transform.Pass:
             plain.StorageRewrite(),
             plain.UnrollLoop(),
             plain.StmtSimplify(),
-            plain.RemoveNoOp(),
             stream_results,
             blocks.RewriteUnsafeSelect(),
             plain.CommonSubexprElim(),
@@ -117,45 +145,12 @@ def _together() -> tuple[tvm.transform.Pass, object, object]:
 register_tir_pipeline(NAME, _together)
 
 
-class Lowering:
-    """The functions of one module on their way through the passes that take each by itself.
-
-    A context: its threads end with it.
-    """
-
-    def __init__(self, target: Target) -> None:
-        bound = to_tvm(target)
-        passes = [tirx.transform.BindTarget(bound.with_host(bound)), _each()]
-        self._passes = tvm.transform.Sequential(passes)
-        self._pool = ThreadPoolExecutor(THREADS)
-        self._parts: list[Future[IRModule]] = []
-
-    def __enter__(self) -> "Lowering":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def add(self, functions: Mapping[GlobalVar, PrimFunc]) -> None:
-        """Begin with these; the caller may go on."""
-        every = list(functions.items())
-        for first in range(0, len(every), AT_ONCE):
-            part = IRModule(dict(every[first : first + AT_ONCE]))
-            self._parts.append(self._pool.submit(self._passes, part))
-
-    def module(self) -> IRModule:
-        """All of them, in the order in which they came."""
-        whole = IRModule({})
-        for part in self._parts:
-            whole.update(part.result())
-        return whole
+def each_function(target: Target) -> tvm.transform.Pass:
+    """The passes for functions by themselves, in modules of any number of them."""
+    bound = to_tvm(target)
+    return tvm.transform.Sequential([tirx.transform.BindTarget(bound.with_host(bound)), _each()])
 
 
 def machine_code(module: IRModule, target: Target) -> Any:
-    """A module that came through `Lowering` as TVM's executable for `target`."""
+    """A module that came through `each_function` as TVM's executable for `target`."""
     return tvm.compile(module, target=to_tvm(target), tir_pipeline=NAME)

@@ -11,7 +11,7 @@ from itertools import product
 
 import tvm_ffi
 from tvm import te, tirx
-from tvm.ir import Expr, PointerType, PrimType, TensorLoad
+from tvm.ir import Expr, PointerType, PrimType, StringImm, TensorLoad
 from tvm.tirx import Buffer, PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
@@ -31,6 +31,11 @@ MOST_LINES = 8  # of one row; past that the hardware's own prefetcher has seen t
 def pointer_type(dtype: str) -> PointerType:
     """The type of a pointer to elements of `dtype`."""
     return PointerType(PrimType(dtype))
+
+
+def with_text(body: Stmt, text: str) -> Stmt:
+    """`body`, and functions that it calls as LLVM's own text; they vanish where they are called."""
+    return tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", StringImm(text), body)
 
 
 def private_function(

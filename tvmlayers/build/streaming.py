@@ -5,17 +5,16 @@ functions of LLVM's own language are brought in, which vanish where they are cal
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import tvm
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Expr, StringImm
+from tvm.ir import Expr
 from tvm.tirx import PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
 from tvmlayers.build import emit
-from tvmlayers.build.private import STREAMED
+from tvmlayers.build.private import STREAMED, with_text
 from tvmlayers.targets import Target
 
 # Below this many bytes what comes next may find the result in a cache near the core.
@@ -74,8 +73,7 @@ def _streamed(body: Stmt, buffer_name: str) -> Stmt:
 
     body = structural_map(body, (tirx.BufferStore, stream))
     body = structural_map(body, (tirx.stmt.Return, fence))
-    zero: Any = tirx.const(0, "int32")
-    return tirx.AttrStmt(zero, "pragma_import_llvm", StringImm(_source(used)), body)
+    return with_text(body, _source(used))
 
 
 def _name(dtype: str, lanes: int) -> str:

@@ -6,6 +6,7 @@ from tvmlayers.schedule.analytic import (
     GRAIN_KIB,
     analytic,
     chain_block,
+    vector_tile,
 )
 from tvmlayers.schedule.select import ANALYTIC, GIVEN, Regime, Selector, by_choice
 
@@ -20,4 +21,5 @@ __all__ = [
     "analytic",
     "by_choice",
     "chain_block",
+    "vector_tile",
 ]

@@ -27,7 +27,9 @@ CHAIN_GRAIN_KMACS = GRAIN_KMACS
 # Of the rows of a table that are asked for; a bag has nothing to store meanwhile.
 _AHEAD_BYTES, _LEAST_ROWS_AHEAD = {"embedding": 8 << 10, "bag": 16 << 10}, 4
 _SOFTMAX_VECTORS, _SOFTMAX_STEPS = 4, 16  # in flight, in rows of at least so many
-_K_UNROLL = 4
+# Of so many sums, on x86 what is asked for ahead comes in bursts that leave no room for what is
+# read now, longer ones the more is unrolled; on ARM four elements of x come with one load.
+_K_UNROLL, _K_UNROLL_OF_MANY, _MANY_SUMS = 4, 2, 12
 _PREFETCH_STEPS = 16  # of k: 4 KiB of a panel, one page ahead
 _STREAM_PREFETCH_STEPS = 4
 _STREAMED_ROWS = 2
@@ -84,6 +86,25 @@ def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     is_large = k * n * np.dtype(dtype).itemsize > target.l2 // 4
     heights = _NARROW_ROWS if widest == 1 else _WIDE_ROWS + _LARGE_ROWS * is_large
     return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
+
+
+def _k_unroll(tile: Tile, target: Target) -> int:
+    is_many = target.architecture == "x86_64" and tile.rows * tile.vectors >= _MANY_SUMS
+    return _K_UNROLL_OF_MANY if is_many else _K_UNROLL
+
+
+def vector_tile(n: int, dtype: str, target: Target) -> Decisions:
+    """How the tallest tile of the usual vectors is made, of many rows: what takes over where
+    another unit cannot be had."""
+    tallest = max(gemm.tiles(n, dtype, target), key=lambda tile: (tile.vectors, tile.rows))
+    return {
+        "tile": tallest.name,
+        "streams": 1,
+        "k_unroll": _k_unroll(tallest, target),
+        "prefetch_steps": _PREFETCH_STEPS,
+        "next_lines": 0,
+        "k_block": 0,
+    }
 
 
 def chain_block(
@@ -165,7 +186,6 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     is_near = weight_bytes <= target.l2 // 2
     if is_near:  # from farther away W comes no faster for longer vectors
         tile = next((each for each in gemm.sve_tiles(n, dtype, target) if each.rows == m), tile)
-    choices = gemm.gemm_choices(workload, target)
     is_far = weight_bytes > _FAR_BYTES
     # Few rows are bound by reading W: two places at a time, a short way ahead. What stays in the
     # second-level cache comes as fast without being asked for.
@@ -188,7 +208,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     if tiles > 1 and (m <= _BLOCKED_ROWS or is_long) and weight_bytes > target.l2 and blocks:
         k_block, ahead = max(blocks), 0
         next_lines = 1 if is_far or tiles > 2 else 2
-    unroll = 1 if streamed or is_far else _K_UNROLL
+    unroll = 1 if streamed or is_far else _k_unroll(tile, target)
     if k <= _SHORT_STEPS:  # storing the result is most of the work: it should stay near
         blocked = max(16, max(target.l2 // 16, _NEAR_BYTES) // (n * itemsize))
     elif is_long:
@@ -200,7 +220,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     return {
         "tile": tile.name,
         "streams": 2 if streamed and k >= _STREAMED_STEPS else 1,
-        "k_unroll": max(u for u in gemm.K_UNROLL if u <= unroll and u in choices["k_unroll"]),
+        "k_unroll": max(u for u in gemm.k_unrolls(workload, target) if u <= unroll),
         "prefetch_steps": ahead,
         "next_lines": next_lines,
         "k_block": k_block,

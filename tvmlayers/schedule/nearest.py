@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 
 from tvmlayers.records import Record
-from tvmlayers.schedule.analytic import analytic
 from tvmlayers.spaces import choices_of, space_of
 from tvmlayers.spaces.choices import Decisions, is_legal
 from tvmlayers.spaces.gemm import Tile
@@ -53,23 +52,14 @@ def nearest(
     choices = choices_of(workload, target)
     for record in near:
         is_legal_here = is_legal(record.decisions, choices) and not (
-            isinstance(target, Target) and _unit(record.decisions)
+            isinstance(target, Target) and unit_of(record.decisions)
         )
         if record.space == space_of(workload.kind, target) and is_legal_here:
             return record, record.decisions
     return None
 
 
-def wants_unit(workload: Workload, target: Target) -> bool:
-    """Whether the analytic choice is the target's matrix unit.
-
-    Then neighbours and ancestors have nothing to say: it knows their sizes' price, and they do not
-    have the unit.
-    """
-    return workload.kind == "dense" and bool(_unit(analytic(workload, target)))
-
-
-def _unit(decisions: Decisions) -> str:
+def unit_of(decisions: Decisions) -> str:
     """The unit that the decisions of a dense layer are for; "" for all others."""
     return Tile.of(decisions).unit if "tile" in decisions else ""
 
@@ -81,6 +71,11 @@ def distance(a: Workload, b: Workload) -> float:
     sizes = sum(abs(math.log2(x / y)) for (_, x), (_, y) in zip(a.sizes, b.sizes, strict=True))
     traits = sum(x != y for x, y in zip(a.traits, b.traits, strict=True))
     return sizes + _OTHER_TRAIT * traits
+
+
+def is_near(a: Workload, b: Workload) -> bool:
+    """Whether one of them has something to say for the other."""
+    return distance(a, b) <= MOST_DOUBLINGS
 
 
 def _tells(record: Record, workload: Workload, few_rows: int) -> bool:

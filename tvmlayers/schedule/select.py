@@ -9,7 +9,7 @@ from typing import Any
 from tvmlayers import records as stored
 from tvmlayers.records import Record
 from tvmlayers.schedule.analytic import analytic
-from tvmlayers.schedule.nearest import exact, nearest, wants_unit
+from tvmlayers.schedule.nearest import exact, is_near, nearest, unit_of
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import Tile
 from tvmlayers.targets import Target, ancestors
@@ -62,18 +62,24 @@ class Selector:
     use_records: bool = True
     fixed: Mapping[str, Decisions] = field(default_factory=dict)
     _loaded: dict[tuple[str, str], tuple[Record, ...]] = field(default_factory=dict, repr=False)
+    _nearby: dict[tuple[str, Workload], tuple[Record, ...]] = field(
+        default_factory=dict, repr=False
+    )
 
     def decide(self, workload: Workload) -> Regime:
         """The decisions for one workload: a record's, a near one's, an ancestor's, the analytic."""
         if workload.kind in self.fixed:
             return Regime(None, self.fixed[workload.kind], GIVEN)
+        otherwise = analytic(workload, self.target)
         if self.use_records:
-            own_only = wants_unit(workload, self.target)
+            # Where that is another unit, neighbours and ancestors have nothing to say: it knows
+            # their sizes' price, and they do not have the unit.
+            own_only = bool(unit_of(otherwise))
             for name in (self.target.name, *(() if own_only else ancestors(self.target))):
                 found = self._from_records(workload, name, own_only)
                 if found is not None:
                     return found
-        return Regime(None, analytic(workload, self.target), ANALYTIC)
+        return Regime(None, otherwise, ANALYTIC)
 
     def regimes(self, workload: Workload) -> list[Regime]:
         """The decisions for every size of batch of `workload`, whose own batch does not matter.
@@ -120,8 +126,19 @@ class Selector:
             self._loaded[key] = stored.load(target_name, kind)
         return self._loaded[key]
 
+    def _near(self, target_name: str, workload: Workload) -> tuple[Record, ...]:
+        """The records that are near enough on some size of batch."""
+        key = target_name, workload.at(1)
+        if key not in self._nearby:
+            self._nearby[key] = tuple(
+                record
+                for record in self._records(target_name, workload.kind)
+                if is_near(workload.at(record.workload.batch), record.workload)
+            )
+        return self._nearby[key]
+
     def _from_records(self, workload: Workload, target_name: str, own_only: bool) -> Regime | None:
-        records = self._records(target_name, workload.kind)
+        records = self._near(target_name, workload)
         if not records:
             return None
         place = "" if target_name == self.target.name else f" of {target_name}"
@@ -148,10 +165,4 @@ def _same(a: Regime, b: Regime) -> bool:
 
 def by_choice(regimes: Sequence[Regime], name: str) -> list[tuple[int | None, Any]]:
     """[(most, decision), ...] of one choice over the ranges of batch sizes."""
-    made: list[tuple[int | None, Any]] = []
-    for regime in regimes:
-        if made and made[-1][1] == regime.decisions[name]:
-            made[-1] = (regime.most, regime.decisions[name])
-        else:
-            made.append((regime.most, regime.decisions[name]))
-    return made
+    return [(regime.most, regime.decisions[name]) for regime in regimes]

@@ -14,6 +14,9 @@ PANEL_READS = tuple(
     for name in ("tile", "block", "prefetch", "next_lines", "k_block", "streams", "columns")
 )
 TILE_LOOP, BLOCK_LOOP, PREFETCH, NEXT_LINES, K_BLOCK, STREAMS, COLUMNS = PANEL_READS
+# Annotation of a loop that becomes a function of its own: the many constants of a long activation
+# would else be kept in registers that the loop over k before it needs.
+OUTLINED = "tvmlayers.outlined"
 
 Decision = int | float | str | bool
 Decisions = Mapping[str, Decision]

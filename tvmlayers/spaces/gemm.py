@@ -17,6 +17,7 @@ from tvmlayers.spaces.choices import (
     COLUMNS,
     K_BLOCK,
     NEXT_LINES,
+    OUTLINED,
     PREFETCH,
     STREAMS,
     TILE_LOOP,
@@ -69,8 +70,6 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     """
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     streams = stream_counts(m, k, n)
-    # Every number of streams can be unrolled, as one decision does not know the other.
-    steps = k // target.lanes(dtype) if n == 1 else math.gcd(*(k // s for s in streams))
     blocks = [0] if m <= 2 or n < panel_width(dtype, target) else [0, *k_blocks(k)]
     split = [BY_ROWS] if panels(n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
     there = tiles(n, dtype, target)
@@ -82,7 +81,7 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     return {
         "tile": [tile.name for tile in there if tile.rows <= m],
         "streams": streams,
-        "k_unroll": [u for u in K_UNROLL if steps % u == 0],
+        "k_unroll": k_unrolls(workload, target),
         "prefetch_steps": [0] if n == 1 else PREFETCH_STEPS,
         "next_lines": NEXT_LINE_COUNTS if len(blocks) > 1 else [0],
         "k_block": blocks,
@@ -92,6 +91,19 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
         # inside of a model waking the second costs a microsecond.
         "grain_kmacs": GRAIN_KMACS if m > 1 else GRAIN_KMACS[1:],
     }
+
+
+def k_unrolls(workload: Workload, target: Target) -> list[int]:
+    """The steps of k that may be unrolled.
+
+    Every number of streams can be unrolled, as one decision does not know the other.
+    """
+    m, k, n = (workload[name] for name in ("m", "k", "n"))
+    if n == 1:
+        steps = k // target.lanes(workload["dtype"])
+    else:
+        steps = math.gcd(*(k // count for count in stream_counts(m, k, n)))
+    return [u for u in K_UNROLL if steps % u == 0]
 
 
 def stream_counts(m: int, k: int, n: int) -> list[int]:
@@ -211,7 +223,7 @@ def gemm_tiles(
     columns: of a tile, which reads k in `streams` stretches.
     Choices: k_unroll; prefetch_steps, how far ahead the panel is asked for. The epilogue is
     unrolled into the registers when it is cheap; otherwise the tile is first copied out, so that a
-    long activation is one small loop instead of 24 copies.
+    long activation is one small loop in a function of its own instead of 24 copies.
     """
     out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
     padded = len(sch.get_producers(out)) > 0 and sch.get(sch.get_producers(out)[0]).name_hint == (
@@ -232,6 +244,8 @@ def gemm_tiles(
     sch.unroll(stream)
     _sum_in_registers(sch, acc, lanes, k // streams, decisions, streams=streams, columns=columns)
     _unroll_vectors(sch, epilogue, lanes, unroll=cheap_epilogue)
+    if not cheap_epilogue:
+        sch.annotate(sch.get_loops(epilogue)[-3], OUTLINED, 1)
     if padded:
         for loop in sch.get_loops(out)[-2:]:
             sch.unroll(loop)
@@ -258,6 +272,7 @@ def gemm_blocks(
     _sum_in_registers(sch, acc, lanes, k_block, decisions, k_block=k_block, columns=columns)
     _unroll_vectors(sch, sums, lanes, unroll=True)
     _unroll_vectors(sch, out, lanes, unroll=False)
+    sch.annotate(sch.get_loops(out)[-3], OUTLINED, 1)
     sch.decompose_reduction(sums, block)
 
 

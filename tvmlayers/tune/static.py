@@ -14,11 +14,11 @@ import numpy as np
 
 from tvmlayers.build.compiler import assembly
 from tvmlayers.build.kernels.gemm import GemmSpec, tile_core
-from tvmlayers.build.pipeline import Lowering, machine_code
+from tvmlayers.build.modules import Modules
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import linear
 from tvmlayers.pack import panel_layout
-from tvmlayers.schedule import Selector
+from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import Tile
@@ -86,7 +86,7 @@ def _tile_cost(
     spec = GemmSpec(
         panel_layout(k, n, width=width, lanes=lanes, dtype=dtype),
         lanes,
-        Tile.of({"tile": tile[0]}),
+        vector_tile(n, dtype, target),
         gemm.tail_tiles(n, dtype, target) if n < width else (),
         (),
         linear,
@@ -94,9 +94,8 @@ def _tile_cost(
         use_bias=True,
     )
     name, function = tile_core(spec, dict(zip(_TILE, tile, strict=True)))
-    with Lowering(target) as lowering:
-        lowering.add({name: function.with_attr("global_symbol", "tile")})
-        code = str(machine_code(lowering.module(), target).mod.inspect_source("asm"))
+    with Modules(target) as modules:
+        code = modules.finish({name: function.with_attr("global_symbol", "tile")}).assembly()
     loop = max(inner_loops(code), key=lambda each: each.multiply_adds, default=None)
     if loop is None or not loop.multiply_adds:
         raise TuneError(f"no loop of multiply-adds was found in the tile {tile[0]} for k of {k}")

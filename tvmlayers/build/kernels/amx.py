@@ -21,15 +21,44 @@ from tvmlayers.build import emit
 from tvmlayers.build.kernels import amx_tiles as tiles
 from tvmlayers.build.kernels.amx_tiles import BLOCK, ROWS, ramp
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
-from tvmlayers.build.private import pointer_type
+from tvmlayers.build.private import CACHE_LINE, pointer_type, with_text
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import tree
 from tvmlayers.pack import PanelLayout
 from tvmlayers.parts import LANES, PARTS, STEP, TILE_BYTES
 
 _CHECKED_ROWS = 4  # whose sums are checked side by side
-# Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA), 0 where it is granted.
+_MOST_STACK_BYTES = 128 << 10  # of parts on the stack; more of them are in the C library's memory
+_GRANTED, _LINE = "tvmlayers_amx_granted", "tvmlayers_amx_line"
+# Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) is 0 where it is granted, to
+# the whole process from then on. It is asked for once: a system call takes as long as some tiles.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+_TEXT = f"""
+@{_GRANTED}_before = internal global i32 0
+declare i64 @syscall(i64, i64, i64)
+declare ptr @llvm.ptrmask.p0.i64(ptr, i64)
+define i64 @{_GRANTED}() {{
+  %before = load atomic i32, ptr @{_GRANTED}_before monotonic, align 4
+  %is_known = icmp ne i32 %before, 0
+  br i1 %is_known, label %granted, label %ask
+ask:
+  %answer = call i64 @syscall(i64 {_ARCH_PRCTL}, i64 {_REQUEST_PERMISSION}, i64 {_TILE_DATA})
+  %is_granted = icmp eq i64 %answer, 0
+  br i1 %is_granted, label %keep, label %refused
+keep:
+  store atomic i32 1, ptr @{_GRANTED}_before monotonic, align 4
+  br label %granted
+granted:
+  ret i64 1
+refused:
+  ret i64 0
+}}
+define ptr @{_LINE}(ptr %memory) {{
+  %end = getelementptr i8, ptr %memory, i64 {CACHE_LINE - 1}
+  %line = call ptr @llvm.ptrmask.p0.i64(ptr %end, i64 -{CACHE_LINE})
+  ret ptr %line
+}}
+"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +144,10 @@ class _Writer:
         split_x = self._function("split_x", partial(tiles.split_x, layout.k, _CHECKED_ROWS, split))
         full = self._panel(layout.width, layout.width) if layout.full_panels else None
         tail = self._panel(layout.tail_width, layout.tail) if layout.tail else None
-        return self._function("rows", lambda: self._write_rows(split_x, full, tail))
+        made = self._function("rows", lambda: self._write_rows(split_x, full, tail))
+        function = self._functions[made]
+        self._functions[made] = function.with_body(with_text(function.body, _TEXT))
+        return made
 
     def _function(self, label: str, body: Callable[[], None]) -> GlobalVar:
         if label not in self._made:
@@ -189,16 +221,25 @@ class _Writer:
             total = tree([emit.view(poison)[emit.i64(lane)] for lane in range(LANES)])
             unfit = tirx.Cast("int32", tirx.isnan(emit.bound(total)))
             T.buffer_store(emit.view(status), unfit, [emit.i64(0)])
-            T.evaluate(tirx.call_extern("int32", "free", memory))
 
-        def with_memory() -> None:
-            memory = emit.bound(_allocated(spec.scratch_bytes))
-            emit.when(tirx.Not(tirx.isnullptr(memory)), lambda: compute(memory))
+        def in_allocated_memory() -> None:
+            size = (TILE_BYTES, spec.scratch_bytes)
+            memory = emit.bound(_pointer("aligned_alloc", *map(emit.i64, size)))
+
+            def use() -> None:
+                compute(memory)
+                T.evaluate(tirx.call_extern("int32", "free", memory))
+
+            emit.when(tirx.Not(tirx.isnullptr(memory)), use)
 
         emit.store(status, 1)
-        request = [emit.i64(n) for n in (_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)]
-        granted = tirx.call_extern("int64", "syscall", *request) == emit.i64(0)
-        emit.when(granted, with_memory)
+        granted = tirx.call_extern("int64", _GRANTED) != emit.i64(0)
+        if spec.scratch_bytes > _MOST_STACK_BYTES:
+            emit.when(granted, in_allocated_memory)
+            return
+        stack = emit.on_stack(spec.scratch_bytes + CACHE_LINE, "uint8")
+        memory = emit.bound(_pointer(_LINE, stack))
+        emit.when(granted, lambda: compute(memory))
 
     def _panel(self, width: int, valid: int) -> GlobalVar:
         """`f(x parts, w parts, w, [b], out, sums, poison, [x, is first], m, count, block)`: m rows
@@ -318,8 +359,7 @@ class _Writer:
         )
 
 
-def _allocated(nbytes: int) -> Expr:
-    """A pointer to memory of the C library, or null."""
-    sizes = [emit.i64(size) for size in (TILE_BYTES, nbytes)]
-    arguments = [StringImm("aligned_alloc"), *sizes]
-    return Call(Op.get("tirx.call_extern"), arguments, ret_ty=pointer_type("uint8"))
+def _pointer(function: str, *arguments: Expr) -> Expr:
+    """The pointer to bytes that a function outside gives."""
+    called = [StringImm(function), *arguments]
+    return Call(Op.get("tirx.call_extern"), called, ret_ty=pointer_type("uint8"))

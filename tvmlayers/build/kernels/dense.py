@@ -8,7 +8,7 @@ from tvmlayers.build.kernels.kernel import Functions, Kernel, Lowered, Use, elem
 from tvmlayers.build.weights import ArenaPlan, Packed
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
 from tvmlayers.pack import pack_bias, pack_kernel, panel_layout
-from tvmlayers.schedule import Selector
+from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.workload import Workload
 
@@ -55,7 +55,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         GemmSpec(
             layout,
             lanes,
-            max(gemm.tiles(n, layer.dtype, target), key=lambda tile: (tile.vectors, tile.rows)),
+            vector_tile(n, layer.dtype, target),
             gemm.tail_tiles(n, layer.dtype, target) if layout.tail else (),
             regimes,
             elementwise_function("linear" if over_row else layer.activation),

@@ -11,7 +11,8 @@ from math import gcd
 
 from tvm import s_tir, te, tirx
 from tvm.ir import Expr, GlobalVar
-from tvm.tirx import PrimFunc
+from tvm.tirx import PrimFunc, Var
+from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.amx import AmxSpec, amx_rows, rounded_k_block
@@ -33,14 +34,14 @@ _MOST_SCRATCH_ROWS = 1024
 class GemmSpec:
     """What is computed for one dense layer, and how its decisions differ by the number of rows.
 
-    lanes: of a vector; usual_tile: the tallest of the vector units' tiles; tail_tiles: the register
-    tiles of the panel that is not full; cheap: whether the activation is short enough to be
-    unrolled into the tile.
+    lanes: of a vector; in_vectors: the tile that takes over from another unit; tail_tiles: the
+    register tiles of the panel that is not full; cheap: whether the activation is short enough to
+    be unrolled into the tile.
     """
 
     layout: PanelLayout
     lanes: int
-    usual_tile: Tile
+    in_vectors: Decisions
     tail_tiles: Sequence[Tile]
     regimes: Sequence[Regime]
     activation: Activation
@@ -62,30 +63,20 @@ class GemmSpec:
 
 
 _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block")
-# What takes over where another unit cannot be had, beside the tile.
-_IN_VECTORS: Decisions = {
-    "streams": 1,
-    "k_unroll": 4,
-    "prefetch_steps": 16,
-    "next_lines": 0,
-    "k_block": 0,
-}
 
 
 def _tile(decisions: Decisions) -> Decisions:
     """Those of the decisions that make other machine code."""
-    unit = Tile.of(decisions).unit
-    if unit:
-        count = ("tile", "k_block") if unit == AMX else ("tile",)
-        return {**_IN_VECTORS, **{name: decisions[name] for name in count}}
-    return {name: decisions[name] for name in _TILE}
+    counts = {"": _TILE, AMX: ("tile", "k_block"), SVE: ("tile",)}[Tile.of(decisions).unit]
+    return {name: decisions[name] for name in counts}
 
 
 def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
-    """`f(x, w, [b], out, m, first, last, variant)`: m rows by panels first..last-1, on one thread.
+    """`f(x, w, [b], out, rows, first, last, row_block, height, variant)`: so many rows by panels
+    first..last-1, on one thread.
 
-    It and all that it calls are added to `functions`. m is at least the height of the variant's
-    tile.
+    It goes over about row_block rows at a time, and height at least, which is that of the variant's
+    tile: there are no fewer. It and all that it calls are added to `functions`.
     """
     parts = _parts(name, spec, functions)
     on_unit: dict[int, _Unit] = {}
@@ -127,8 +118,8 @@ def _on_vectors(spec: GemmSpec, decisions: Decisions) -> Decisions:
     tile = Tile.of(decisions)
     if not tile.unit:
         return decisions
-    usual = spec.usual_tile if tile.unit == AMX else Tile(tile.rows, tile.vectors)
-    return {**decisions, **_IN_VECTORS, "tile": usual.name}
+    instead = {**decisions, **spec.in_vectors}
+    return instead if tile.unit == AMX else {**instead, "tile": Tile(tile.rows, tile.vectors).name}
 
 
 @dataclass(frozen=True)
@@ -269,63 +260,78 @@ def _rows_function(
     )
 
     def body() -> None:
-        x, w, b, out = tensor_arguments(layout.dtype, spec.use_bias)
-        m = emit.argument("m", "int64")
-        scratch = emit.on_stack(scratch_size, layout.dtype) if scratch_size else None
-        first = emit.argument("first", "int64")
-        last = emit.argument("last", "int64")
-        variant = emit.argument("variant", "int64")
-
-        def run(part: _Part, place: int) -> Callable[[], None]:
-            made = part.cores[place]
-            start = te.max(first, emit.i64(part.first)) - emit.i64(part.first)
-            count = te.min(last, emit.i64(part.first + part.panels)) - emit.i64(part.first) - start
-            tiles = emit.ceil_div(m, made.rows)
-            columns = emit.i64(part.first * layout.width) + start * part.width
-
-            def write() -> None:
-                before = emit.i64(part.first * layout.width * layout.k)
-                pointers = [x, emit.offset(w, before + start * part.width * layout.k)]
-                if b is not None:
-                    pointers.append(emit.offset(b, columns))
-                if made.scratch:
-                    pointers.append(scratch)
-                pointers.append(emit.offset(out, columns))
-                sizes = [m, tiles] if layout.is_vector else [m, tiles, count]
-                emit.call(made.function, *pointers, *sizes)
-
-            def only_if_any() -> None:
-                emit.chain([(count > emit.i64(0), write), (None, lambda: None)])
-
-            return write if len(parts) == 1 else only_if_any
-
-        def on_vectors(place: int, those: Sequence[_Part] = parts) -> Callable[[], None]:
-            def write() -> None:
-                for part in those:
-                    run(part, place)()
-
-            return write
-
-        def compute(place: int) -> None:
-            if place not in on_unit:
-                on_vectors(place)()
-                return
-            unit, status = on_unit[place], emit.view(emit.on_stack(1, "int32"))
-            pointers = [x, w, *([b] if b is not None else []), out]
-            emit.call(unit.function, *pointers, m, first, last, tirx.address_of(status[0]))
-            done = on_vectors(place, parts[-1:]) if unit.leaves_tail else lambda: None
-            emit.chain([(status[0] != 0, on_vectors(place)), (None, done)])
-
-        places = range(len(spec.variants()))
-        emit.chain(
-            [
-                (
-                    None if place == places[-1] else variant <= emit.i64(place),
-                    partial(compute, place),
-                )
-                for place in places
-            ]
+        every_x, w, b, every_out = tensor_arguments(layout.dtype, spec.use_bias)
+        rows, first, last, row_block, height, variant = (
+            emit.argument(name, "int64")
+            for name in ("rows", "first", "last", "row_block", "height", "variant")
         )
+        scratch = emit.on_stack(scratch_size, layout.dtype) if scratch_size else None
+
+        def block(x: Var, out: Var, m: Expr) -> None:
+            def run(part: _Part, place: int) -> Callable[[], None]:
+                made = part.cores[place]
+                start = te.max(first, emit.i64(part.first)) - emit.i64(part.first)
+                count = (
+                    te.min(last, emit.i64(part.first + part.panels)) - emit.i64(part.first) - start
+                )
+                tiles = emit.ceil_div(m, made.rows)
+                columns = emit.i64(part.first * layout.width) + start * part.width
+
+                def write() -> None:
+                    before = emit.i64(part.first * layout.width * layout.k)
+                    pointers = [x, emit.offset(w, before + start * part.width * layout.k)]
+                    if b is not None:
+                        pointers.append(emit.offset(b, columns))
+                    if made.scratch:
+                        pointers.append(scratch)
+                    pointers.append(emit.offset(out, columns))
+                    sizes = [m, tiles] if layout.is_vector else [m, tiles, count]
+                    emit.call(made.function, *pointers, *sizes)
+
+                def only_if_any() -> None:
+                    emit.chain([(count > emit.i64(0), write), (None, lambda: None)])
+
+                return write if len(parts) == 1 else only_if_any
+
+            def on_vectors(place: int, those: Sequence[_Part] = parts) -> Callable[[], None]:
+                def write() -> None:
+                    for part in those:
+                        run(part, place)()
+
+                return write
+
+            def compute(place: int) -> None:
+                if place not in on_unit:
+                    on_vectors(place)()
+                    return
+                unit, status = on_unit[place], emit.view(emit.on_stack(1, "int32"))
+                pointers = [x, w, *([b] if b is not None else []), out]
+                emit.call(unit.function, *pointers, m, first, last, tirx.address_of(status[0]))
+                done = on_vectors(place, parts[-1:]) if unit.leaves_tail else lambda: None
+                emit.chain([(status[0] != 0, on_vectors(place)), (None, done)])
+
+            places = range(len(spec.variants()))
+            emit.chain(
+                [
+                    (
+                        None if place == places[-1] else variant <= emit.i64(place),
+                        partial(compute, place),
+                    )
+                    for place in places
+                ]
+            )
+
+        pieces = te.min(
+            emit.quotient(rows + row_block - emit.i64(1), row_block), emit.quotient(rows, height)
+        )
+        pieces = emit.kept(te.max(pieces, emit.i64(1)))
+        with T.serial(0, pieces) as i:
+            begin, end = emit.task_bounds(i, pieces, rows)
+            block(
+                emit.bound(emit.offset(every_x, begin * emit.i64(layout.k))),
+                emit.bound(emit.offset(every_out, begin * emit.i64(layout.n))),
+                emit.bound(end - begin),
+            )
 
     return emit.private(body)
 

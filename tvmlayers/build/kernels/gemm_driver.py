@@ -1,7 +1,5 @@
 """Who does what of a dense layer: rows or panels shared out, and gone over in blocks."""
 
-from collections.abc import Sequence
-
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc
@@ -10,7 +8,6 @@ from tvm.tirx.script.builder import ir as T
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.gemm import GemmSpec, row_block_of, rows_function
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
-from tvmlayers.schedule import Regime, by_choice
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
 
 
@@ -40,16 +37,9 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
         threads = emit.argument("threads", "int32")
         weights = [w] if b is None else [w, b]
 
-        def decided(name: str) -> Expr:
-            return emit.by_bound(m, by_choice(spec.regimes, name))
+        variant, row_block, height, grain, shares_panels = emit.by_bounds(m, _decided(spec))
 
-        variant = emit.by_bound(m, spec.variant_by_rows())
-        bounds = [(regime.most, row_block_of(regime.decisions)) for regime in spec.regimes]
-        row_block = emit.by_bound(m, bounds)
-        heights = [(regime.most, Tile.of(regime.decisions).rows) for regime in spec.regimes]
-        height = emit.by_bound(m, heights)
-
-        def block(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
+        def blocks(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
             emit.call(
                 rows,
                 emit.offset(x, row * emit.i64(layout.k)),
@@ -58,6 +48,8 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
                 count,
                 first,
                 last,
+                row_block,
+                height,
                 variant,
             )
 
@@ -66,18 +58,10 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
                 place = emit.offset(out, row * emit.i64(layout.n))
                 emit.call(row_softmax, place, place, count)
 
-        def blocks(row: Expr, count: Expr, first: Expr, last: Expr) -> None:
-            pieces = te.indexdiv(count + row_block - emit.i64(1), row_block)
-            pieces = te.max(te.min(pieces, te.indexdiv(count, height)), emit.i64(1))
-            with T.serial(0, pieces) as i:
-                begin, end = emit.task_bounds(i, pieces, count)
-                block(row + begin, end - begin, first, last)
-
         zero, every = emit.i64(0), emit.i64(panels)
-        grain = decided("grain_kmacs") * emit.i64(1024)
-        useful = te.indexdiv(m * emit.i64(layout.k * layout.columns), grain)
+        useful = emit.quotient(m * emit.i64(layout.k * layout.columns), grain)
         workers = emit.kept(te.min(emit.i64(threads), useful))
-        tasks_of_rows = emit.kept(te.min(workers, te.indexdiv(m, height)))
+        tasks_of_rows = emit.kept(te.min(workers, emit.quotient(m, height)))
 
         def serial() -> None:
             blocks(zero, m, zero, every)
@@ -92,8 +76,8 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
         def by_panels() -> None:
             tasks = te.min(workers, every)
             # As many whole panels each; of those left over each takes some of the rows.
-            whole = te.indexdiv(every, tasks)
-            sharers = te.max(te.min(tasks, te.indexdiv(m, height)), emit.i64(1))
+            whole = emit.quotient(every, tasks)
+            sharers = te.max(te.min(tasks, emit.quotient(m, height)), emit.i64(1))
             with T.parallel(0, emit.i32(tasks)) as i:
                 task = emit.i64(i)
                 blocks(zero, m, task * whole, (task + emit.i64(1)) * whole)
@@ -118,21 +102,34 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
                 ]
             )
 
-        shares_panels = emit.by_bound(m, _flags(spec.regimes, "split", BY_PANELS))
         # With more threads than panels it is the rows that keep them all at work.
         enough = te.min(workers, every) >= tasks_of_rows
+        several = tirx.all(workers > emit.i64(1), shares_panels > zero, enough)
         emit.chain(
             [
                 (m == zero, lambda: None),
-                (workers <= emit.i64(1), serial),
-                *([(tirx.all(shares_panels > zero, enough), by_panels)] if panels > 1 else []),
-                (tasks_of_rows <= emit.i64(1), serial),
-                (None, by_rows),
+                *([(several, by_panels)] if panels > 1 else []),
+                (tasks_of_rows > emit.i64(1), by_rows),
+                (None, serial),
             ]
         )
 
     return emit.private(body)
 
 
-def _flags(regimes: Sequence[Regime], name: str, value: object) -> list[tuple[int | None, int]]:
-    return [(most, int(chosen == value)) for most, chosen in by_choice(regimes, name)]
+def _decided(spec: GemmSpec) -> list[tuple[int | None, tuple[int, ...]]]:
+    """[(most rows, (variant, rows of a block, height of a tile, multiplications worth a thread's
+    while, whether panels are shared out)), ...]."""
+    return [
+        (
+            most,
+            (
+                variant,
+                row_block_of(regime.decisions),
+                Tile.of(regime.decisions).rows,
+                int(regime.decisions["grain_kmacs"]) * 1024,
+                int(regime.decisions["split"] == BY_PANELS),
+            ),
+        )
+        for regime, (most, variant) in zip(spec.regimes, spec.variant_by_rows(), strict=True)
+    ]

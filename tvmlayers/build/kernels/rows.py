@@ -55,7 +55,7 @@ def row_driver(
         threads = emit.argument("threads", "int32")
         count = scalars["count"]
         grain = emit.by_bound(scalars[by], grains) * emit.i64(1024)
-        useful = te.indexdiv(cost(scalars), grain)
+        useful = emit.quotient(cost(scalars), grain)
         # The bounds of each task are made of it: as an expression it costs seconds to compile.
         tasks = emit.kept(te.max(te.min(te.min(emit.i64(threads), useful), count), emit.i64(1)))
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from itertools import product
 
 from tvm import te, tirx
-from tvm.ir import Expr, GlobalVar, StringImm
+from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
 from tvmlayers.build.kernels.sve_tile import QUAD_BYTES, VECTOR_BYTES, WORDS, WORDS_TEXT, TileText
+from tvmlayers.build.private import with_text
 from tvmlayers.expr.math import bind
 from tvmlayers.pack import PanelLayout
 from tvmlayers.spaces.gemm import Tile
@@ -96,5 +97,4 @@ def _call_tile(spec: SveSpec, x: Expr, w: Expr, sums: Var) -> None:
 
 def _with_text(spec: SveSpec, function: PrimFunc) -> PrimFunc:
     """The function with LLVM's text of what it calls."""
-    zero, text = tirx.const(0, "int32"), StringImm(WORDS_TEXT + spec.text.text())
-    return function.with_body(tirx.AttrStmt(zero, "pragma_import_llvm", text, function.body))
+    return function.with_body(with_text(function.body, WORDS_TEXT + spec.text.text()))
