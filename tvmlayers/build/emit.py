@@ -157,6 +157,14 @@ def kept(value: Expr) -> Expr:
     return bound(found[0])
 
 
+def either(condition: Expr, value: Expr, otherwise: Expr) -> Expr:
+    """`value` where the condition holds, computed only there; kept as by `kept`."""
+    found = T.sblock_alloc_buffer((1,), "int64", scope="local")
+    stores = [partial(T.buffer_store, found, each, [0]) for each in (value, otherwise)]
+    chain([(condition, stores[0]), (None, stores[1])])
+    return bound(found[0])
+
+
 @contextmanager
 def loop(first: Expr, last: Expr) -> Iterator[Expr]:
     """A serial loop over first..last-1."""

@@ -321,12 +321,18 @@ def _rows_function(
                 ]
             )
 
-        pieces = te.min(
-            emit.quotient(rows + row_block - emit.i64(1), row_block), emit.quotient(rows, height)
+        one = emit.i64(1)
+        blocks = te.min(
+            emit.quotient(rows + row_block - one, row_block), emit.quotient(rows, height)
         )
-        pieces = emit.kept(te.max(pieces, emit.i64(1)))
-        with T.serial(0, pieces) as i:
-            begin, end = emit.task_bounds(i, pieces, rows)
+        pieces = emit.either(rows > row_block, te.max(blocks, one), one)
+        ended = emit.view(emit.on_stack(1, "int64"))
+        T.buffer_store(ended, emit.i64(0), [emit.i64(0)])
+        with T.serial(emit.i64(0), pieces) as i:
+            begin = emit.bound(ended[emit.i64(0)])
+            here = emit.quotient((i + one) * rows, pieces)
+            end = emit.either(i + one < pieces, here, rows)
+            T.buffer_store(ended, end, [emit.i64(0)])
             block(
                 emit.bound(emit.offset(every_x, begin * emit.i64(layout.k))),
                 emit.bound(emit.offset(every_out, begin * emit.i64(layout.n))),

@@ -59,9 +59,12 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
                 emit.call(row_softmax, place, place, count)
 
         zero, every = emit.i64(0), emit.i64(panels)
+        one, most = emit.i64(1), emit.i64(threads)
+        # A division takes as long as a small layer's own work for one row: only where it is needed.
         useful = emit.quotient(m * emit.i64(layout.k * layout.columns), grain)
-        workers = emit.kept(te.min(emit.i64(threads), useful))
-        tasks_of_rows = emit.kept(te.min(workers, emit.quotient(m, height)))
+        workers = emit.either(most > one, te.min(most, useful), one)
+        whole_tiles = emit.either(workers > one, emit.quotient(m, height), one)
+        tasks_of_rows = emit.kept(te.min(workers, whole_tiles))
 
         def serial() -> None:
             blocks(zero, m, zero, every)
@@ -77,7 +80,7 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
             tasks = te.min(workers, every)
             # As many whole panels each; of those left over each takes some of the rows.
             whole = emit.quotient(every, tasks)
-            sharers = te.max(te.min(tasks, emit.quotient(m, height)), emit.i64(1))
+            sharers = te.max(te.min(tasks, whole_tiles), one)
             with T.parallel(0, emit.i32(tasks)) as i:
                 task = emit.i64(i)
                 blocks(zero, m, task * whole, (task + emit.i64(1)) * whole)
@@ -97,19 +100,19 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
 
             emit.chain(
                 [
-                    (tasks_of_rows <= emit.i64(1), lambda: normalise(zero, m)),
+                    (tasks_of_rows <= one, lambda: normalise(zero, m)),
                     (None, normalise_shared),
                 ]
             )
 
         # With more threads than panels it is the rows that keep them all at work.
         enough = te.min(workers, every) >= tasks_of_rows
-        several = tirx.all(workers > emit.i64(1), shares_panels > zero, enough)
+        several = tirx.all(workers > one, shares_panels > zero, enough)
         emit.chain(
             [
                 (m == zero, lambda: None),
                 *([(several, by_panels)] if panels > 1 else []),
-                (tasks_of_rows > emit.i64(1), by_rows),
+                (tasks_of_rows > one, by_rows),
                 (None, serial),
             ]
         )

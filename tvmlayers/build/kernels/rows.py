@@ -56,8 +56,8 @@ def row_driver(
         count = scalars["count"]
         grain = emit.by_bound(scalars[by], grains) * emit.i64(1024)
         useful = emit.quotient(cost(scalars), grain)
-        # The bounds of each task are made of it: as an expression it costs seconds to compile.
-        tasks = emit.kept(te.max(te.min(te.min(emit.i64(threads), useful), count), emit.i64(1)))
+        wanted = te.max(te.min(te.min(emit.i64(threads), useful), count), emit.i64(1))
+        tasks = emit.either(emit.i64(threads) > emit.i64(1), wanted, emit.i64(1))
 
         def everything() -> None:
             work(given, scalars, emit.i64(0), count)
