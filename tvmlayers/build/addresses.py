@@ -64,7 +64,7 @@ def address_table(place: int, exported: Sequence[Exported]) -> Functions:
     def body() -> Expr:
         return tirx.call_extern("int64", f"{table[1:]}_address")
 
-    return _with_text(f"addresses{place}", body, lines)
+    return _entry(f"addresses{place}", body, lines)
 
 
 def called_by_address(exported: Sequence[Exported]) -> Functions:
@@ -87,15 +87,12 @@ def bind_function(modules: Sequence[Sequence[Exported]]) -> Functions:
         lines += _fill(place, exported)
 
     def body() -> Expr:
-        for place in range(len(modules)):
-            table = emit.argument(f"table{place}", "int64")
-            tables.append(table)
+        tables = [emit.argument(f"table{place}", "int64") for place in range(len(modules))]
         for place, table in enumerate(tables):
             T.evaluate(tirx.call_extern("void", f"tvmlayers_fill{place}", table))
         return emit.i64(0)
 
-    tables: list[Expr] = []
-    return _with_text("bind", body, lines)
+    return _entry("bind", body, lines)
 
 
 def _slot(callee: Exported) -> list[str]:
@@ -130,7 +127,7 @@ def _fill(place: int, exported: Sequence[Exported]) -> list[str]:
     return [*lines, "  ret void", "}"]
 
 
-def _with_text(name: str, body: Callable[[], Expr], lines: Sequence[str]) -> Functions:
+def _entry(name: str, body: Callable[[], Expr], lines: Sequence[str]) -> Functions:
     """The entry point `name`, which `body` writes but for its result, with LLVM's text."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)

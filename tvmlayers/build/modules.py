@@ -23,7 +23,6 @@ from tvmlayers.build.kernels import Kernel
 from tvmlayers.build.kernels.kernel import Functions
 from tvmlayers.build.pipeline import each_function, machine_code
 from tvmlayers.targets import Target
-from tvmlayers.targets.host import physical_cores
 
 # The passes and LLVM let go of Python's lock.
 _MOST_THREADS = 8
@@ -73,7 +72,7 @@ class Modules:
         self._target = target
         self._passes = each_function(target)
         self._runs_here = not targets.obstacle(target.triple, target.cpu_flags)
-        threads = min(physical_cores(), _MOST_THREADS)
+        threads = min(targets.physical_cores(), _MOST_THREADS)
         # Of two kinds, as those for LLVM wait for the others.
         self._pool, self._compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
         self._waiting: list[Kernel] = []

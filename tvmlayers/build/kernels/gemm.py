@@ -326,12 +326,13 @@ def _rows_function(
             emit.quotient(rows + row_block - one, row_block), emit.quotient(rows, height)
         )
         pieces = emit.either(rows > row_block, te.max(blocks, one), one)
+        # As `emit.task_bounds`, without its two divisions where there is one piece, as mostly.
         ended = emit.view(emit.on_stack(1, "int64"))
         T.buffer_store(ended, emit.i64(0), [emit.i64(0)])
         with T.serial(emit.i64(0), pieces) as i:
             begin = emit.bound(ended[emit.i64(0)])
-            here = emit.quotient((i + one) * rows, pieces)
-            end = emit.either(i + one < pieces, here, rows)
+            share = emit.quotient((i + one) * rows, pieces)
+            end = emit.either(i + one < pieces, share, rows)
             T.buffer_store(ended, end, [emit.i64(0)])
             block(
                 emit.bound(emit.offset(every_x, begin * emit.i64(layout.k))),
