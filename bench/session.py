@@ -16,7 +16,7 @@ from bench import conditions, peers, plot, report, rows, work
 from bench.cases import Case, ModelCase
 from bench.limits import Limits
 from bench.ours import Settings
-from bench.quiet import QUIET, Quiet
+from bench.quiet import QUIET, Patience, Quiet
 from bench.reference import WrongResult
 from bench.rows import Row
 from bench.timing import Plan
@@ -88,32 +88,38 @@ class Session:
         found: dict[int, Row] = {}
         loops: dict[int, float] = {}  # what tells of the machine's speed around each row
         with self.console.status("") as status:
-            for place in self._turns(loops, len(steps)):
+            for place, left in self._turns(loops, len(steps)):
                 case, layout = steps[place]
                 status.update(f"{place + 1}/{len(steps)} {case.kind} {case.spec} {layout}")
-                before = self.quiet.wait(self.until)
+                before, patience = self.quiet.seconds(), self._patience(left)
+                plan = replace(self.plan, patience=patience)
                 try:
-                    row = rows.run(
-                        case, layout, self.settings, rivals, self.plan, limits, cache_bytes
-                    )
+                    row = rows.run(case, layout, self.settings, rivals, plan, limits, cache_bytes)
                 except WrongResult as error:
                     self.errors[f"{case.spec} {layout}"] = str(error)
                     self.console.print(f"wrong result: {error}", style="red")
                     continue
-                loop = max(before, self.quiet.seconds())
+                loop = patience.loop() if patience else max(before, self.quiet.seconds())
                 if loop <= loops.get(place, loop):
                     found[place], loops[place] = row, loop
         for place in sorted(found):
             self.rows.append(replace(found[place], speed=self.quiet.speed(loops[place])))
         work.release()
 
-    def _turns(self, loops: Mapping[int, float], count: int) -> Iterator[int]:
-        """All places in turn; then, as long as there is patience, those that others disturbed."""
-        yield from range(count)
-        slow: Sequence[int] = range(count)
-        while slow and time.monotonic() < self.until:
+    def _patience(self, rows: int) -> Patience | None:
+        """What the next row has of the patience, where so many rows are left to share it."""
+        now = time.monotonic()
+        return Patience(self.quiet, now + (self.until - now) / rows) if now < self.until else None
+
+    def _turns(self, loops: Mapping[int, float], count: int) -> Iterator[tuple[int, int]]:
+        """Places, and how many are left: all in turn; with patience, then those that others
+        disturbed."""
+        turn: Sequence[int] = range(count)
+        while turn:
+            yield from zip(turn, range(len(turn), 0, -1), strict=True)
+            late = time.monotonic() >= self.until
             slow = [place for place, loop in loops.items() if self.quiet.speed(loop) < QUIET]
-            yield from slow
+            turn = [] if late else slow
 
     def _layouts(self, case: Case) -> tuple[str, ...]:
         if isinstance(case, ModelCase):

@@ -3,6 +3,7 @@
 A peer's thread pool goes on spinning after a call and slows whoever comes next, so each change of
 side pauses until none spins, then makes untimed calls. A call shorter than `BLOCK_SECONDS` is timed
 in blocks of calls. Machines drift within minutes: only the ratios within a round mean anything.
+With patience, a side's slice of a round is made again where other guests of the machine slowed it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from bench import stats
+from bench.quiet import Patience
 
 # A pause is made of such slices. CPU time is counted in ticks of some ms: a slice spans a few.
 SLICE_OF_PAUSE = 0.01
@@ -26,7 +28,8 @@ ASLEEP = 0.1
 BLOCK_SECONDS = 200e-6
 # Of untimed calls at a change of side: threads that slept may wake on one core and must spread.
 UNTIMED_SECONDS = 2e-3
-# What a side is timed for in one round; a long call is made MIN_BLOCKS times however long it takes.
+# What a side is timed for in one round. A long call is made MIN_BLOCKS times however long it takes;
+# once, where a slice has to be quiet.
 SLICE_SECONDS = 0.012
 MIN_BLOCKS = 3
 WARM_SECONDS = 0.03
@@ -52,11 +55,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to time: about `seconds` for a case, or exactly `rounds`."""
+    """How long to time: about `seconds` for a case, or exactly `rounds`; where others disturb it,
+    for as long as `patience` has."""
 
     seconds: float = 1.5
     rounds: int | None = None
     min_rounds: int = 5
+    patience: Patience | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,14 @@ class Times:
 class _Runner:
     """A side with its place in the rotation and the size of its blocks."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, min_blocks: int) -> None:
         self.side = side
         self._turn = cycle(side.calls)
         with side.context():
             seconds = self._warm()
         self.calls = max(1, math.ceil(BLOCK_SECONDS / seconds))
         block = self.calls * seconds
-        self.blocks = max(MIN_BLOCKS, int(SLICE_SECONDS / block))
+        self.blocks = max(min_blocks, int(SLICE_SECONDS / block))
         self.untimed = max(self.calls, math.ceil(UNTIMED_SECONDS / seconds))
         self.round_seconds = (
             MIN_SLICES * SLICE_OF_PAUSE + self.untimed * seconds + self.blocks * block
@@ -107,12 +112,15 @@ class _Runner:
             call()
         return (time.perf_counter_ns() - begin) * 1e-9
 
-    def round(self) -> list[float]:
+    def round(self, patience: Patience | None) -> list[float]:
         """Seconds of a call in each block of one round."""
         pause()
         with self.side.context():
-            self._time(self.untimed)
-            return [self._time(self.calls) / self.calls for _ in range(self.blocks)]
+            return self._slice() if patience is None else patience.slice(self._slice)
+
+    def _slice(self) -> list[float]:
+        self._time(self.untimed)
+        return [self._time(self.calls) / self.calls for _ in range(self.blocks)]
 
 
 def pause() -> None:
@@ -127,7 +135,9 @@ def pause() -> None:
 
 def measure(sides: Sequence[Side], plan: Plan) -> list[Times]:
     """The times of each side, in order: all of them in every round, each leading in turn."""
-    runners = [_Runner(side) for side in sides]
+    # The shorter a slice, the likelier that it is quiet: there are more rounds then.
+    min_blocks = MIN_BLOCKS if plan.patience is None else 1
+    runners = [_Runner(side, min_blocks) for side in sides]
     rounds = plan.rounds
     if rounds is None:
         one_round = sum(runner.round_seconds for runner in runners)
@@ -140,7 +150,7 @@ def measure(sides: Sequence[Side], plan: Plan) -> list[Times]:
         for turn in range(rounds):
             first = turn % len(runners)
             for place in [*range(first, len(runners)), *range(first)]:
-                blocks = runners[place].round()
+                blocks = runners[place].round(plan.patience)
                 times[place].blocks.extend(blocks)
                 times[place].rounds.append(stats.median(blocks))
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ pytest.importorskip("torch")
 
 from bench import quiet, session
 from bench.__main__ import chosen, parser
-from bench.quiet import Quiet
+from bench.quiet import Patience, Quiet
 
 
 def test_the_speed_is_that_of_the_slowest_cpu_by_what_was_best_more_than_once(
@@ -37,16 +36,28 @@ def test_the_loop_runs_on_every_cpu_and_leaves_the_affinity_as_it_was() -> None:
 def test_rows_that_others_disturbed_are_timed_again(
     patience: str, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Before and after each row: the second and the third are slow at first, then quiet.
+    # Others are at work around and in the second and the third row when they are first timed.
+    others, after = [False], [False]
+
+    def loop() -> float:
+        slow, after[0] = others[0] or after[0], False
+        return 9.0 if slow else 1.0
+
+    monkeypatch.setattr(quiet, "_loop_times", lambda: [loop()])
+    monkeypatch.setattr(quiet, "_loop_time", lambda: 9.0 if others[0] else 1.0)
     monkeypatch.setattr(quiet, "BEST", 2)
-    loops = iter([1, 1, 1, 9, 1, 9, 1, 1, 1, 1])
-    monkeypatch.setattr(quiet, "_loop_times", lambda: [float(next(loops))])
+    monkeypatch.setattr(quiet, "SLICE_PATIENCE", 0.0)
+    first = ["1x3x5:linear", "2x3x5:linear", "3x3x5:linear"]
     timed: list[str] = []
     run = session.rows.run
 
     def note(case: Any, *more: Any) -> Any:
+        others[0] = case.spec not in [first[0], *timed]
         timed.append(case.spec)
-        return run(case, *more)
+        try:
+            return run(case, *more)
+        finally:
+            after[0], others[0] = others[0], False
 
     monkeypatch.setattr(session.rows, "run", note)
     options = ["--rounds", "1", "--no-limits", "--patience", patience]
@@ -54,22 +65,69 @@ def test_rows_that_others_disturbed_are_timed_again(
     arguments.threads = 1
     made = session.Session(arguments)
     assert made.run(chosen(arguments)) == 0
-    first = ["1x3x5:linear", "2x3x5:linear", "3x3x5:linear"]
     assert timed == [*first, *first[1:]][:turns]
     assert [row.case for row in made.rows] == first
     speeds = [1, 1, 1] if turns == 5 else [1, 1 / 9, 1 / 9]
     assert [row.speed for row in made.rows] == pytest.approx(speeds)
 
 
-def test_waiting_ends_when_it_is_quiet_or_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    def loops() -> Iterator[list[float]]:
-        yield from ([1.0], [5.0], [5.0], [1.0], *[[5.0]] * 3)
-
-    given = loops()
-    monkeypatch.setattr(quiet, "_loop_times", lambda: next(given))
-    monkeypatch.setattr(quiet, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(quiet, "BEST", 1)
+@pytest.mark.parametrize(
+    ("around", "patience", "kept", "loop"),
+    [
+        pytest.param([(1, 1)], 60.0, 0, 1, id="quiet at once"),
+        pytest.param([(1, 9), (1, 5), (1, 1)], 60.0, 2, 1, id="until it is quiet"),
+        pytest.param([(9, 9)], -1.0, 0, 9, id="no patience"),
+    ],
+)
+def test_a_slice_that_others_disturbed_is_made_again(
+    around: list[tuple[int, int]],
+    patience: float,
+    kept: int,
+    loop: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, after = (iter([float(times[i]) for times in around]) for i in range(2))
     machine = Quiet()
-    machine.seconds()
-    assert machine.wait(time.monotonic() + 60) == 1.0
-    assert machine.wait(time.monotonic() - 1) == 5.0
+    monkeypatch.setattr(quiet, "_loop_times", lambda: [1.0])
+    for _ in range(quiet.BEST):
+        machine.seconds()
+    monkeypatch.setattr(quiet, "_loop_times", lambda: [next(before)])
+    monkeypatch.setattr(quiet, "_loop_time", lambda: next(after))
+    waits = Patience(machine, time.monotonic() + patience)
+    made = iter(range(9))
+    assert waits.slice(lambda: next(made)) == kept
+    assert waits.loop() == loop
+
+
+def test_of_slices_that_were_all_disturbed_the_least_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quiet, "SLICE_PATIENCE", 0.05)
+    machine = Quiet()
+    monkeypatch.setattr(quiet, "_loop_times", lambda: [1.0])
+    for _ in range(quiet.BEST):
+        machine.seconds()
+    after = iter([9.0, 4.0, *[6.0] * 10**5])
+    monkeypatch.setattr(quiet, "_loop_time", lambda: next(after))
+    waits = Patience(machine, time.monotonic() + 60)
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(len(made))
+        return made[-1]
+
+    assert waits.slice(make) == 1
+    assert len(made) > 2
+    assert waits.loop() == 4
+
+
+def test_a_measurement_bears_a_quarter_of_disturbed_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quiet, "_loop_times", lambda: [1.0])
+    loops = iter([9.0, 1.0, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(quiet, "_loop_time", lambda: next(loops))
+    waits = Patience(Quiet(), time.monotonic() - 1)
+    for _ in range(5):
+        waits.slice(lambda: None)
+    assert waits.loop() == 1
