@@ -188,9 +188,9 @@ def on_stack(elements: int, dtype: str) -> Expr:
     return T.sblock_alloc_buffer((elements,), dtype, scope="local").data
 
 
-def view(pointer: Var) -> Buffer:
-    """What `pointer` points at, to be indexed from its first element."""
-    dtype = str(pointer.ty.element_type.dtype)
+def view(pointer: Var, dtype: str | None = None) -> Buffer:
+    """What `pointer` points at, to be indexed from its first element; dtype: if it is another."""
+    dtype = dtype or str(pointer.ty.element_type.dtype)
     return T.decl_buffer((i64(1),), dtype, data=pointer, layout=None)
 
 

@@ -1,6 +1,6 @@
 """float32 GEMM on the matrix unit of x86 cores, as exact as on their vector units.
 
-x and the panels of W are brought into the unit's form (see `amx_tiles`) a block of k at a time: x
+x and the panels of W are brought into the unit's form (see `amx_parts`) a block of k at a time: x
 once for a block of rows, a panel while its first rows are multiplied, unless W was packed in that
 form too: then x is, while the first panel is multiplied. An infinity has no such form.
 Sums that are not finite are noticed, and the caller computes those rows on the vector units
@@ -18,8 +18,10 @@ from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
+from tvmlayers.build.kernels import amx_parts as parts_of
 from tvmlayers.build.kernels import amx_tiles as tiles
-from tvmlayers.build.kernels.amx_tiles import BLOCK, ROWS, ramp
+from tvmlayers.build.kernels.amx_parts import ROWS, ramp
+from tvmlayers.build.kernels.amx_tiles import BLOCK
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
 from tvmlayers.build.private import CACHE_LINE, pointer_type, with_text
 from tvmlayers.expr.math import bind
@@ -33,8 +35,7 @@ _GRANTED, _LINE = "tvmlayers_amx_granted", "tvmlayers_amx_line"
 # Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) is 0 where it is granted, to
 # the whole process from then on. It is asked for once: a system call takes as long as some tiles.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
-_TEXT = f"""
-@{_GRANTED}_before = internal global i32 0
+_TEXT = f"""{tiles.TEXT}@{_GRANTED}_before = internal global i32 0
 declare i64 @syscall(i64, i64, i64)
 declare ptr @llvm.ptrmask.p0.i64(ptr, i64)
 define i64 @{_GRANTED}() {{
@@ -141,7 +142,9 @@ class _Writer:
         """The function that the others serve."""
         layout = self._layout
         split = self._split_rows()
-        split_x = self._function("split_x", partial(tiles.split_x, layout.k, _CHECKED_ROWS, split))
+        split_x = self._function(
+            "split_x", partial(parts_of.split_x, layout.k, _CHECKED_ROWS, split)
+        )
         full = self._panel(layout.width, layout.width) if layout.full_panels else None
         tail = self._panel(layout.tail_width, layout.tail) if layout.tail else None
         made = self._function("rows", lambda: self._write_rows(split_x, full, tail))
@@ -156,7 +159,7 @@ class _Writer:
         return self._made[label]
 
     def _split_rows(self) -> GlobalVar:
-        return self._function("split_rows", partial(tiles.split_rows, self._layout.k))
+        return self._function("split_rows", partial(parts_of.split_rows, self._layout.k))
 
     def _write_rows(
         self, split_x: GlobalVar, full: GlobalVar | None, tail: GlobalVar | None
@@ -284,7 +287,7 @@ class _Writer:
                         0, (condition, partial(emit.call, make, *pointers, count, new_rows))
                     )
                 elif not self._spec.is_packed:
-                    split = partial(tiles.split_w, self._layout.k, width, strips)
+                    split = partial(parts_of.split_w, self._layout.k, width, strips)
                     split_w = self._function(f"split_w{strips}_{width}", split)
                     make = self._multiply(BLOCK, strips, f"_w{width}", split_w=split_w, width=width)
                     new_panel = partial(emit.call, make, *pointers, count, emit.offset(w, column))
