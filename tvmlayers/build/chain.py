@@ -7,7 +7,7 @@ instead of once a layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from tvm.tirx.script.builder import ir as T
 from tvm_ffi import structural_map
 
 from tvmlayers.build import emit
+from tvmlayers.build.helping import MOST_TASKS, go_over, taken_pieces, with_helping
 from tvmlayers.build.kernels import Kernel, elements
 from tvmlayers.build.kernels.kernel import Functions
 from tvmlayers.build.weights import ALIGNMENT
@@ -127,44 +128,52 @@ class Chain:
             threads = emit.argument("threads", "int32")
             rows = sizes[self.rows]
             useful = emit.quotient(_in(sizes, self._macs()), emit.i64(1024 * CHAIN_GRAIN_KMACS))
-            wanted = te.max(te.min(te.min(emit.i64(threads), useful), rows), emit.i64(1))
-            tasks = emit.bound(emit.i32(emit.kept(wanted)))
+            most = te.min(te.min(emit.i64(threads), useful), te.min(rows, emit.i64(MOST_TASKS)))
+            tasks = emit.bound(emit.i32(emit.kept(te.max(most, emit.i64(1)))))
             given = [*values.values(), *flags, *sizes.values(), scratch]
+            taken = taken_pieces(tasks)
 
             def everything() -> None:
-                emit.call(task, *given, emit.i32(0), emit.i32(1))
+                emit.call(task, *given, taken, emit.i32(0), emit.i32(1))
 
             def shared_out() -> None:
                 with T.parallel(0, tasks) as i:
-                    emit.call(task, *given, i, tasks)
+                    emit.call(task, *given, taken, i, tasks)
 
             emit.chain([(tasks <= 1, everything), (None, shared_out)])
 
         return emit.private(body)
 
     def _task(self, part: GlobalVar) -> tirx.PrimFunc:
-        """Goes over the rows of task i of `tasks` in blocks."""
+        """Goes over the rows of task i of `tasks` in blocks, and helps with those of others."""
 
         def body() -> None:
             values, flags, sizes, scratch = self._arguments()
+            taken = emit.argument("taken", "*int64")
             i, tasks = emit.argument("i", "int32"), emit.argument("tasks", "int32")
             rows, *others = sizes.values()
             steps = {value: _in(sizes, size) for value, size in self._row_elements().items()}
-            begin, end = map(emit.kept, emit.task_bounds(i, tasks, rows))
             own = emit.offset(scratch, emit.i64(i) * emit.i64(self.scratch_bytes()))
-            pieces = emit.kept(emit.ceil_div(end - begin, self.block))
-            with T.serial(emit.i64(0), pieces) as j:
-                first = emit.kept(j * emit.i64(self.block))
-                last = emit.kept(te.min(first + emit.i64(self.block), end - begin))
-                moved = [
-                    pointer
-                    if value in self.weights
-                    else emit.offset(pointer, (begin + first) * steps[value])
-                    for value, pointer in values.items()
-                ]
-                emit.call(part, *moved, *flags, last - first, *others, own, emit.i32(1))
 
-        return emit.private(body)
+            def share(of: Expr) -> tuple[Expr, Callable[[Expr], None]]:
+                begin, end = map(emit.kept, emit.task_bounds(of, tasks, rows))
+
+                def block(j: Expr) -> None:
+                    first = emit.kept(j * emit.i64(self.block))
+                    last = emit.kept(te.min(first + emit.i64(self.block), end - begin))
+                    moved = [
+                        pointer
+                        if value in self.weights
+                        else emit.offset(pointer, (begin + first) * steps[value])
+                        for value, pointer in values.items()
+                    ]
+                    emit.call(part, *moved, *flags, last - first, *others, own, emit.i32(1))
+
+                return emit.kept(emit.ceil_div(end - begin, self.block)), block
+
+            go_over(i, tasks, taken, share)
+
+        return with_helping(emit.private(body))
 
     def _part(self) -> tirx.PrimFunc:
         """Takes at most `block` rows through all the calls, on the thread that it runs on."""

@@ -322,10 +322,7 @@ def _rows_function(
             )
 
         one = emit.i64(1)
-        blocks = te.min(
-            emit.quotient(rows + row_block - one, row_block), emit.quotient(rows, height)
-        )
-        pieces = emit.either(rows > row_block, te.max(blocks, one), one)
+        pieces = row_blocks(rows, row_block, height)
         # As `emit.task_bounds`, without its two divisions where there is one piece, as mostly.
         ended = emit.view(emit.on_stack(1, "int64"))
         T.buffer_store(ended, emit.i64(0), [emit.i64(0)])
@@ -341,6 +338,13 @@ def _rows_function(
             )
 
     return emit.private(body)
+
+
+def row_blocks(rows: Expr, row_block: Expr, height: Expr) -> Expr:
+    """How many blocks so many rows come in: each of a whole tile of rows at least."""
+    one = emit.i64(1)
+    blocks = te.min(emit.quotient(rows + row_block - one, row_block), emit.quotient(rows, height))
+    return emit.either(rows > row_block, te.max(blocks, one), one)
 
 
 def row_block_of(decisions: Decisions) -> int:

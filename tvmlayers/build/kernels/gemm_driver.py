@@ -1,12 +1,15 @@
 """Who does what of a dense layer: rows or panels shared out, and gone over in blocks."""
 
+from collections.abc import Callable
+
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
-from tvmlayers.build.kernels.gemm import GemmSpec, row_block_of, rows_function
+from tvmlayers.build.helping import MOST_TASKS, go_over, taken_pieces, with_helping
+from tvmlayers.build.kernels.gemm import GemmSpec, row_block_of, row_blocks, rows_function
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
 
@@ -17,12 +20,53 @@ def gemm_functions(
     """The driver `f(x, w, [b], out, m, threads)` of one dense layer and all that it calls."""
     functions: Functions = {}
     rows = rows_function(name, spec, functions)
-    driver = GlobalVar(name)
-    functions[driver] = _driver(spec, rows, row_softmax)
+    share, driver = GlobalVar(f"{name}_share"), GlobalVar(name)
+    functions[share] = _row_share(spec, rows, row_softmax)
+    functions[driver] = _driver(spec, rows, share, row_softmax)
     return driver, functions
 
 
-def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> PrimFunc:
+def _row_share(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> PrimFunc:
+    """`f(x, w, [b], out, taken, m, row_block, height, variant, i, tasks)`: what task i of `tasks`
+    does where they share m rows out, block by block."""
+    layout = spec.layout
+    panels = layout.full_panels + (1 if layout.tail else 0)
+
+    def body() -> None:
+        x, w, b, out = tensor_arguments(layout.dtype, spec.use_bias)
+        taken = emit.argument("taken", "*int64")
+        names = ("m", "row_block", "height", "variant", "i", "tasks")
+        m, row_block, height, variant, i, tasks = (emit.argument(n, "int64") for n in names)
+
+        def share(task: Expr) -> tuple[Expr, Callable[[Expr], None]]:
+            begin, end = map(emit.kept, emit.task_bounds(task, tasks, m))
+            pieces = emit.kept(row_blocks(end - begin, row_block, height))
+
+            def block(piece: Expr) -> None:
+                first, last = map(emit.kept, emit.task_bounds(piece, pieces, end - begin))
+                place = emit.offset(out, (begin + first) * emit.i64(layout.n))
+                emit.call(
+                    rows,
+                    emit.offset(x, (begin + first) * emit.i64(layout.k)),
+                    *([w] if b is None else [w, b]),
+                    place,
+                    last - first,
+                    *(emit.i64(0), emit.i64(panels)),
+                    *(row_block, height, variant),
+                )
+                if row_softmax is not None:
+                    emit.call(row_softmax, place, place, last - first)
+
+            return pieces, block
+
+        go_over(i, tasks, taken, share)
+
+    return with_helping(emit.private(body))
+
+
+def _driver(
+    spec: GemmSpec, rows: GlobalVar, row_share: GlobalVar, row_softmax: GlobalVar | None
+) -> PrimFunc:
     """Shares m rows by all panels out, by rows or by panels, as the decisions for m say.
 
     Each task goes over its rows in blocks that stay in the second-level cache. Every task and every
@@ -62,7 +106,7 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
         one, most = emit.i64(1), emit.i64(threads)
         # A division takes as long as a small layer's own work for one row: only where it is needed.
         useful = emit.quotient(m * emit.i64(layout.k * layout.columns), grain)
-        workers = emit.either(most > one, te.min(most, useful), one)
+        workers = emit.either(most > one, te.min(te.min(most, useful), emit.i64(MOST_TASKS)), one)
         whole_tiles = emit.either(workers > one, emit.quotient(m, height), one)
         tasks_of_rows = emit.kept(te.min(workers, whole_tiles))
 
@@ -71,10 +115,11 @@ def _driver(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> P
             normalise(zero, m)
 
         def by_rows() -> None:
+            taken = taken_pieces(tasks_of_rows)
             with T.parallel(0, emit.i32(tasks_of_rows)) as i:
-                begin, end = emit.task_bounds(i, tasks_of_rows, m)
-                blocks(begin, end - begin, zero, every)
-                normalise(begin, end - begin)
+                decided = (row_block, height, variant)
+                task = emit.i64(i)
+                emit.call(row_share, x, *weights, out, taken, m, *decided, task, tasks_of_rows)
 
         def by_panels() -> None:
             tasks = te.min(workers, every)
