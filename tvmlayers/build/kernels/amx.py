@@ -288,8 +288,12 @@ class _Writer:
                     )
                 elif not self._spec.is_packed:
                     split = partial(parts_of.split_w, self._layout.k, width, strips)
-                    split_w = self._function(f"split_w{strips}_{width}", split)
-                    make = self._multiply(BLOCK, strips, f"_w{width}", split_w=split_w, width=width)
+                    pair = partial(parts_of.split_pair, width, strips)
+                    splits = (
+                        self._function(f"split_w{strips}_{width}", split),
+                        self._function(f"split_pair{strips}_{width}", pair),
+                    )
+                    make = self._multiply(BLOCK, strips, f"_w{width}", split_w=splits, width=width)
                     new_panel = partial(emit.call, make, *pointers, count, emit.offset(w, column))
                     cases.insert(0, (i == emit.i64(0), new_panel))
                 emit.chain(cases)

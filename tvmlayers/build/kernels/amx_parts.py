@@ -10,8 +10,6 @@ of steps; here they lie 16 apart, so that two vectors become one without a shuff
 three times, once for each part.
 """
 
-from dataclasses import dataclass
-
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
@@ -115,13 +113,15 @@ def split_w(k: int, width: int, strips: int) -> None:
     """
     w, parts = emit.argument("w", "*float32"), emit.argument("parts", "*uint32")
     stretch, count = emit.argument("stretch", "int64"), emit.argument("count", "int64")
-    tile = PanelTile(w, emit.i64(0), width, parts, emit.i64(0), stretch)
     none, all_pairs = emit.i64(0), emit.i64(PAIRS)
 
     def pairs(first: Expr, last: Expr, has_first: bool = True, has_second: bool = True) -> None:
         with T.serial(first, last) as pair:
             for strip in range(strips):
-                tile.pair(pair, strip, has_first=has_first, has_second=has_second)
+                read = pair * emit.i64(width) + emit.i64(strip * LANES)
+                place = te.indexdiv(emit.i64(strip) * stretch, emit.i64(4))
+                place = place + pair * emit.i64(PAIRS)
+                _split_pair(w, read, parts, place, width, has_first, has_second)
 
     def rest() -> None:
         whole = emit.bound(te.max(count - all_pairs, none))
@@ -136,35 +136,41 @@ def split_w(k: int, width: int, strips: int) -> None:
     emit.chain([(count >= emit.i64(STEP), lambda: pairs(none, all_pairs)), (None, rest)])
 
 
-@dataclass(frozen=True)
-class PanelTile:
-    """32 steps of a panel of W, and where they go as tiles: elements from the begin of either."""
+def split_pair(width: int, strips: int) -> None:
+    """`f(w, parts, stretch)`: a row of each strip's tile, of a panel that is `width` columns wide.
 
-    w: Var
-    w_place: Expr
-    width: int
-    parts: Var
-    place: Expr
-    stretch: Expr  # bytes from a strip's tile to the next one's
+    w: the panel at the first step of the pair; parts: the row of the first part of the first tile;
+    stretch: bytes from a strip to the next.
+    """
+    w, parts = emit.argument("w", "*float32"), emit.argument("parts", "*uint32")
+    stretch = emit.argument("stretch", "int64")
+    for strip in range(strips):
+        place = te.indexdiv(emit.i64(strip) * stretch, emit.i64(4))
+        _split_pair(w, emit.i64(strip * LANES), parts, place, width)
 
-    def pair(
-        self, pair: Expr, strip: int, *, has_first: bool = True, has_second: bool = True
-    ) -> None:
-        """One row of a strip's tile; steps that it has not are zeros."""
-        zeros = tirx.const(0.0, f"float32x{LANES}")
-        first = self._load(pair, strip) if has_first else zeros
-        second = self._load(pair + emit.i64(PAIRS), strip) if has_second else zeros
-        for part, pairs in enumerate(_paired_parts(first, second)):
-            place = emit.i64(strip) * self.stretch + emit.i64(part * TILE_BYTES)
-            place = self.place + te.indexdiv(place, emit.i64(4)) + pair * emit.i64(LANES)
-            T.buffer_store(emit.view(self.parts, "uint32"), pairs, [ramp(place, LANES)])
 
-    def _load(self, step: Expr, strip: int) -> Expr:
-        place = self.w_place + step * emit.i64(self.width) + emit.i64(strip * LANES)
+def _split_pair(
+    w: Var,
+    read: Expr,
+    parts: Var,
+    place: Expr,
+    width: int,
+    has_first: bool = True,
+    has_second: bool = True,
+) -> None:
+    """The same from and to elements that lie so far on; steps that it has not are zeros."""
+
+    def load(place: Expr) -> Expr:
         # The hardware's own prefetcher stops at the end of a page; a panel goes on.
-        ahead = place + emit.i64(STEP * self.width)
-        T.evaluate(prefetch_line(emit.view(self.w)[ahead]))
-        return emit.view(self.w)[ramp(place, LANES)]
+        T.evaluate(prefetch_line(emit.view(w)[place + emit.i64(STEP * width)]))
+        return emit.view(w)[ramp(place, LANES)]
+
+    zeros = tirx.const(0.0, f"float32x{LANES}")
+    first = load(read) if has_first else zeros
+    second = load(read + emit.i64(PAIRS * width)) if has_second else zeros
+    for part, pairs in enumerate(_paired_parts(first, second)):
+        row = place + emit.i64(part * TILE_BYTES // 4)
+        T.buffer_store(emit.view(parts), pairs, [ramp(row, LANES)])
 
 
 def _paired_parts(first: Expr, second: Expr) -> list[Expr]:

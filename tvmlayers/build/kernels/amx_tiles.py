@@ -22,8 +22,8 @@ from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
-from tvmlayers.build.kernels.amx_parts import ROWS, TILE_WORDS, PanelTile
-from tvmlayers.build.private import CACHE_LINE, prefetch_line
+from tvmlayers.build.kernels.amx_parts import ROWS
+from tvmlayers.build.private import CACHE_LINE
 from tvmlayers.parts import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 
 BLOCK = 2  # tile registers of x, and of W, that are multiplied with one another at a time
@@ -35,7 +35,19 @@ _PARTS_BY_USE = (2, 0, 1)
 CONFIGURATION = (1, 0, 0x0040004000400040, 0x0040004000400040, 0, 0, 0x1010101010101010, 0)
 # A distance where there is nothing else to do; four are too few behind a product.
 _GAP = "tvmlayers_amx_gap"
+# Asks for so many cache lines side by side: the compiler's passes see a call, not each of them.
+_FETCH, _FETCHED = "tvmlayers_amx_fetch", 4
+_LINES = "".join(
+    f"""
+  %line{i} = getelementptr i8, ptr %place, i64 {i * CACHE_LINE}
+  call void @llvm.prefetch.p0(ptr %line{i}, i32 0, i32 3, i32 1)"""
+    for i in range(_FETCHED)
+)
 TEXT = f"""
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
+define void @{_FETCH}(ptr %place) alwaysinline {{{_LINES}
+  ret void
+}}
 define void @{_GAP}() alwaysinline {{
   call void asm sideeffect "{"; ".join(["nop"] * 8)}", ""()
   ret void
@@ -50,16 +62,17 @@ def multiply(
     rows: int,
     columns: int,
     *,
-    split_w: GlobalVar | None = None,
+    split_w: tuple[GlobalVar, GlobalVar] | None = None,
     width: int = 0,
     split_x: GlobalVar | None = None,
 ) -> None:
     """`f(x parts, w parts, sums, count, [panel or x])`: rows by columns tiles of sums over count
     steps.
 
-    sums: float32, the rows of all tiles with their columns side by side. split_w: makes the parts
-    of w out of a panel, `width` columns wide, a tile of k ahead of their use: the vector units work
-    while the matrix unit does. split_x: so are those of x made, of whole tiles alone.
+    sums: float32, the rows of all tiles with their columns side by side. split_w: the functions of
+    `split_w` and `split_pair`, which make the parts of w out of a panel, `width` columns wide, a
+    tile of k ahead of their use: the vector units work while the matrix unit does. split_x: so are
+    those of x made, of whole tiles alone.
     """
     x, w = emit.argument("x", "*uint8"), emit.argument("w", "*uint8")
     sums, count = emit.argument("sums", "*float32"), emit.argument("count", "int64")
@@ -71,7 +84,7 @@ def multiply(
         intrinsic("tilezero", _register(register))
     if split_w is not None:
         panel = emit.argument("panel", "*float32")
-        fills = [x_tiles.fetch, _split_panel(split_w, panel, width, w_tiles, count)]
+        fills = [x_tiles.fetch, _split_panel(*split_w, panel, width, w_tiles, count)]
     elif split_x is not None:
         source = emit.argument("source", "*float32")
         fills = [_split_source(split_x, source, x_tiles, step_count), w_tiles.fetch]
@@ -117,21 +130,21 @@ class _Tiles:
     def load(self, step: Expr, part: int) -> None:
         """One part of a step, into the registers."""
         for strip in range(self.strips):
-            address = tirx.address_of(emit.view(self.parts)[self._place(step, part, strip)])
+            address = tirx.address_of(emit.view(self.parts)[self.place(step, part, strip)])
             register = _register(self.first + strip)
             intrinsic("tileloadd64", register, address, emit.i64(_ROW_BYTES))
             _gap()
 
     def fetch(self, after: Expr, share: Callable[[int], range]) -> None:
         """A `_Fill`: asks for the cache lines of the step's tiles."""
-        lines = product(_PARTS_BY_USE, range(self.strips), range(0, TILE_BYTES, CACHE_LINE))
-        pieces = list(lines)
+        lines = range(0, TILE_BYTES, _FETCHED * CACHE_LINE)
+        pieces = list(product(_PARTS_BY_USE, range(self.strips), lines))
         for i in share(len(pieces)):
             part, strip, line = pieces[i]
-            place = self._place(after, part, strip) + emit.i64(line)
-            T.evaluate(prefetch_line(emit.view(self.parts)[place]))
+            place = self.place(after, part, strip) + emit.i64(line)
+            T.evaluate(tirx.call_extern("void", _FETCH, emit.offset(self.parts, place)))
 
-    def _place(self, step: Expr, part: int, strip: int) -> Expr:
+    def place(self, step: Expr, part: int, strip: int) -> Expr:
         begin = step * emit.i64(PARTS * TILE_BYTES) + emit.i64(part * TILE_BYTES)
         return begin + emit.i64(strip) * self.stretch
 
@@ -155,7 +168,9 @@ def _split_source(split_x: GlobalVar, source: Var, tiles: _Tiles, step_count: Ex
     return fill
 
 
-def _split_panel(split_w: GlobalVar, panel: Var, width: int, tiles: _Tiles, count: Expr) -> _Fill:
+def _split_panel(
+    split_w: GlobalVar, split_pair: GlobalVar, panel: Var, width: int, tiles: _Tiles, count: Expr
+) -> _Fill:
     """The same of W: its rows of tiles, but all at once where the panel ends within a step."""
     last = count - emit.i64(STEP)  # the last place in k where a whole step begins
 
@@ -169,17 +184,20 @@ def _split_panel(split_w: GlobalVar, panel: Var, width: int, tiles: _Tiles, coun
 
     def fill(after: Expr, share: Callable[[int], range]) -> None:
         begin = after * emit.i64(STEP)
-        place = after * emit.i64(TILE_WORDS)
-        tile = PanelTile(panel, begin * emit.i64(width), width, tiles.parts, place, tiles.stretch)
-        pieces = list(product(range(PAIRS), range(tiles.strips)))
-        due = [pieces[i] for i in share(len(pieces))]
+        due = share(PAIRS)
 
         def make_due() -> None:
-            for pair, strip in due:
-                tile.pair(emit.i64(pair), strip)
+            for pair in due:
+                read = (begin + emit.i64(pair)) * emit.i64(width)
+                place = tiles.place(after, 0, 0) + emit.i64(pair * _ROW_BYTES)
+                pointers = emit.offset(panel, read), emit.offset(tiles.parts, place)
+                emit.call(split_pair, *pointers, tiles.stretch)
 
+        if not due:
+            _gap()
+            return
         emit.chain([(begin <= last, make_due), (None, _gap)])
-        if due[0] == pieces[0]:
+        if due.start == 0:
             emit.when(tirx.all(begin > last, begin < count), lambda: make(after))
 
     make(emit.i64(0))
