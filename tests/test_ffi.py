@@ -45,6 +45,40 @@ def test_the_pool_has_the_threads_that_were_asked_for(
     assert run_python(POOL, path, Path(asked), **environment) == expected
 
 
+OTHER_THREAD = """
+import sys, numpy as np, tvmlayers as tl
+from concurrent.futures import ThreadPoolExecutor
+from tvmlayers import _ffi
+model = tl.load(sys.argv[1], threads=int(sys.argv[2]))
+x = np.ones((64, 3), np.float32)
+
+def bound():
+    model.bind(x)
+
+def called():
+    model(x)
+
+def size_after(call):
+    call()
+    return _ffi.ffi.get_global_func("runtime.NumThreads")()
+
+sizes = []
+for call in (called, bound):
+    with ThreadPoolExecutor(1) as other:
+        sizes.append(other.submit(size_after, call).result())
+print(*sizes)
+"""
+
+
+@pytest.mark.parametrize(("environment", "size"), [({}, 2), ({"TVM_NUM_THREADS": "1"}, 1)])
+def test_every_calling_thread_has_a_pool_of_that_size(
+    tmp_path: Path, environment: dict[str, str], size: int
+) -> None:
+    path = handmade.save(tmp_path / "model.tvml", handmade.spread_manifest())
+    expected = min(size, os.cpu_count() or 1)  # TVM uses one worker for each core at most
+    assert run_python(OTHER_THREAD, path, Path("2"), **environment) == f"{expected} {expected}"
+
+
 FORK = """
 import os, sys, warnings, numpy as np, tvmlayers as tl
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads

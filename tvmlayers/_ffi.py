@@ -119,7 +119,8 @@ def reserve_threads(wanted: int | None, cores: Callable[[], int]) -> int:
     wanted: what the caller asked for; None for TVM_NUM_THREADS, else OMP_NUM_THREADS, else
     `cores()`. A TVM_NUM_THREADS set by the user is a limit. TVM makes one pool for each calling
     thread at its first parallel call: one that exists already keeps its size, and the work of
-    a larger call is shared among the workers it has.
+    a larger call is shared among the workers it has. Other threads than this one need
+    `prepare_thread` before they call.
     """
     load_runtime()
     limit = _positive(_USER_THREADS)
@@ -129,9 +130,32 @@ def reserve_threads(wanted: int | None, cores: Callable[[], int]) -> int:
         return 1
     threads = wanted or _positive(os.environ.get("OMP_NUM_THREADS")) or cores()
     with _pool.lock:
-        if threads > _pool.size:
-            _set_pool_size(threads)
+        _pool.size = max(threads, _pool.size)
+    prepare_thread(threads)
     return threads
+
+
+class _Here(threading.local):
+    """Of the thread that looks: the threads that its pool has, or will have."""
+
+    threads = 1
+
+
+here = _Here()
+
+
+def prepare_thread(threads: int) -> None:
+    """Make room for so many threads in the pool that TVM is to make for this thread.
+
+    For a thread whose `here.threads` are fewer. By itself TVM takes half of the CPUs on x86.
+    """
+    if here.threads >= threads:
+        return
+    if _pool.forked:
+        _set_pool_size(1)
+    elif not _positive(_USER_THREADS):
+        _set_pool_size(_pool.size)
+    here.threads = max(threads, _pool.size)
 
 
 class _Pool:
@@ -147,9 +171,8 @@ _pool = _Pool()
 
 
 def _set_pool_size(threads: int) -> None:
-    """Set the size of the pools to come. TVM's own `config_threadpool` would make one here."""
+    """Set the size of this thread's pool to come. TVM's own `config_threadpool` makes one here."""
     load_runtime()["_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"](threads)
-    _pool.size = threads
 
 
 def _run_serially_after_fork() -> None:

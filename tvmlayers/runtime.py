@@ -36,6 +36,8 @@ from tvmlayers.fastcall import (
 from tvmlayers.signature import Entry, Function, read_entries
 from tvmlayers.tensors import Array, Kind
 
+_here = _ffi.here
+
 if TYPE_CHECKING:
     from tvmlayers.cuda import CudaCompiled
 
@@ -80,6 +82,8 @@ class Compiled(ModelCall):
 
     def __call__(self, value: Any = None, /, *more: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
+        if _here.threads < self._threads:
+            _ffi.prepare_thread(self._threads)
         if out is None and not named:
             if not more:
                 fast = self._fast.get(type(value))
@@ -99,6 +103,7 @@ class Compiled(ModelCall):
         DTypeError or ShapeError. The model runs once, so that whatever is wrong is said here.
         Bound calls keep to the number of threads that the model has now.
         """
+        _ffi.prepare_thread(self._threads)
         given = self._by_name(inputs, named)
         imported = [tensors.import_array(value, name) for name, value in given.items()]
         arrays = self._type_lists(tuple(given), imported)

@@ -15,13 +15,13 @@ import numpy as np
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
-from tvm.tirx.script.builder import ir as T
 from tvm_ffi import structural_map
 
 from tvmlayers.build import emit
 from tvmlayers.build.helping import MOST_TASKS, go_over, taken_pieces, with_helping
 from tvmlayers.build.kernels import Kernel, elements
 from tvmlayers.build.kernels.kernel import Functions
+from tvmlayers.build.parallel import each_task, with_tasks
 from tvmlayers.build.weights import ALIGNMENT
 from tvmlayers.schedule import CHAIN_GRAIN_KMACS, chain_block
 from tvmlayers.targets import Target
@@ -137,12 +137,12 @@ class Chain:
                 emit.call(task, *given, taken, emit.i32(0), emit.i32(1))
 
             def shared_out() -> None:
-                with T.parallel(0, tasks) as i:
+                with each_task(tasks) as i:
                     emit.call(task, *given, taken, i, tasks)
 
             emit.chain([(tasks <= 1, everything), (None, shared_out)])
 
-        return emit.private(body)
+        return with_tasks(emit.private(body))
 
     def _task(self, part: GlobalVar) -> tirx.PrimFunc:
         """Goes over the rows of task i of `tasks` in blocks, and helps with those of others."""

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc
-from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.helping import MOST_TASKS, go_over, taken_pieces, with_helping
 from tvmlayers.build.kernels.gemm import GemmSpec, row_block_of, row_blocks, rows_function
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
+from tvmlayers.build.parallel import each_task, with_tasks
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
 
 
@@ -116,7 +116,7 @@ def _driver(
 
         def by_rows() -> None:
             taken = taken_pieces(tasks_of_rows)
-            with T.parallel(0, emit.i32(tasks_of_rows)) as i:
+            with each_task(tasks_of_rows) as i:
                 decided = (row_block, height, variant)
                 task = emit.i64(i)
                 emit.call(row_share, x, *weights, out, taken, m, *decided, task, tasks_of_rows)
@@ -126,7 +126,7 @@ def _driver(
             # As many whole panels each; of those left over each takes some of the rows.
             whole = emit.quotient(every, tasks)
             sharers = te.max(te.min(tasks, whole_tiles), one)
-            with T.parallel(0, emit.i32(tasks)) as i:
+            with each_task(tasks) as i:
                 task = emit.i64(i)
                 blocks(zero, m, task * whole, (task + emit.i64(1)) * whole)
 
@@ -139,7 +139,7 @@ def _driver(
                 return
 
             def normalise_shared() -> None:
-                with T.parallel(0, emit.i32(tasks_of_rows)) as i:
+                with each_task(tasks_of_rows) as i:
                     begin, end = emit.task_bounds(i, tasks_of_rows, m)
                     normalise(begin, end - begin)
 
@@ -162,7 +162,7 @@ def _driver(
             ]
         )
 
-    return emit.private(body)
+    return with_tasks(emit.private(body))
 
 
 def _decided(spec: GemmSpec) -> list[tuple[int | None, tuple[int, ...]]]:

@@ -7,11 +7,11 @@ from typing import Any
 from tvm import te
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
-from tvm.tirx.script.builder import ir as T
 
 from tvmlayers import schedule
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, Kernel, Shapes
+from tvmlayers.build.parallel import each_task, with_tasks
 
 Scalars = dict[str, Var]
 # For kernels that are never tuned.
@@ -63,13 +63,13 @@ def row_driver(
             work(given, scalars, emit.i64(0), count)
 
         def shared_out() -> None:
-            with T.parallel(0, emit.i32(tasks)) as i:
+            with each_task(tasks) as i:
                 first, last = emit.task_bounds(i, tasks, count)
                 work(given, scalars, first, last)
 
         emit.chain([(tasks <= emit.i64(1), everything), (None, shared_out)])
 
-    return emit.private(body)
+    return with_tasks(emit.private(body))
 
 
 def call_core(core: GlobalVar, pointers: Sequence[Pointer], extra: Sequence[str] = ()) -> Work:
