@@ -111,6 +111,19 @@ def test_the_affinity_of_the_caller_is_left_alone(tmp_path: Path) -> None:
     assert run_python(AFFINITY, path) == "True"
 
 
+POOL_OF_OTHERS = """
+import os
+from tvmlayers.tune import limits
+limits.flops("float32", 2)
+threads = os.listdir("/proc/self/task")
+print(len({tuple(sorted(os.sched_getaffinity(int(thread)))) for thread in threads}))
+"""
+
+
+def test_a_pool_that_other_kernels_made_is_not_pinned() -> None:
+    assert run_python(POOL_OF_OTHERS, TVM_NUM_THREADS="2") == "1"
+
+
 def test_libraries_loaded_one_after_another_do_not_answer_for_each_other(tmp_path: Path) -> None:
     import tvm
 

@@ -22,6 +22,12 @@ from typing import Any
 
 from tvmlayers.errors import ArtifactError, MissingDependencyError
 
+# TVM reads these when a thread makes its pool, whoever's kernel is the first to need one.
+# A worker that is pinned shares its core with the same worker of every other caller, or with the
+# caller itself, which would lose the affinity that its owner gave it.
+os.environ.setdefault("TVM_BIND_THREADS", "0")
+# TVM's workers spin for tens of milliseconds after each call, on cores that others may want.
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "4000")
 _USER_THREADS = os.environ.get("TVM_NUM_THREADS")
 _loads = itertools.count()
 
@@ -93,11 +99,6 @@ def from_array(array: Any) -> Any:
 @functools.cache
 def load_runtime() -> ctypes.CDLL:
     """libtvm_runtime, loaded once. `import tvm` finds it loaded, before or after this."""
-    # A worker that is pinned shares its core with the same worker of every other caller, and
-    # the calling thread would lose the affinity that its owner gave it.
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
-    # TVM's workers spin for tens of milliseconds after each call, on cores that others may want.
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "4000")
     os.register_at_fork(after_in_child=_run_serially_after_fork)
     spec = importlib.util.find_spec("tvm")  # finds the package without importing it
     if spec is None or spec.origin is None:
