@@ -20,7 +20,7 @@ from tvmlayers.build.private import with_text
 _SELF, _CPU, LEAVE = "pthread_self", "sched_getcpu", "tvmlayers_leave"
 # A thread moves when its CPU is taken out of its mask; it gets all of them back at once. With fewer
 # CPUs than tasks some have to share one. The mask has room for 1024 CPUs: where there are more the
-# system does not give it.
+# system does not give it; and where it does not tell the CPU, that is -1.
 _TEXT = f"""
 declare i64 @{_SELF}()
 declare i32 @{_CPU}()
@@ -37,7 +37,10 @@ entry:
 look:
   %here = call i32 @{_CPU}()
   %shared = icmp eq i32 %here, %cpu
-  br i1 %shared, label %ask, label %stay, !prof !0
+  br i1 %shared, label %fits, label %stay, !prof !0
+fits:
+  %in_mask = icmp ult i32 %cpu, 1024
+  br i1 %in_mask, label %ask, label %stay
 ask:
   %failed = call i32 @sched_getaffinity(i32 0, i64 128, ptr %mask)
   %known = icmp eq i32 %failed, 0
