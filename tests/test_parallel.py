@@ -20,7 +20,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 import tvmlayers as tl
-from tvmlayers import targets
+from tvmlayers import _ffi, targets
 from tvmlayers.build import parallel
 from tvmlayers.build.pipeline import each_function, machine_code
 
@@ -129,6 +129,8 @@ def test_whatever_shares_work_out_parts_the_threads(make: Callable[[], tuple[Any
 
     def apart() -> int:
         """How often a worker that was on the caller's CPU is on another one after a call."""
+        _ffi.here.threads = 2  # whatever other models in this process asked for
+        _ffi._set_pool_size(2)
         before = set(os.listdir("/proc/self/task"))
         compiled(given)
         (worker,) = [int(each) for each in set(os.listdir("/proc/self/task")) - before]
