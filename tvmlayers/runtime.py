@@ -36,10 +36,10 @@ from tvmlayers.fastcall import (
 from tvmlayers.signature import Entry, Function, read_entries
 from tvmlayers.tensors import Array, Kind
 
-_here = _ffi.here
-
 if TYPE_CHECKING:
     from tvmlayers.cuda import CudaCompiled
+
+_here = _ffi.here  # looked at in every call
 
 
 class Compiled(ModelCall):
@@ -101,7 +101,8 @@ class Compiled(ModelCall):
         What remains of a call is the compiled code: inputs are read where they lie, results go to
         `out`, or to buffers that are made here. For inputs that a call would have to copy it raises
         DTypeError or ShapeError. The model runs once, so that whatever is wrong is said here.
-        Bound calls keep to the number of threads that the model has now.
+        Bound calls keep to the number of threads that the model has now, and belong to the
+        thread that bound them: the pool of another may have half of the CPUs on x86.
         """
         _ffi.prepare_thread(self._threads)
         given = self._by_name(inputs, named)
