@@ -1,13 +1,14 @@
 """The machine's limits, measured in the run that they are compared with.
 
-A limit is the best of some tries: FMA peak, read and triad bandwidth by size of the data, and row
-gathers over a case's own table and indices. Bandwidths count the bytes that a kernel names, not
+A limit is the best of some tries: FMA peak, read and triad bandwidth by size of the data. Gathers
+of a case's own rows are timed in its rounds. Bandwidths count the bytes that a kernel names, not
 what the caches move besides.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -17,6 +18,7 @@ import numpy as np
 
 from bench import limit_kernels as kernels
 from bench.models import MODELS
+from bench.timing import Side
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork, Work
 from tvmlayers._ffi import from_array
 from tvmlayers.targets import MiB, Target, native
@@ -73,12 +75,20 @@ class Limits:
         seconds = machine_limits.best_seconds(lambda: function(x, y, out, repeats, self.threads))
         return self._best_of("triad", size, moved * repeats / seconds)
 
-    def gather(self, table: Array, index_sets: list[Array]) -> float:
-        """Seconds of reading the rows of one set of indices, at the best prefetch distance."""
-        dim, dtype = table.shape[1], str(table.dtype)
-        sets = [ids for ids in index_sets if len(ids)]
+    def gather(self, work: Work, weights: Sequence[Array]) -> list[Side]:
+        """Reading the rows of a lookup, summed and not written: a side to be timed beside the case.
+
+        So it finds the caches as the case does, and the table too, the one of `weights`: one copy
+        can be 20% slower than another. It takes the number of threads and the prefetch distance
+        that are best here by a short trial. No side where nothing is looked up.
+        """
+        if not isinstance(work, EmbeddingWork | BagWork):
+            return []
+        sets = [ids for ids in _index_sets(work) if len(ids)]
         if not sets:
-            return 0.0
+            return []
+        (table,) = weights
+        dim, dtype = table.shape[1], str(table.dtype)
         lanes = self._lanes(dtype)
         function = machine_limits.build(kernels.gather, dim, lanes, dtype, str(sets[0].dtype))
         lanes, _, chains = kernels.row_vectors(dim, lanes)
@@ -94,11 +104,14 @@ class Limits:
 
         # A few rows are read sooner by one thread than it takes to wake a second.
         ways = product(PREFETCH_ROWS, sorted({1, self.threads}))
-        seconds = min(machine_limits.best_seconds(partial(rotate, *way)) for way in ways)
-        return seconds / repeats / len(sets)
+        best = min(ways, key=lambda way: machine_limits.best_seconds(partial(rotate, *way)))
+        return [Side("gather", [partial(function, rows, ids, sums, *best) for ids in picked])]
 
-    def of(self, work: Work) -> Limit:
-        """What bounds a case from below: arithmetic, the bytes it must move, or its gathers."""
+    def of(self, work: Work, gathered: float = 0.0) -> Limit:
+        """What bounds a case from below: arithmetic, the bytes it must move, or its gathers.
+
+        gathered: the seconds that the side of `gather` took.
+        """
         if isinstance(work, DenseWork):
             kernel = work.kernels[0]
             moved = work.x.nbytes + kernel.nbytes + work.bias.nbytes
@@ -111,7 +124,7 @@ class Limits:
             moved = sum(w.nbytes for w in dense.values()) + spec.row_bytes * work.case.batch
             dtype = str(next(iter(work.weights.values())).dtype)
             return self._roofline(spec.flops * work.case.batch, moved, moved, dtype)
-        return self._lookup(work)
+        return self._lookup(work, gathered)
 
     def summary(self, dtype: str) -> dict[str, float]:
         """The limits of the header, in GFLOP/s and GB/s."""
@@ -133,15 +146,15 @@ class Limits:
         memory = Limit(moved / self.read(held), "read")
         return max(arithmetic, memory, key=lambda limit: limit.seconds)
 
-    def _lookup(self, work: EmbeddingWork | BagWork) -> Limit:
-        sets = work.flat if isinstance(work, BagWork) else work.indices
+    def _lookup(self, work: EmbeddingWork | BagWork, gathered: float) -> Limit:
+        sets = _index_sets(work)
         row_bytes = work.table.itemsize * work.case.dim
         results = work.case.bags if isinstance(work, BagWork) else work.case.indices
         # A row that comes again within a call may come from the nearest cache.
         rows = sum(len(np.unique(ids)) for ids in sets) / len(sets)
         moved = (rows + results) * row_bytes
         held = (len(np.unique(np.concatenate(sets))) + results) * row_bytes
-        gather = Limit(self.gather(work.table, sets), "gather")
+        gather = Limit(gathered, "gather")
         if isinstance(work, BagWork):
             stream = Limit(moved / self.read(held), "read")
         else:
@@ -150,6 +163,11 @@ class Limits:
 
     def _lanes(self, dtype: str = "float32") -> int:
         return self.machine.lanes(dtype)
+
+
+def _index_sets(work: EmbeddingWork | BagWork) -> list[Array]:
+    """The row numbers that each call of a lookup reads."""
+    return work.flat if isinstance(work, BagWork) else work.indices
 
 
 def _rounded(size: int) -> int:

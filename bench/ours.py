@@ -45,6 +45,10 @@ class Prepared:
     call: Side
     compiled: Any
 
+    def weights(self) -> list[Array]:
+        """The packed weights, where the calls read them."""
+        return list(self.compiled.packed_weights().values())
+
 
 def prepare(work: Work, settings: Settings) -> Prepared:
     """Our side of the work."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pytest
 
 import tvmlayers as tl
 from tvmlayers import scratch
+from tvmlayers.bound import BoundCall
 
 
 def two_layers(width: int = 256) -> tl.Sequential:
@@ -54,6 +56,48 @@ def test_threads_do_not_share_scratch() -> None:
                 wrong.append(seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def bound_batches(
+    model: tl.Sequential, batches: tuple[int, ...]
+) -> tuple[list[BoundCall], list[np.ndarray]]:
+    compiled = tl.compile(model, threads=1)
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(batch, 8)).astype(np.float32) for batch in batches]
+    return [compiled.bind(x) for x in inputs], [expected(model, x) for x in inputs]
+
+
+def test_bound_calls_share_a_large_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make = scratch._new_scratch
+
+    def remember(nbytes: int) -> object:
+        made.append(nbytes)
+        return make(nbytes)
+
+    monkeypatch.setattr(scratch, "_new_scratch", remember)
+    scratch._free.clear()
+    calls, right = bound_batches(two_layers(2048), (5000, 3000, 5000))
+    for call, result in zip(calls, right, strict=True):
+        np.testing.assert_allclose(call(), result, rtol=1e-4, atol=1e-5)
+    assert len([nbytes for nbytes in made if nbytes > scratch.SMALLEST]) == 1
+
+
+def test_bound_calls_in_threads_do_not_share_scratch() -> None:
+    calls, right = bound_batches(two_layers(2048), (400, 401, 3, 4))
+    wrong: list[int] = []
+
+    def work(place: int) -> None:
+        for _ in range(100):
+            if not np.allclose(calls[place](), right[place], rtol=1e-4, atol=1e-5):
+                wrong.append(place)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -46,16 +46,17 @@ def with_scratch(function: Callable[..., int]) -> Callable[..., int]:
     return call
 
 
-def with_own_scratch(function: Callable[..., int], arguments: tuple[Any, ...]) -> Callable[[], int]:
+def bound_to(function: Callable[..., int], arguments: tuple[Any, ...]) -> Callable[[], int]:
     """`function(*arguments, scratch)` as a function of nothing, one call of which runs at a time.
 
     How much scratch it needs hangs on the shapes of the arguments alone: one call is made here to
-    find out.
+    find out. A little is its own, which saves the time to take it and give it back. More is what
+    all calls share, so that whoever binds many inputs does not spread them over the caches.
     """
     scratch = _new_scratch(SMALLEST)
     status = function(*arguments, scratch)
     if status < 0:
-        scratch = _new_scratch(-status)
+        return partial(with_scratch(function), *arguments)
     return partial(function, *arguments, scratch)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tvmlayers.dtypes import numpy_dtype
-from tvmlayers.scratch import with_own_scratch, with_scratch
+from tvmlayers.scratch import bound_to, with_scratch
 
 Dim = int | str
 Function = Callable[..., int]
@@ -58,7 +58,7 @@ class Entry:
     def prepared(self, *arguments: Any) -> Callable[[], int]:
         """`function(*arguments)` as often as it is called, one call at a time."""
         if self.needs_scratch:
-            return with_own_scratch(self.compiled, arguments)
+            return bound_to(self.compiled, arguments)
         return partial(self.compiled, *arguments)
 
     def output_shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:

@@ -59,10 +59,11 @@ def test_every_width_of_vectors_and_number_of_rows_in_flight_gives_the_rows(
     (table,) = layer.get_weights()
     workload = Workload.make("embedding", indices=4096, rows=ROWS, width=width, dtype="float32")
     choices, usual = choices_of(workload, target), analytic(workload, target)
-    runs = cycle(choices["unrolled_vectors"])
+    runs, strides = cycle(choices["unrolled_vectors"]), cycle(choices["prefetch_stride"])
     for vector_bytes, in_flight in product(choices["vector_bytes"], choices["rows_in_flight"]):
         decided = {"vector_bytes": vector_bytes, "rows_in_flight": in_flight, "grain_kib": 12}
-        decided = {**usual, **decided, "unrolled_vectors": next(runs), "prefetch_rows": 8}
+        decided |= {"unrolled_vectors": next(runs), "prefetch_stride": next(strides)}
+        decided = {**usual, **decided, "prefetch_rows": 8}
         selector = Selector(target, use_records=False, fixed={"embedding": decided})
         compiled = compile_selected(model, selector, threads=2)
         for count in (0, 1, 2, 3, 4, 5, 33, 1001):  # threads may get fewer than are in flight

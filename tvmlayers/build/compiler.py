@@ -158,7 +158,7 @@ def make_manifest(
         "entries": entries,
         "checks": _merged(checks),
         "weights": kernels.arena.manifest(),
-        "arena_bytes": max(kernels.arena.nbytes, 64),
+        "arena_bytes": kernels.arena.arena_bytes,
         "kernels": [made.kernel.report for made in kernels.made.values() if made.kernel.report],
     }
 

@@ -90,7 +90,7 @@ class ForwardWriter:
             self._tensor(f"out{i}", o["shape"], o["dtype"])
             for i, o in enumerate(self.entry.outputs)
         ]
-        arena = T.arg("arena", T.buffer((max(self.arena.nbytes, 64),), "uint8", align=64))
+        arena = T.arg("arena", T.buffer((self.arena.arena_bytes,), "uint8", align=64))
         self.threads = T.arg("threads", Var("threads", "int32"))
         calls, flags = self._calls(inputs)
         weights = self.planned.params[len(inputs) :]

@@ -43,12 +43,14 @@ def private_function(
     scheduled: PrimFunc,
     *,
     prefetch: int = 0,
+    prefetch_stride: int = 1,
     in_place: bool = False,
     streamed: str | None = None,
 ) -> PrimFunc:
     """The scheduled expression as `int32 f(pointers of its tensors, [flag pointer], sizes)`.
 
-    prefetch: how many rows ahead a lookup asks for a row; 0 for not at all.
+    prefetch: how many rows ahead a lookup asks for a row; 0 for not at all. prefetch_stride: for
+    each of its cache lines, or for every second one.
     in_place: the result may be one of the inputs.
     streamed: the tensor whose vectors are stored past the caches.
     A lookup that reports indices outside the table sets the int32 behind the flag pointer to 1.
@@ -66,7 +68,8 @@ def private_function(
     body = _prefetch_panels(buffers, body)
     if expression.checked is not None:
         flag = tirx.decl_buffer((1,), "int32", name="flag", layout=None)
-        body = _guard_rows(expression, expression.checked, buffers, body, flag, prefetch)
+        ahead = prefetch, prefetch_stride
+        body = _guard_rows(expression, expression.checked, buffers, body, flag, *ahead)
         if expression.checked.flag:
             pointers.append(Var("flag_ptr", pointer_type("int32")))
             declared.append(tirx.DeclBuffer(flag, data=pointers[-1]))
@@ -101,6 +104,7 @@ def _guard_rows(
     body: Stmt,
     flag: Buffer,
     prefetch: int,
+    stride: int,
 ) -> Stmt:
     """`body` with a check and a prefetch beside every store of a row number."""
     by_name = {
@@ -115,9 +119,8 @@ def _guard_rows(
         stages: list[Stmt] = []
         if prefetch:
             ahead = te.min(i + prefetch, checked.count - 1)
-            stages += _prefetch_row(
-                table, nearest_row(indices[ahead], checked.rows), checked.columns
-            )
+            row = nearest_row(indices[ahead], checked.rows)
+            stages += _prefetch_row(table, row, checked.columns, stride)
         if checked.flag:
             index = tirx.Cast("int64", indices[i])
             mark = tirx.BufferStore(flag, tirx.const(1, "int32"), [0])
@@ -187,11 +190,13 @@ def _panel_ahead(
     return made
 
 
-def _prefetch_row(table: Buffer, row: Expr, columns: int) -> list[Stmt]:
+def _prefetch_row(table: Buffer, row: Expr, columns: int, stride: int) -> list[Stmt]:
     """Statements that ask for the first cache lines of a row of `table`, to be read once."""
     itemsize = tvm_ffi.dtype(str(table.dtype)).bits // 8
     lines = min(-(-columns * itemsize // CACHE_LINE), MOST_LINES)
-    return [_ask_for(table[row, line * (CACHE_LINE // itemsize)]) for line in range(lines)]
+    return [
+        _ask_for(table[row, line * (CACHE_LINE // itemsize)]) for line in range(0, lines, stride)
+    ]
 
 
 def _ask_for(element: Expr) -> Stmt:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tvmlayers.arena import allocate_arena, view
 
-ALIGNMENT = 64
+ALIGNMENT = 128  # bytes: a pair of cache lines, as the second-level cache reads memory
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Packed:
 
 
 class ArenaPlan:
-    """Weights by name, each at a multiple of 64 bytes in one block of memory.
+    """Weights by name, each at a multiple of ALIGNMENT in one block of memory.
 
     Nothing is packed before the block is there: a weight exists once more, packed, and never twice.
     """
@@ -84,9 +84,14 @@ class ArenaPlan:
             for name, weight in self._weights.items()
         ]
 
+    @property
+    def arena_bytes(self) -> int:
+        """The size of the block, which is never empty."""
+        return max(self.nbytes, ALIGNMENT)
+
     def fill(self) -> NDArray[np.uint8]:
         """The arena with all weights in place."""
-        arena = allocate_arena(max(self.nbytes, ALIGNMENT))
+        arena = allocate_arena(self.arena_bytes)
         for name, weight in self._weights.items():
             weight.write(view(arena, self.offsets[name], weight.shape, weight.dtype))
         return arena

@@ -26,6 +26,11 @@ GRAIN_KIB = 96
 CHAIN_GRAIN_KMACS = GRAIN_KMACS
 # Of the rows of a table that are asked for; a bag has nothing to store meanwhile.
 _AHEAD_BYTES, _LEAST_ROWS_AHEAD = {"embedding": 8 << 10, "bag": 16 << 10}, 4
+# From so many bytes of rows on, and for rows up to so many, every second line is asked for on x86:
+# they come from memory, which the second-level cache reads by pairs of lines, and a core has more
+# rows on their way. What is near has no such pairs, and a longer row is streamed by the hardware.
+_PAIRED_FROM = {"embedding": 4 << 20, "bag": 256 << 10}
+_PAIRED_ROW_BYTES = {"embedding": 256, "bag": 512}
 _SOFTMAX_VECTORS, _SOFTMAX_STEPS = 4, 16  # in flight, in rows of at least so many
 # Of so many sums, on x86 what is asked for ahead comes in bursts that leave no room for what is
 # read now, longer ones the more is unrolled; on ARM four elements of x come with one load.
@@ -245,11 +250,17 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
     ahead = max(_LEAST_ROWS_AHEAD, _AHEAD_BYTES[workload.kind] // row_bytes)
     vectors = lookup.row_vectors(workload, target, target.vector_bytes)
     by_kind: Decisions = {"rows_in_flight": 1} if workload.kind == "embedding" else {}
+    is_paired = (
+        target.family == "x86"
+        and row_bytes <= _PAIRED_ROW_BYTES[workload.kind]
+        and workload.batch * row_bytes >= _PAIRED_FROM[workload.kind]
+    )
     return {
         **by_kind,
         "vector_bytes": target.vector_bytes,
         "unrolled_vectors": max(lookup.run_lengths(vectors)),
         "prefetch_rows": 0 if is_near else max(r for r in lookup.PREFETCH_ROWS if r <= ahead),
+        "prefetch_stride": 2 if is_paired and not is_near else 1,
         "grain_kib": GRAIN_KIB,
     }
 

@@ -11,6 +11,7 @@ from tvmlayers.workload import Workload
 
 SPACE = "lookup"
 PREFETCH_ROWS = (0, 4, 8, 16, 32, 64)
+PREFETCH_STRIDE = (1, 2)
 ROWS_IN_FLIGHT = (1, 2, 4)
 GRAIN_KIB = (12, 24, 48, 96, 192, 384)
 LEAST_STREAMED = 16  # bytes of the narrowest vector that x86 stores past its caches
@@ -21,15 +22,17 @@ def lookup_choices(workload: Workload, target: Target) -> Choices:
     """What an embedding or a bag may decide.
 
     vector_bytes: of the vectors that a row is gone over in; unrolled_vectors: how many of them in
-    one straight run; prefetch_rows: how many rows ahead a row is asked for; grain_kib: the least
-    KiB moved that are worth a thread. An embedding also rows_in_flight: how many rows are copied
-    side by side.
+    one straight run; prefetch_rows: how many rows ahead a row is asked for; prefetch_stride: each
+    of its cache lines, or every second one, which brings its neighbour where the second-level cache
+    reads memory in pairs; grain_kib: the least KiB moved that are worth a thread. An embedding also
+    rows_in_flight: how many rows are copied side by side.
     """
     widest = target.vector_bytes
     choices: Choices = {
         "vector_bytes": [n for n in (widest, widest // 2, widest // 4) if n >= _LEAST_VECTOR],
         "unrolled_vectors": run_lengths(row_vectors(workload, target, widest)),
         "prefetch_rows": PREFETCH_ROWS,
+        "prefetch_stride": PREFETCH_STRIDE,
         "grain_kib": GRAIN_KIB,
     }
     if workload.kind == "bag":

@@ -87,7 +87,13 @@ class Variants:
 
 # What a function over rows is made of: what it computes, and how it is scheduled.
 Made = tuple[Expression, Callable[[s_tir.Schedule], None]]
-_MAKING = ("vector_bytes", "rows_in_flight", "unrolled_vectors", "prefetch_rows")
+_MAKING = (
+    "vector_bytes",
+    "rows_in_flight",
+    "unrolled_vectors",
+    "prefetch_rows",
+    "prefetch_stride",
+)
 
 
 def variants_of(
@@ -108,7 +114,7 @@ def variants_of(
                 f"{name}{len(made)}",
                 expression,
                 schedule,
-                prefetch=int(decisions["prefetch_rows"]),
+                **_prefetch(decisions),
             )
             functions[function_name] = functions_body
             made.append(Variant(function_name, _in_flight(decisions)))
@@ -123,6 +129,14 @@ def variants_of(
     several = [regime.decisions for regime in regimes if _in_flight(regime.decisions) > 1]
     any_rows = made[place_of({**several[0], "rows_in_flight": 1})] if several else None
     return Variants(functions, made, by_count, any_rows)
+
+
+def _prefetch(decisions: Decisions) -> dict[str, Any]:
+    """What `private_function` has to know of rows that are asked for ahead."""
+    return {
+        "prefetch": int(decisions["prefetch_rows"]),
+        "prefetch_stride": int(decisions["prefetch_stride"]),
+    }
 
 
 def _in_flight(decisions: Decisions) -> int:
@@ -247,8 +261,7 @@ def _streamed(
     run = run_lengths(width // lanes)[-1]
     decisions = {**regime.decisions, "unrolled_vectors": run, "rows_in_flight": 1}
     expression, schedule = make(lanes, decisions)
-    prefetch = int(decisions["prefetch_rows"])
-    global_var, function = core(name, expression, schedule, prefetch=prefetch, streamed="out")
+    global_var, function = core(name, expression, schedule, streamed="out", **_prefetch(decisions))
     return Streamed(global_var, function, stream_from(target), lanes * itemsize)
 
 
