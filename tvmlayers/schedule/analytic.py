@@ -45,7 +45,7 @@ _NEAR_BYTES = 128 << 10  # of a result that is stored while it is near
 _BLOCKED_ROWS = 192
 # By how much the matrix unit has to be faster, by its price: more where threads that share the
 # panels out all bring x into parts.
-_AMX_MARGIN, _AMX_PACKED_MARGIN = 1.2, 1.08
+_AMX_MARGIN, _AMX_PACKED_MARGIN = 1.2, 1.1
 _AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
@@ -136,12 +136,16 @@ def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
 
     It multiplies by whole tiles, and x, W (unless it was packed so) and the sums have to be brought
     into its form: each has a price in nanoseconds, fitted to what 23 shapes took on one core of
-    Sapphire Rapids. Rows come in two tiles, as the choice for m rows also serves a few more.
+    Sapphire Rapids, and 7 whose W is packed so, which bring x along while the unit works. Rows come
+    in two tiles, as the choice for m rows also serves a few more.
     """
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
-    unit = 0.0053 * tiles + 0.37 * m * k + (0 if is_packed else 0.17 * k * n) + 0.13 * m * n
     vectors = 0.0127 * m * k * n
-    return vectors > (_AMX_PACKED_MARGIN if is_packed else _AMX_MARGIN) * unit
+    if is_packed:
+        packed = 1100 + 0.0049 * tiles + 0.17 * m * k + 0.1 * m * n
+        return vectors > _AMX_PACKED_MARGIN * packed
+    unit = 0.0053 * tiles + 0.37 * m * k + 0.17 * k * n + 0.13 * m * n
+    return vectors > _AMX_MARGIN * unit
 
 
 def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) -> Decisions:
