@@ -75,19 +75,32 @@ class Limits:
         seconds = machine_limits.best_seconds(lambda: function(x, y, out, repeats, self.threads))
         return self._best_of("triad", size, moved * repeats / seconds)
 
-    def gather(self, work: Work, weights: Sequence[Array]) -> list[Side]:
-        """Reading the rows of a lookup, summed and not written: a side to be timed beside the case.
+    def beside(self, work: Work, weights: Sequence[Array]) -> list[Side]:
+        """What no case can do without, as a side to be timed beside it: so it finds the caches as
+        the case does, and the very `weights` too, of which one copy can be 20% slower than another.
 
-        So it finds the caches as the case does, and the table too, the one of `weights`: one copy
-        can be 20% slower than another. It takes the number of threads and the prefetch distance
-        that are best here by a short trial. No side where nothing is looked up.
+        Reading the rows of a lookup, or a dense layer's weight where no L2 cache holds it and that
+        is the most of the work; summed, not written. What is left to choose is chosen by a short
+        trial. Other cases have no such side.
         """
-        if not isinstance(work, EmbeddingWork | BagWork):
+        if isinstance(work, EmbeddingWork | BagWork):
+            (table,) = weights
+            sets = [ids for ids in _index_sets(work) if len(ids)]
+            return [self._gather(table, sets)] if sets else []
+        if not isinstance(work, DenseWork) or len(work.kernels) > 1:
             return []
-        sets = [ids for ids in _index_sets(work) if len(ids)]
-        if not sets:
+        far = work.kernels[0].nbytes > self.l2_bytes
+        if not far or self.of(work).name != "read":
             return []
-        (table,) = weights
+        weight = max(weights, key=lambda each: each.nbytes)
+        data = np.ndarray((weight.nbytes,), np.uint8, weight.data)
+        ways = machine_limits.readers(data, str(weight.dtype), self.threads)
+        best = min(ways, key=lambda way: machine_limits.best_seconds(partial(way, 1)))
+        return [Side("read", [partial(best, 1)])]
+
+    def _gather(self, table: Array, sets: Sequence[Array]) -> Side:
+        """Reading the rows of each set, at the number of threads and prefetch distance that are
+        best."""
         dim, dtype = table.shape[1], str(table.dtype)
         lanes = self._lanes(dtype)
         function = machine_limits.build(kernels.gather, dim, lanes, dtype, str(sets[0].dtype))
@@ -105,13 +118,15 @@ class Limits:
         # A few rows are read sooner by one thread than it takes to wake a second.
         ways = product(PREFETCH_ROWS, sorted({1, self.threads}))
         best = min(ways, key=lambda way: machine_limits.best_seconds(partial(rotate, *way)))
-        return [Side("gather", [partial(function, rows, ids, sums, *best) for ids in picked])]
+        return Side("gather", [partial(function, rows, ids, sums, *best) for ids in picked])
 
-    def of(self, work: Work, gathered: float = 0.0) -> Limit:
+    def of(self, work: Work, beside: float = 0.0) -> Limit:
         """What bounds a case from below: arithmetic, the bytes it must move, or its gathers.
 
-        gathered: the seconds that the side of `gather` took.
+        beside: the seconds that the side of `beside` took, if there is one.
         """
+        if isinstance(work, DenseWork) and beside:
+            return Limit(beside, "read")
         if isinstance(work, DenseWork):
             kernel = work.kernels[0]
             moved = work.x.nbytes + kernel.nbytes + work.bias.nbytes
@@ -124,7 +139,7 @@ class Limits:
             moved = sum(w.nbytes for w in dense.values()) + spec.row_bytes * work.case.batch
             dtype = str(next(iter(work.weights.values())).dtype)
             return self._roofline(spec.flops * work.case.batch, moved, moved, dtype)
-        return self._lookup(work, gathered)
+        return self._lookup(work, beside)
 
     def summary(self, dtype: str) -> dict[str, float]:
         """The limits of the header, in GFLOP/s and GB/s."""

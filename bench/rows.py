@@ -95,17 +95,17 @@ def run(
     ways = [way for contender in contenders for way in contender.ways]
     reference.check([own.bound, own.call, *ways], given)
     sides = [fastest(contender.ways) for contender in contenders]
-    gather = limits.gather(given, own.weights()) if limits is not None else []
+    beside = limits.beside(given, own.weights()) if limits is not None else []
     busyness = Busyness()
-    mine, called, *theirs = measure([own.bound, own.call, *sides, *gather], plan)
+    mine, called, *theirs = measure([own.bound, own.call, *sides, *beside], plan)
     others = busyness.others()
-    gathered = theirs.pop().median if gather else 0.0
+    least = theirs.pop().median if beside else 0.0
     compared = {
         side.name: _compare(contender, side, mine, times)
         for contender, side, times in zip(contenders, sides, theirs, strict=True)
     }
     best = min(compared, key=lambda name: compared[name].ratio, default=None)
-    limit = limits.of(given, gathered) if limits is not None else None
+    limit = limits.of(given, least) if limits is not None else None
     return Row(
         kind=case.kind,
         name=case.name,

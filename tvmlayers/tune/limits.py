@@ -7,10 +7,12 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm.script import tirx as T
 
 from tvmlayers import _ffi, targets
@@ -50,21 +52,33 @@ def flops(dtype: str, threads: int) -> float:
 
 def read(dtype: str, threads: int, held: int) -> float:
     """Bytes/s of reading `held` bytes, or as many as LEAST_BYTES..MOST_BYTES, over and over."""
-    lanes, size = targets.native().lanes(dtype), np.dtype(dtype).itemsize
-    step_bytes = MOST_STREAMS * READ_CHAINS * lanes * size * threads
-    steps = max(1, min(max(held, LEAST_BYTES), MOST_BYTES) // step_bytes)
-    data = allocate_arena(steps * step_bytes)
+    step = _step_bytes(threads)
+    steps = max(1, min(max(held, LEAST_BYTES), MOST_BYTES) // step)
+    data = allocate_arena(steps * step)
     repeats = max(1, TRY_BYTES // data.nbytes)
     data[:] = 0  # touched: pages that were never written share one page of zeros
+    seconds = (best_seconds(partial(way, repeats)) for way in readers(data, dtype, threads))
+    return data.nbytes * repeats / min(seconds)
+
+
+def readers(data: NDArray[np.uint8], dtype: str, threads: int) -> list[Callable[[int], Any]]:
+    """For each of READ_WAYS what reads the whole steps of `data` so many times."""
+    lanes = targets.native().lanes(dtype)
+    step = _step_bytes(threads)
+    whole = data[: data.nbytes // step * step].view(dtype)
     sums = _ffi.from_array(np.zeros((threads, READ_CHAINS * lanes), dtype))
 
-    def seconds(streams: int, ahead: int) -> float:
-        shape = threads, streams, -1, READ_CHAINS * lanes
-        parts = _ffi.from_array(data.view(dtype).reshape(shape))
+    def reader(streams: int, ahead: int) -> Callable[[int], Any]:
+        parts = _ffi.from_array(whole.reshape(threads, streams, -1, READ_CHAINS * lanes))
         function = build(sum_streams, lanes, dtype, streams, ahead > 0)
-        return best_seconds(lambda: function(parts, sums, ahead, repeats, threads))
+        return lambda repeats: function(parts, sums, ahead, repeats, threads)
 
-    return data.nbytes * repeats / min(seconds(*way) for way in READ_WAYS)
+    return [reader(*way) for way in READ_WAYS]
+
+
+def _step_bytes(threads: int) -> int:
+    """What all threads read in a step of the ways with the most streams."""
+    return MOST_STREAMS * READ_CHAINS * targets.native().vector_bytes * threads
 
 
 def fma_chains(lanes: int, dtype: str) -> Any:
