@@ -79,9 +79,9 @@ class Limits:
         """What no case can do without, as a side to be timed beside it: so it finds the caches as
         the case does, and the very `weights` too, of which one copy can be 20% slower than another.
 
-        Reading the rows of a lookup, or a dense layer's weight where no L2 cache holds it and that
-        is the most of the work; summed, not written. What is left to choose is chosen by a short
-        trial. Other cases have no such side.
+        Reading the rows of a lookup, or a dense layer's weight where the L2 caches may not hold it
+        and that is the most of the work; summed, not written. What is left to choose is chosen by a
+        short trial. Other cases have no such side.
         """
         if isinstance(work, EmbeddingWork | BagWork):
             (table,) = weights
@@ -89,8 +89,9 @@ class Limits:
             return [self._gather(table, sets)] if sets else []
         if not isinstance(work, DenseWork) or len(work.kernels) > 1:
             return []
-        far = work.kernels[0].nbytes > self.l2_bytes
-        if not far or self.of(work).name != "read":
+        # Half of the caches is what a weight can count on: other data passes through them too.
+        is_far = work.kernels[0].nbytes > self.l2_bytes // 2
+        if not is_far or self.of(work).name != "read":
             return []
         weight = max(weights, key=lambda each: each.nbytes)
         data = np.ndarray((weight.nbytes,), np.uint8, weight.data)
