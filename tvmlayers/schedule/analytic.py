@@ -88,7 +88,7 @@ def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The tiles that the analytic choice makes use of: few, as each is compiled."""
     there = gemm.tiles(n, dtype, target)
     widest = max(tile.vectors for tile in there)
-    is_large = k * n * np.dtype(dtype).itemsize > target.l2 // 4
+    is_large = k * n * np.dtype(dtype).itemsize > target.l2 // 8
     heights = _NARROW_ROWS if widest == 1 else _WIDE_ROWS + _LARGE_ROWS * is_large
     return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
 
