@@ -1,8 +1,8 @@
 """The machine's limits, measured in the run that they are compared with.
 
-A limit is the best of some tries: FMA peak, read and triad bandwidth by size of the data. Gathers
-of a case's own rows are timed in its rounds. Bandwidths count the bytes that a kernel names, not
-what the caches move besides.
+A limit is the best of some tries: FMA peak, read and triad bandwidth by size of the data. Reading a
+lookup's own rows, or a large weight, is timed in the rounds of its case. Bandwidths count the bytes
+that a kernel names, not what the caches move besides.
 """
 
 from __future__ import annotations

@@ -102,10 +102,11 @@ class _Runner:
 
         The first one may take a thousand times as long: of memory that was never touched.
         """
-        times: list[float] = []
-        while len(times) < WARM_CALLS or sum(times[1:]) < WARM_SECONDS:
-            times.append(max(self._time(1), 1e-7))
-        return min(times)
+        shortest, spent, calls = self._time(1), 0.0, 1
+        while calls < WARM_CALLS or spent < WARM_SECONDS:
+            seconds = max(self._time(1), 1e-7)
+            shortest, spent, calls = min(shortest, seconds), spent + seconds, calls + 1
+        return max(shortest, 1e-7)
 
     def _time(self, calls: int) -> float:
         block = list(islice(self._turn, calls))

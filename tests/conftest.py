@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import handmade
 import pytest
 
+from tvmlayers import scratch
 from tvmlayers.runtime import Compiled
 
 
@@ -17,6 +18,21 @@ def no_records_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("TVMLAYERS_RECORDS", str(tmp_path_factory.mktemp("records")))
         patch.setenv("TVMLAYERS_TUNING", str(tmp_path_factory.mktemp("tuning")))
         yield
+
+
+@pytest.fixture
+def scratch_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each scratch that is made from now on; none is there yet."""
+    made: list[int] = []
+    make = scratch._new_scratch
+
+    def remember(nbytes: int) -> object:
+        made.append(nbytes)
+        return make(nbytes)
+
+    monkeypatch.setattr(scratch, "_new_scratch", remember)
+    scratch._free.clear()
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-import pytest
 
 import tvmlayers as tl
 from tvmlayers import scratch
@@ -72,20 +71,11 @@ def bound_batches(
     return [compiled.bind(x) for x in inputs], [expected(model, x) for x in inputs]
 
 
-def test_bound_calls_share_a_large_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    make = scratch._new_scratch
-
-    def remember(nbytes: int) -> object:
-        made.append(nbytes)
-        return make(nbytes)
-
-    monkeypatch.setattr(scratch, "_new_scratch", remember)
-    scratch._free.clear()
+def test_bound_calls_share_a_large_scratch(scratch_made: list[int]) -> None:
     calls, right = bound_batches(two_layers(2048), (5000, 3000, 5000))
     for call, result in zip(calls, right, strict=True):
         np.testing.assert_allclose(call(), result, rtol=1e-4, atol=1e-5)
-    assert len([nbytes for nbytes in made if nbytes > scratch.SMALLEST]) == 1
+    assert len([nbytes for nbytes in scratch_made if nbytes > scratch.SMALLEST]) == 1
 
 
 def test_bound_calls_in_threads_do_not_share_scratch() -> None:

@@ -7,7 +7,6 @@ import pytest
 from agreement import Array, Twin, compile_here, indices, normal
 
 import tvmlayers as tl
-from tvmlayers import scratch
 
 # Around where a chain begins, the blocks that it goes in, and where threads share the rows out.
 BATCHES = (*range(9), 47, 48, 49, 63, 64, 65, 95, 97, 191, 192, 193, 385, 600)
@@ -71,21 +70,12 @@ def test_a_bad_index_in_any_block_is_named(row: int) -> None:
 
 
 def test_what_passes_between_the_layers_does_not_grow_with_the_batch(
-    monkeypatch: pytest.MonkeyPatch,
+    scratch_made: list[int],
 ) -> None:
-    asked: list[int] = []
-    make = scratch._new_scratch
-
-    def remember(nbytes: int) -> object:
-        asked.append(nbytes)
-        return make(nbytes)
-
-    monkeypatch.setattr(scratch, "_new_scratch", remember)
-    scratch._free.clear()
     compiled = tl.compile(seed_model(), threads=2)
     for batch in (1000, 20000):
         compiled(indices(50, batch, 10))
-    assert max(asked) < 8 << 20  # the looked up rows alone are 51 MB
+    assert max(scratch_made) < 8 << 20  # the looked up rows alone are 51 MB
 
 
 def test_a_chain_leaves_its_inputs_alone() -> None:
