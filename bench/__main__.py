@@ -64,7 +64,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _common(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--peers", type=_words, default=["torch"], help="names, or all; default torch")
+    sub.add_argument(
+        "--peers",
+        type=_words,
+        default=["torch"],
+        help="torch (the default), torch.compile, onnxruntime, openvino, fbgemm, or all of these; "
+        "untuned: ourselves without records",
+    )
     sub.add_argument("--untuned", action="store_true", help="ignore the records of tuned schedules")
     sub.add_argument("--threads", type=_positive, help="of every side; default the physical cores")
     sub.add_argument("--target", default="native")

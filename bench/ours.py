@@ -16,6 +16,7 @@ from typing import Any
 
 import tvmlayers as tl
 from bench.models import DLRM_BAGS, DLRM_BOTTOM, DLRM_NUMBERS, DLRM_TOP, TOWERS
+from bench.settings import Settings
 from bench.timing import Side
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork, Work
 
@@ -23,17 +24,6 @@ NAME = "tvmlayers"
 
 # Looked up here so that the compiler is imported before the first case, not within it.
 _compiler = tl.compile
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a case is compiled for."""
-
-    target: str
-    threads: int
-    dtype: str = "float32"
-    index_dtype: str = "int64"
-    records: bool = True  # tuned schedules are used where there are some
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from bench import ours, reference, stats, work
 from bench.cases import Case
 from bench.conditions import Busyness
 from bench.limits import Limits
-from bench.ours import Settings
 from bench.peers import Peer, Unsupported
+from bench.settings import Settings
 from bench.timing import Plan, Side, Times, fastest, measure
 
 

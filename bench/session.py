@@ -15,10 +15,10 @@ from rich.console import Console
 from bench import conditions, peers, plot, report, rows, work
 from bench.cases import Case, ModelCase
 from bench.limits import Limits
-from bench.ours import Settings
 from bench.quiet import QUIET, Patience, Quiet
 from bench.reference import WrongResult
 from bench.rows import Row
+from bench.settings import Settings
 from bench.timing import Plan
 from tvmlayers.targets import native
 
@@ -62,7 +62,7 @@ class Session:
             return 2
         rivals = [rival for rival in rivals if self.arguments.kind in rival.SIDES]
         for rival in rivals:
-            rival.set_threads(self.settings.threads)
+            rival.set_up(self.settings)
         versions = {rival.NAME: rival.version() for rival in rivals}
         found = conditions.read(self.settings.threads, self.settings.target, versions)
         found["records"] = self.settings.records

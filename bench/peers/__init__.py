@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+from bench.settings import Settings
 from bench.timing import Side
 
 # A peer's module, and the packages that pip installs for it.
@@ -20,7 +21,9 @@ PEERS = {
     "onnxruntime": ("bench.peers.onnx_runtime", "onnx onnxruntime"),
     "openvino": ("bench.peers.open_vino", "onnx openvino"),
     "fbgemm": ("bench.peers.fbgemm", "fbgemm-gpu-cpu"),
+    "untuned": ("bench.peers.untuned", "tvmlayers"),
 }
+OURSELVES = ("untuned",)
 
 
 class Peer(Protocol):
@@ -30,8 +33,8 @@ class Peer(Protocol):
     def version(self) -> str:
         """The peer's own version, for the conditions."""
 
-    def set_threads(self, threads: int) -> None:
-        """Makes the peer run on this many threads; called before any of SIDES."""
+    def set_up(self, settings: Settings) -> None:
+        """Makes the peer run as the settings say; called before any of SIDES."""
 
 
 class PeerError(RuntimeError):
@@ -43,8 +46,9 @@ class Unsupported(ValueError):
 
 
 def load(names: Sequence[str]) -> list[Peer]:
-    """The peers of these names, imported; "all" stands for every one in the table."""
-    wanted = list(PEERS) if list(names) == ["all"] else list(dict.fromkeys(names))
+    """The peers of these names, imported; "all" stands for all but ourselves."""
+    others = [name for name in PEERS if name not in OURSELVES]
+    wanted = others if list(names) == ["all"] else list(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in PEERS]
     if unknown:
         raise PeerError(f"no peer is called {unknown[0]!r}; known are {', '.join(PEERS)}")

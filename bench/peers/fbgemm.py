@@ -26,6 +26,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
 )
 
 from bench.peers import Unsupported, only_float32
+from bench.settings import Settings
 from bench.timing import Side
 from bench.work import Array, BagWork, EmbeddingWork
 
@@ -37,8 +38,8 @@ def version() -> str:
     return version_of("fbgemm-gpu-cpu")
 
 
-def set_threads(threads: int) -> None:
-    torch.set_num_threads(threads)
+def set_up(settings: Settings) -> None:
+    torch.set_num_threads(settings.threads)
 
 
 def embedding(work: EmbeddingWork) -> list[Side]:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 from bench import onnx_models
 from bench.onnx_models import OUTPUT
 from bench.peers import Unsupported, only_float32
+from bench.settings import Settings
 from bench.timing import Side
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork
 
@@ -27,8 +28,9 @@ def version() -> str:
     return str(ort.__version__)
 
 
-def set_threads(threads: int) -> None:
+def set_up(settings: Settings) -> None:
     """RuntimeError if this process has had another number before: the pool cannot be replaced."""
+    threads = settings.threads
     # A pool for each session would have those of idle sessions spin beside the one that works.
     if not _pool:
         ort.set_default_logger_severity(3)  # it warns that sessions have no pool of their own

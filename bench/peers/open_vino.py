@@ -14,6 +14,7 @@ import openvino.opset15 as operators
 
 from bench import onnx_models
 from bench.peers import only_float32
+from bench.settings import Settings
 from bench.timing import Side
 from bench.work import Array, DenseWork, EmbeddingWork, ModelWork
 
@@ -32,8 +33,8 @@ def version() -> str:
     return str(ov.__version__)
 
 
-def set_threads(threads: int) -> None:
-    _core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
+def set_up(settings: Settings) -> None:
+    _core.set_property("CPU", {"INFERENCE_NUM_THREADS": settings.threads})
 
 
 def dense(work: DenseWork) -> list[Side]:

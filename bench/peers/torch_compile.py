@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.peers import Unsupported
 from bench.reference import activation
+from bench.settings import Settings
 from bench.timing import Side
 from bench.twins import TWINS, frozen_linear
 from bench.work import BagWork, DenseWork, EmbeddingWork, ModelWork
@@ -33,8 +34,8 @@ def version() -> str:
     return str(torch.__version__)
 
 
-def set_threads(threads: int) -> None:
-    torch.set_num_threads(threads)
+def set_up(settings: Settings) -> None:
+    torch.set_num_threads(settings.threads)
     # Compiling in this process: a pool of compilers would be there while others are timed.
     torch._inductor.config.compile_threads = 1
     # Past the limit it would go on eagerly and say nothing.

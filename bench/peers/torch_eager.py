@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.cases import DenseCase
 from bench.peers import Unsupported
 from bench.reference import activation
+from bench.settings import Settings
 from bench.timing import Side
 from bench.twins import TWINS, frozen_linear
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork
@@ -42,8 +43,8 @@ def version() -> str:
     return str(torch.__version__)
 
 
-def set_threads(threads: int) -> None:
-    torch.set_num_threads(threads)
+def set_up(settings: Settings) -> None:
+    torch.set_num_threads(settings.threads)
 
 
 def dense(work: DenseWork) -> list[Side]:

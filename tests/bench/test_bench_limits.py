@@ -9,12 +9,13 @@ pytest.importorskip("torch")
 
 from bench import ours, specs, work
 from bench.limits import Limits
+from bench.settings import Settings
 from tvmlayers.targets import native
 
 
 def given(kind: str, spec: str) -> tuple[work.Work, ours.Prepared]:
     made = work.make(specs.parse(kind, spec), "repeated", "float32", "int64", 1 << 20)
-    return made, ours.prepare(made, ours.Settings("native", 1))
+    return made, ours.prepare(made, Settings("native", 1))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,13 @@ torch = pytest.importorskip("torch")
 from bench import ours, peers, reference, work  # noqa: E402 - without torch the file is skipped first
 from bench.__main__ import chosen, parser  # noqa: E402 - without torch the file is skipped first
 from bench.session import Session  # noqa: E402 - without torch the file is skipped first
+from bench.settings import Settings  # noqa: E402 - without torch the file is skipped first
 from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
 
 # FBGEMM calls what torch has deprecated, as it is imported.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`torch\.jit:DeprecationWarning")
 
+SETTINGS = Settings("native", 1)
 CASES = [
     *(("dense", f"3x17x31:{name}") for name in ("linear", *reference.ACTIVATIONS)),
     ("dense", "31x333x1:relu"),
@@ -30,6 +33,7 @@ KINDS = {
     "onnxruntime": ("dense", "embedding", "bag", "model"),
     "openvino": ("dense", "embedding", "model"),
     "fbgemm": ("embedding", "bag"),
+    "untuned": ("dense", "embedding", "bag", "model"),
 }
 RAGGED = ("bag", "333x17x31x0..9:sum")
 
@@ -38,7 +42,7 @@ def load(name: str) -> Any:
     for package in peers.PEERS[name][1].split():
         pytest.importorskip({"fbgemm-gpu-cpu": "fbgemm_gpu"}.get(package, package))
     (peer,) = peers.load([name])
-    peer.set_threads(1)
+    peer.set_up(SETTINGS)
     return peer
 
 
@@ -50,7 +54,7 @@ def make(spec: tuple[str, str], layout: str = "rotated", dtype: str = "float32")
     ("name", "spec"),
     [
         *((name, spec) for name, kinds in KINDS.items() for spec in CASES if spec[0] in kinds),
-        ("fbgemm", RAGGED),
+        *((name, RAGGED) for name in ("fbgemm", "untuned")),
     ],
 )
 def test_peer_agrees_with_float64(name: str, spec: tuple[str, str]) -> None:
@@ -109,26 +113,38 @@ def test_missing_package_is_named_with_what_to_install(monkeypatch: pytest.Monke
         peers.load(["absent"])
 
 
-def test_all_stands_for_every_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_stands_for_every_peer_but_ourselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "_import", lambda name: SimpleNamespace(NAME=name))
-    assert [peer.NAME for peer in peers.load(["all"])] == list(peers.PEERS)
+    loaded = [peer.NAME for peer in peers.load(["all"])]
+    assert [*loaded, "untuned"] == list(peers.PEERS)
+    assert [peer.NAME for peer in peers.load(["untuned"])] == ["untuned"]
 
 
-@pytest.mark.parametrize("records", [True, False])
-def test_records_are_ignored_only_when_asked(
-    records: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, Any]] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of each of our compilations in a test."""
+    found: list[dict[str, Any]] = []
     compile_here = ours._compiler
 
     def compiler(model: Any, **options: Any) -> Any:
-        asked.append(options)
+        found.append(options)
         return compile_here(model, **options)
 
     monkeypatch.setattr(ours, "_compiler", compiler)
-    settings = ours.Settings("native", 1, records=records)
+    return found
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_records_are_ignored_only_when_asked(records: bool, asked: list[dict[str, Any]]) -> None:
+    settings = replace(SETTINGS, records=records)
     ours.prepare(make(("embedding", "31x17x3"), "repeated"), settings)
     assert asked[0].get("records", True) is records
+
+
+def test_untuned_peer_ignores_the_records_of_the_settings(asked: list[dict[str, Any]]) -> None:
+    assert SETTINGS.records
+    load("untuned").SIDES["embedding"](make(("embedding", "31x17x3"), "repeated"))
+    assert [options["records"] for options in asked] == [False]
 
 
 def test_row_compares_with_each_peer_and_the_best() -> None:

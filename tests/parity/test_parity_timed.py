@@ -16,11 +16,12 @@ pytest.importorskip("torch")
 
 from bench import cases, models, ours, reference
 from bench.cases import BagCase, DenseCase, EmbeddingCase, ModelCase
+from bench.settings import Settings
 from bench.work import BagWork, EmbeddingWork, make, release
 
 # Beyond this a table is only more of the same rows, and takes seconds to make.
 MOST_ROWS = 100_000
-SETTINGS = ours.Settings(target=DEVICE or "native", threads=2)
+SETTINGS = Settings(target=DEVICE or "native", threads=2)
 pytestmark = unless_emulated
 
 
