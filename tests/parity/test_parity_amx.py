@@ -96,7 +96,7 @@ def test_every_rest_of_a_tile_is_computed(parts: str, k: int, n: int) -> None:
     kernel, bias = drawn("normal", rng, k, n), drawn("normal", rng, n)
     blocked = {**UNIT, "k_block": 32 if parts == MADE and k > 63 else 0}
     compiled = dense(kernel, blocked, activation="relu", bias=bias)
-    for m in (32, 33, 47, 48, 49, 63, 64, 65, 97, 130):
+    for m in (12, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 130):
         x = drawn("normal", rng, m, k)
         expected = np.maximum(x.astype(np.float64) @ kernel + bias, 0)
         np.testing.assert_allclose(compiled(x), expected, rtol=1e-5, atol=1e-5)
@@ -110,7 +110,7 @@ def test_threads_share_the_work(split: str, threads: int) -> None:
     decisions = {**UNIT, "split": split, "k_block": 64}
     compiled = dense(kernel, decisions, activation="gelu", bias=bias, threads=threads)
     alone = dense(kernel, decisions, activation="gelu", bias=bias)
-    for m in (32, 64, 150, 500):
+    for m in (13, 25, 32, 64, 150, 500):
         x = drawn("normal", rng, m, 200)
         np.testing.assert_allclose(compiled(x), alone(x), rtol=1e-5, atol=1e-6)
 
@@ -121,7 +121,7 @@ def test_nothing_is_read_or_written_beside_the_tensors(at_end: bool) -> None:
     rng = np.random.default_rng(0)
     kernel = drawn("normal", rng, 45, 75)
     compiled = dense(kernel, UNIT)
-    for m in (32, 50, 64):
+    for m in (12, 17, 32, 50, 64, 65):
         x = drawn("normal", rng, m, 45)
         out = guarded((m, 75), np.float32, at_end)
         compiled(copied(x, at_end), out=out)
@@ -133,13 +133,15 @@ def test_nothing_is_read_or_written_beside_the_tensors(at_end: bool) -> None:
 @pytest.mark.parametrize("where", ["x", "kernel", "both"])
 def test_values_beyond_the_unit_are_as_on_the_vector_units(value: float, where: str) -> None:
     rng = np.random.default_rng(0)
-    x, kernel = drawn("normal", rng, 70, 40), drawn("normal", rng, 40, 66)
+    all_x, kernel = drawn("normal", rng, 70, 40), drawn("normal", rng, 40, 66)
     if where in ("x", "both"):
-        x[3, 5] = x[69, 39] = value
+        all_x[3, 5] = all_x[-1, 39] = value
     if where in ("kernel", "both"):
         kernel[7, 64] = kernel[5, 1] = value
-    on_unit, on_vectors = (dense(kernel, d)(x) for d in (UNIT, VECTORS))
-    np.testing.assert_allclose(on_unit, on_vectors, rtol=1e-4, atol=1e-4)
+    for m in (70, 65, 12):
+        x = np.ascontiguousarray(all_x[-m:])
+        on_unit, on_vectors = (dense(kernel, d)(x) for d in (UNIT, VECTORS))
+        np.testing.assert_allclose(on_unit, on_vectors, rtol=1e-4, atol=1e-4)
 
 
 def test_a_nan_of_any_bits_stays_one() -> None:
@@ -187,12 +189,14 @@ DENIED = """
     import tvmlayers as tl
 
     model = tl.Sequential([tl.Input((256,)), tl.Dense(256)])
-    x = np.random.default_rng(0).standard_normal((128, 256), dtype=np.float32)
+    x = np.random.default_rng(0).standard_normal((129, 256), dtype=np.float32)
     compiled = tl.compile(model, target="sapphirerapids")
     tiles = [regime["decisions"]["tile"] for regime in compiled.report()[0]["regimes"]]
     assert any(tile.startswith("amx:") for tile in tiles), tiles
     kernel = model.layers[-1].weights["kernel"]
-    np.testing.assert_allclose(compiled(x), x @ kernel, rtol=1e-4, atol=1e-5)
+    for rows in (129, 65, 31, 12):
+        exact = x[:rows] @ kernel
+        np.testing.assert_allclose(compiled(x[:rows]), exact, rtol=1e-4, atol=1e-5)
     assert libc.syscall(158, 0x1023, 18) != 0, "the unit was granted meanwhile"
 """
 

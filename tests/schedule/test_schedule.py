@@ -130,7 +130,7 @@ def test_a_far_shape_and_another_dtype_serve_nobody(folder):
 
 
 def test_an_ancestor_serves_a_target_without_records(folder):
-    few = DENSE.at(16)
+    few = DENSE.at(8)
     keep(few, V4.name, prefetch_steps=32)
     regime = Selector(SPR).decide(few)
     assert regime.source == "record of x86-64-v4"

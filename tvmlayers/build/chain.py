@@ -54,7 +54,9 @@ class Chain:
     """A run of calls over the same rows.
 
     weights: values that all rows share; inner: values that nobody outside needs; rows: how many
-    there are; block: how many go through all layers at a time.
+    there are; block: how many go through all layers at a time. What would be less than half of one
+    goes along with the block before: so few rows would read all weights once more, and where many
+    are for the matrix unit, others than those that are near.
     """
 
     calls: Sequence[Call]
@@ -62,6 +64,11 @@ class Chain:
     inner: frozenset[Any]
     rows: Var
     block: int
+
+    @property
+    def least(self) -> int:
+        """The fewest rows of a block, where a task has as many."""
+        return self.block // 2
 
     def scratch_bytes(self) -> int:
         """What one thread needs for the inner values."""
@@ -71,7 +78,8 @@ class Chain:
         made = []
         for call in self.calls:
             if call.result in self.inner:
-                nbytes = self.block * _row_bytes(call.shapes[-1], call.dtypes[-1])
+                rows = self.block + self.least - 1
+                nbytes = rows * _row_bytes(call.shapes[-1], call.dtypes[-1])
                 made.append((call.result, -(-nbytes // ALIGNMENT) * ALIGNMENT))
         return made
 
@@ -157,10 +165,13 @@ class Chain:
 
             def share(of: Expr) -> tuple[Expr, Callable[[Expr], None]]:
                 begin, end = map(emit.kept, emit.task_bounds(of, tasks, rows))
+                one, whole = emit.i64(1), end - begin - emit.i64(self.least - 1)
+                blocks = emit.kept(te.max(emit.ceil_div(whole, self.block), one))
 
                 def block(j: Expr) -> None:
                     first = emit.kept(j * emit.i64(self.block))
-                    last = emit.kept(te.min(first + emit.i64(self.block), end - begin))
+                    next_one = first + emit.i64(self.block)
+                    last = emit.either(j + one < blocks, next_one, end - begin)
                     moved = [
                         pointer
                         if value in self.weights
@@ -169,7 +180,7 @@ class Chain:
                     ]
                     emit.call(part, *moved, *flags, last - first, *others, own, emit.i32(1))
 
-                return emit.kept(emit.ceil_div(end - begin, self.block)), block
+                return blocks, block
 
             go_over(i, tasks, taken, share)
 

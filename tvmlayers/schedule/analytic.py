@@ -5,6 +5,7 @@ accumulators and leaves room for the operands, blocks that stay in the caches, a
 where the work outweighs waking it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -45,7 +46,10 @@ _NEAR_BYTES = 128 << 10  # of a result that is stored while it is near
 _BLOCKED_ROWS = 192
 # By how much the matrix unit has to be faster, by its price: more where threads that share the
 # panels out all bring x into parts.
-_AMX_MARGIN, _AMX_PACKED_MARGIN = 1.2, 1.1
+_AMX_MARGIN = 1.2
+# The same where W is packed in its form, by the most rows. Less than two whole tiles wait for W as
+# much as for products: half as large again in that form, it comes late inside of a large model.
+_AMX_PACKED_MARGINS = ((16, 1.35), (31, 1.65), (math.inf, 1.1))
 _AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
 _WIDE_ROWS = (1, 2, 3, 4, 6)
@@ -137,13 +141,16 @@ def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
     It multiplies by whole tiles, and x, W (unless it was packed so) and the sums have to be brought
     into its form: each has a price in nanoseconds, fitted to what 23 shapes took on one core of
     Sapphire Rapids, and 7 whose W is packed so, which bring x along while the unit works. Rows come
-    in two tiles, as the choice for m rows also serves a few more.
+    in two tiles, as the choice for m rows also serves a few more; or in one, up to its 16, which
+    takes 0.7 of the time of two.
     """
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
     vectors = 0.0127 * m * k * n
     if is_packed:
-        packed = 1100 + 0.0049 * tiles + 0.17 * m * k + 0.1 * m * n
-        return vectors > _AMX_PACKED_MARGIN * packed
+        products = (0.0049 if m > 16 else 0.0035) * tiles
+        packed = 1100 + products + 0.17 * m * k + 0.1 * m * n
+        margin = next(margin for most, margin in _AMX_PACKED_MARGINS if m <= most)
+        return vectors > margin * packed
     unit = 0.0053 * tiles + 0.37 * m * k + 0.17 * k * n + 0.13 * m * n
     return vectors > _AMX_MARGIN * unit
 
@@ -185,7 +192,9 @@ def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) 
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     unit = gemm.amx_tile(n, dtype, target)
-    if unit is not None and m >= unit.rows:
+    # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
+    shares = 1 if gemm.panels(n, dtype, target) > 1 else 2
+    if unit is not None and m >= shares * unit.least:
         is_packed = gemm.packs_parts(k, n, dtype, target)
         if amx_pays(m, k, n, is_packed=is_packed):
             return _on_amx(workload, target, unit, is_packed=is_packed)

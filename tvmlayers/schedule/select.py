@@ -155,7 +155,7 @@ def _least_batch(decisions: Decisions) -> int:
     """The least batch that decisions can be taken for: no tile is taller, and no more rows are in
     flight."""
     if "tile" in decisions:
-        return Tile.of(decisions).rows
+        return Tile.of(decisions).least
     return int(decisions.get("rows_in_flight", 1))
 
 

@@ -45,6 +45,7 @@ _ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 _ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
+_AMX_LEAST_ROWS = 12  # of 16 in a register of the unit; the vectors' tiles that take over fit too
 _SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers in a cycle
 _MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
 
@@ -79,7 +80,7 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     if m <= max(_SVE_ROWS):
         there += sve_tiles(n, dtype, target)
     return {
-        "tile": [tile.name for tile in there if tile.rows <= m],
+        "tile": [tile.name for tile in there if tile.least <= m],
         "streams": streams,
         "k_unroll": k_unrolls(workload, target),
         "prefetch_steps": [0] if n == 1 else PREFETCH_STEPS,
@@ -138,6 +139,11 @@ class Tile:
     def name(self) -> str:
         """As a decision says it, such as "6x4" or "amx:32x4"."""
         return f"{self.unit}:{self.rows}x{self.vectors}".removeprefix(":")
+
+    @property
+    def least(self) -> int:
+        """The fewest rows of x that it is taken for: the matrix unit needs no whole tile."""
+        return _AMX_LEAST_ROWS if self.unit == AMX else self.rows
 
     @staticmethod
     def of(decisions: Decisions) -> Tile:

@@ -6,7 +6,7 @@ comes with the call.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from math import gcd
 
 from tvm import s_tir, te, tirx
@@ -16,6 +16,7 @@ from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.amx import AmxSpec, amx_rows, rounded_k_block
+from tvmlayers.build.kernels.amx_parts import ROWS as AMX_REGISTER_ROWS
 from tvmlayers.build.kernels.kernel import Functions, core, tensor_arguments
 from tvmlayers.build.kernels.sve import SveSpec, sve_rows, sve_tile
 from tvmlayers.expr.dense import dense, dot_rows
@@ -323,13 +324,13 @@ def _rows_function(
 
         one = emit.i64(1)
         pieces = row_blocks(rows, row_block, height)
-        # As `emit.task_bounds`, without its two divisions where there is one piece, as mostly.
+        # A block begins where the last one ended, and no division where there is one, as mostly.
         ended = emit.view(emit.on_stack(1, "int64"))
         T.buffer_store(ended, emit.i64(0), [emit.i64(0)])
         with T.serial(emit.i64(0), pieces) as i:
             begin = emit.bound(ended[emit.i64(0)])
-            share = emit.quotient((i + one) * rows, pieces)
-            end = emit.either(i + one < pieces, share, rows)
+            more = rows_of_blocks(spec, i + one, pieces, rows, row_block, variant)
+            end = emit.either(i + one < pieces, more, rows)
             T.buffer_store(ended, end, [emit.i64(0)])
             block(
                 emit.bound(emit.offset(every_x, begin * emit.i64(layout.k))),
@@ -341,14 +342,34 @@ def _rows_function(
 
 
 def row_blocks(rows: Expr, row_block: Expr, height: Expr) -> Expr:
-    """How many blocks so many rows come in: each of a whole tile of rows at least."""
+    """How many blocks so many rows come in: each of the fewest rows of a tile at least."""
     one = emit.i64(1)
     blocks = te.min(emit.quotient(rows + row_block - one, row_block), emit.quotient(rows, height))
     return emit.either(rows > row_block, te.max(blocks, one), one)
 
 
+def rows_of_blocks(
+    spec: GemmSpec, count: Expr, blocks: Expr, rows: Expr, row_block: Expr, variant: Expr
+) -> Expr:
+    """How many rows the first `count` of so many blocks have, the last of them not among those.
+
+    Blocks are as even as can be; but whole ones for the matrix unit, which computes 32 rows at a
+    time or 16: it has 16 at least in the last one.
+    """
+    even = emit.quotient(count * rows, blocks)
+    on_amx = [
+        variant == emit.i64(place)
+        for place, decisions in enumerate(spec.variants())
+        if Tile.of(decisions).unit == AMX
+    ]
+    if not on_amx:
+        return even
+    most = te.max(rows - emit.i64(AMX_REGISTER_ROWS), emit.i64(0))
+    return emit.either(reduce(tirx.any, on_amx), te.min(count * row_block, most), even)
+
+
 def row_block_of(decisions: Decisions) -> int:
     """Rows that are gone over at a time; few enough for the sums of blocks of k on the stack."""
-    rows = int(decisions["row_block"])
-    kept = decisions["k_block"] or Tile.of(decisions).unit
-    return min(rows, _MOST_SCRATCH_ROWS) if kept else rows
+    rows, tile = int(decisions["row_block"]), Tile.of(decisions)
+    kept = decisions["k_block"] or tile.unit
+    return min(max(rows, tile.rows), _MOST_SCRATCH_ROWS) if kept else rows

@@ -8,7 +8,13 @@ from tvm.tirx import PrimFunc
 
 from tvmlayers.build import emit
 from tvmlayers.build.helping import MOST_TASKS, go_over, taken_pieces, with_helping
-from tvmlayers.build.kernels.gemm import GemmSpec, row_block_of, row_blocks, rows_function
+from tvmlayers.build.kernels.gemm import (
+    GemmSpec,
+    row_block_of,
+    row_blocks,
+    rows_function,
+    rows_of_blocks,
+)
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
 from tvmlayers.build.parallel import each_task, with_tasks
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
@@ -43,7 +49,12 @@ def _row_share(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -
             pieces = emit.kept(row_blocks(end - begin, row_block, height))
 
             def block(piece: Expr) -> None:
-                first, last = map(emit.kept, emit.task_bounds(piece, pieces, end - begin))
+                following = piece + emit.i64(1)
+                first, more = (
+                    emit.kept(rows_of_blocks(spec, count, pieces, end - begin, row_block, variant))
+                    for count in (piece, following)
+                )
+                last = emit.either(following < pieces, more, end - begin)
                 place = emit.offset(out, (begin + first) * emit.i64(layout.n))
                 emit.call(
                     rows,
@@ -70,7 +81,7 @@ def _driver(
     """Shares m rows by all panels out, by rows or by panels, as the decisions for m say.
 
     Each task goes over its rows in blocks that stay in the second-level cache. Every task and every
-    block has a whole tile of rows at least.
+    block has the fewest rows of a tile at least.
     """
     layout = spec.layout
     panels = layout.full_panels + (1 if layout.tail else 0)
@@ -166,15 +177,15 @@ def _driver(
 
 
 def _decided(spec: GemmSpec) -> list[tuple[int | None, tuple[int, ...]]]:
-    """[(most rows, (variant, rows of a block, height of a tile, multiplications worth a thread's
-    while, whether panels are shared out)), ...]."""
+    """[(most rows, (variant, rows of a block, fewest rows of a tile, multiplications worth a
+    thread's while, whether panels are shared out)), ...]."""
     return [
         (
             most,
             (
                 variant,
                 row_block_of(regime.decisions),
-                Tile.of(regime.decisions).rows,
+                Tile.of(regime.decisions).least,
                 int(regime.decisions["grain_kmacs"]) * 1024,
                 int(regime.decisions["split"] == BY_PANELS),
             ),
