@@ -135,8 +135,10 @@ def chain_block(
     return 2 * block if block is not None and is_driven_out else block
 
 
-def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
+def amx_pays(m: int, k: int, n: int, *, packed_beside: Tile | None = None) -> bool:
     """Whether the matrix unit is the faster one for m rows of k by n columns.
+
+    packed_beside: where W is packed in its form, the vectors' tile, which computes whole tiles too.
 
     It multiplies by whole tiles, and x, W (unless it was packed so) and the sums have to be brought
     into its form: each has a price in nanoseconds, fitted to what 23 shapes took on one core of
@@ -146,7 +148,8 @@ def amx_pays(m: int, k: int, n: int, *, is_packed: bool = False) -> bool:
     """
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
     vectors = 0.0127 * m * k * n
-    if is_packed:
+    if packed_beside is not None:
+        vectors *= -(-m // packed_beside.rows) * packed_beside.rows / m
         products = (0.0049 if m > 16 else 0.0035) * tiles
         packed = 1100 + products + 0.17 * m * k + 0.1 * m * n
         margin = next(margin for most, margin in _AMX_PACKED_MARGINS if m <= most)
@@ -171,7 +174,8 @@ def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) 
         "grain_kmacs": GRAIN_KMACS,
     }
     if is_packed:
-        by_panels = _shares_panels(workload, target, most=2 * tile.rows - 1)
+        # From there on a thread has two tiles either way, and brings half of the rows into parts.
+        by_panels = _shares_panels(workload, target, most=tile.rows * 3 // 2)
         fit = 2 * tile.rows * k * PARTS * 2 <= target.l2 // 8  # and leave most of it to W
         return {
             **usual,
@@ -191,16 +195,16 @@ def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) 
 
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
+    tile = best_tile(m, usual_tiles(k, n, dtype, target))
     unit = gemm.amx_tile(n, dtype, target)
     # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
     shares = 1 if gemm.panels(n, dtype, target) > 1 else 2
     if unit is not None and m >= shares * unit.least:
         is_packed = gemm.packs_parts(k, n, dtype, target)
-        if amx_pays(m, k, n, is_packed=is_packed):
+        if amx_pays(m, k, n, packed_beside=tile if is_packed else None):
             return _on_amx(workload, target, unit, is_packed=is_packed)
     itemsize = np.dtype(dtype).itemsize
     weight_bytes = k * n * itemsize
-    tile = best_tile(m, usual_tiles(k, n, dtype, target))
     is_near = weight_bytes <= target.l2 // 2
     if is_near:  # from farther away W comes no faster for longer vectors
         tile = next((each for each in gemm.sve_tiles(n, dtype, target) if each.rows == m), tile)
