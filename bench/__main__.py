@@ -69,7 +69,7 @@ def _common(sub: argparse.ArgumentParser) -> None:
         type=_words,
         default=["torch"],
         help="torch (the default), torch.compile, onnxruntime, openvino, fbgemm, or all of these; "
-        "untuned: ourselves without records",
+        "untuned: ourselves without records, a peer like any other where it is named",
     )
     sub.add_argument("--untuned", action="store_true", help="ignore the records of tuned schedules")
     sub.add_argument("--threads", type=_positive, help="of every side; default the physical cores")

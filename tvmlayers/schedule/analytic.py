@@ -44,8 +44,8 @@ _SHORT_STEPS = 64
 _LONG_BLOCK, _LONG_ROWS = 512, 1024  # of k, and of rows, where a panel fills the cache
 _NEAR_BYTES = 128 << 10  # of a result that is stored while it is near
 _BLOCKED_ROWS = 192
-# By how much the matrix unit has to be faster, by its price: more where threads that share the
-# panels out all bring x into parts.
+# By how much the matrix unit has to be faster, by its price: threads that share the panels out all
+# bring x into parts, which the price counts once.
 _AMX_MARGIN = 1.2
 # The same where W is packed in its form, by the most rows. Less than two whole tiles wait for W as
 # much as for products: half as large again in that form, it comes late inside of a large model.
