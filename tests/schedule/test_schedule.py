@@ -218,6 +218,22 @@ def test_many_rows_of_panels_that_fill_the_cache_go_by_blocks_of_k(folder):
     assert tl.verify(compiled, samples=(192, 193, 1023, 1100, 2500)).ok
 
 
+def test_a_core_with_one_multiply_add_a_cycle_computes_no_spare_rows_and_asks_for_nothing():
+    one, two = targets.TARGETS["znver4"], targets.TARGETS["znver5"]
+    assert (one.vector_fmas, two.vector_fmas) == (1, 2)
+    for m in (9, 27, 50, 64, 100, 128):
+        dense = Workload.make("dense", m=m, k=640, n=128, dtype="float32", activation="relu")
+        decisions = analytic(dense, one)
+        rows = int(decisions["tile"].partition("x")[0])
+        assert m % rows == 0, (m, decisions)
+        assert rows > 2, (m, decisions)
+        assert decisions["prefetch_steps"] == 0
+    dense = Workload.make("dense", m=128, k=640, n=128, dtype="float32", activation="relu")
+    assert analytic(dense, two)["tile"].startswith("6x")
+    bag = Workload.make("bag", indices=9999, rows=99999, width=64, dtype="float32", mode="sum")
+    assert analytic(bag, one)["prefetch_rows"] < analytic(bag, two)["prefetch_rows"]
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_of_kernel_has_a_space(kind):
     workload = next(each for each in EXAMPLES if each.kind == kind)

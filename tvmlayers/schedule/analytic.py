@@ -41,6 +41,7 @@ _STREAM_PREFETCH_STEPS = 4
 _STREAMED_ROWS = 2
 _STREAMED_STEPS = 64  # of k, for two streams to be worth their start
 _SHORT_STEPS = 64
+_BLOCK, _FAR_BLOCK = 128, 64  # of k
 _LONG_BLOCK, _LONG_ROWS = 512, 1024  # of k, and of rows, where a panel fills the cache
 _NEAR_BYTES = 128 << 10  # of a result that is stored while it is near
 _BLOCKED_ROWS = 192
@@ -52,6 +53,13 @@ _AMX_MARGIN = 1.2
 _AMX_PACKED_MARGINS = ((16, 1.35), (31, 1.65), (math.inf, 1.1))
 _AMX_STEPS = 768  # of k that are brought into the unit's form at a time
 _FAR_BYTES = 64 << 20  # a weight that no cache holds
+# A core with one multiply-add of a whole vector a cycle is busy with tiles of any height from three
+# rows on: the one that computes the fewest rows is best, and while it does the hardware brings W
+# along; to ask for it ahead only costs. Where k is short, rows are stored a few at a time.
+_OVERHEADS_OF_ONE_FMA = {1: 1.0, 2: 0.5, 3: 0.08}  # in rows; by those of the tile, 3 and more
+_ROWS_OF_SHORT_STEPS = (1, 2)
+_FAR_BLOCK_OF_ONE_FMA, _TILES_OF_FAR_BLOCK = 32, 10
+_AHEAD_BYTES_OF_ONE_FMA = 4 << 10  # of the rows of a table; more drives out what is read now
 _WIDE_ROWS = (1, 2, 3, 4, 6)
 _LARGE_ROWS = (5,)  # too: a weight for which time in calls is worth some more of compiling
 _ROWS_OF_TALLEST = 16  # in heights of the tallest tile: from there on the overlap does not matter
@@ -76,16 +84,22 @@ def analytic(workload: Workload, target: Target) -> Decisions:
     return _ANALYTIC[workload.kind](workload, target)
 
 
-def best_tile(m: int, tiles: Sequence[Tile]) -> Tile:
+def best_tile(m: int, tiles: Sequence[Tile], target: Target) -> Tile:
     """The tile that computes the fewest rows in all, counting the overlap of the last two tiles.
 
     The tallest on a tie, and the tallest always from where the overlap no longer matters.
     """
+    has_one_fma = target.vector_fmas == 1
     tallest = max(tiles, key=lambda tile: tile.rows)
-    if m >= _ROWS_OF_TALLEST * tallest.rows:
+    if m >= _ROWS_OF_TALLEST * tallest.rows and not has_one_fma:
         return tallest
+
+    def rows(tile: Tile) -> float:
+        overhead = _OVERHEADS_OF_ONE_FMA[min(tile.rows, 3)] if has_one_fma else _TILE_OVERHEAD
+        return -(-m // tile.rows) * (tile.rows + overhead)
+
     fitting = [tile for tile in tiles if tile.rows <= m]
-    return min(fitting, key=lambda t: (-(-m // t.rows) * (t.rows + _TILE_OVERHEAD), -t.rows))
+    return min(fitting, key=lambda tile: (rows(tile), -tile.rows))
 
 
 def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
@@ -93,7 +107,13 @@ def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     there = gemm.tiles(n, dtype, target)
     widest = max(tile.vectors for tile in there)
     is_large = k * n * np.dtype(dtype).itemsize > target.l2 // 8
-    heights = _NARROW_ROWS if widest == 1 else _WIDE_ROWS + _LARGE_ROWS * is_large
+    heights: tuple[int, ...]
+    if widest == 1:
+        heights = _NARROW_ROWS
+    elif target.vector_fmas == 1 and k <= _SHORT_STEPS:
+        heights = _ROWS_OF_SHORT_STEPS
+    else:
+        heights = _WIDE_ROWS + _LARGE_ROWS * is_large
     return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
 
 
@@ -195,7 +215,8 @@ def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) 
 
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
-    tile = best_tile(m, usual_tiles(k, n, dtype, target))
+    has_one_fma = target.vector_fmas == 1
+    tile = best_tile(m, usual_tiles(k, n, dtype, target), target)
     unit = gemm.amx_tile(n, dtype, target)
     # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
     shares = 1 if gemm.panels(n, dtype, target) > 1 else 2
@@ -208,12 +229,12 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     is_near = weight_bytes <= target.l2 // 2
     if is_near:  # from farther away W comes no faster for longer vectors
         tile = next((each for each in gemm.sve_tiles(n, dtype, target) if each.rows == m), tile)
-    is_far = weight_bytes > _FAR_BYTES
+    is_far = weight_bytes > (target.l3 if has_one_fma else _FAR_BYTES)
     # Few rows are bound by reading W: two places at a time, a short way ahead. What stays in the
     # second-level cache comes as fast without being asked for.
     streamed = m <= _STREAMED_ROWS and n > 1
     ahead = _STREAM_PREFETCH_STEPS if streamed else _PREFETCH_STEPS
-    if n == 1 or (streamed and is_near):
+    if n == 1 or (streamed and is_near) or has_one_fma:
         ahead = 0
     # Several tiles go over blocks of a W that the second-level cache cannot hold, and while they
     # compute the next block comes: worth its cost until there are so many that nobody waits. From
@@ -221,7 +242,9 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     k_block, next_lines = 0, 0
     tiles = -(-m // tile.rows)
     is_long = k * gemm.panel_width(dtype, target) * itemsize > target.l2 // 2 and m > _BLOCKED_ROWS
-    usual = _LONG_BLOCK if is_long else 64 if is_far else 128
+    usual = _LONG_BLOCK if is_long else _FAR_BLOCK if is_far else _BLOCK
+    if is_far and has_one_fma and tiles <= _TILES_OF_FAR_BLOCK:
+        usual = _FAR_BLOCK_OF_ONE_FMA
     blocks = [
         size
         for size in gemm.k_blocks(k)
@@ -229,7 +252,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     ]
     if tiles > 1 and (m <= _BLOCKED_ROWS or is_long) and weight_bytes > target.l2 and blocks:
         k_block, ahead = max(blocks), 0
-        next_lines = 1 if is_far or tiles > 2 else 2
+        next_lines = 1 if tiles > 2 or (is_far and not has_one_fma) else 2
     unroll = 1 if streamed or is_far else _k_unroll(tile, target)
     if k <= _SHORT_STEPS:  # storing the result is most of the work: it should stay near
         blocked = max(16, max(target.l2 // 16, _NEAR_BYTES) // (n * itemsize))
@@ -264,7 +287,9 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
     # Rows of a table that stays in the second-level cache come as fast without being asked for.
     row_bytes = workload["width"] * np.dtype(workload["dtype"]).itemsize
     is_near = workload["rows"] * row_bytes <= target.l2
-    ahead = max(_LEAST_ROWS_AHEAD, _AHEAD_BYTES[workload.kind] // row_bytes)
+    has_one_fma = target.vector_fmas == 1
+    ahead_bytes = _AHEAD_BYTES_OF_ONE_FMA if has_one_fma else _AHEAD_BYTES[workload.kind]
+    ahead = max(_LEAST_ROWS_AHEAD, ahead_bytes // row_bytes)
     vectors = lookup.row_vectors(workload, target, target.vector_bytes)
     by_kind: Decisions = {"rows_in_flight": 1} if workload.kind == "embedding" else {}
     is_paired = (

@@ -43,6 +43,7 @@ class Target(Hardware):
     l2: int
     l3: int
     cores: int  # physical
+    vector_fmas: int = 2  # multiply-adds of whole vectors that a core starts in a cycle
     features: tuple[str, ...] = ()  # LLVM attributes on top of mcpu, such as "+avx512fp16"
     triple: str = "x86_64-unknown-linux-gnu"
     kind: str = "llvm"

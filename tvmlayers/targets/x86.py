@@ -65,6 +65,7 @@ ROWS = (
         l2=1 * MiB,
         l3=32 * MiB,
         cores=8,
+        vector_fmas=1,  # of 512 bits, in two halves
     ),
     Target(
         name="x86-64-v4",
