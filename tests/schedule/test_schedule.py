@@ -10,10 +10,10 @@ import pytest
 import tvmlayers as tl
 from tvmlayers import records, targets
 from tvmlayers.records import Record
-from tvmlayers.schedule import ANALYTIC, Selector, analytic
+from tvmlayers.schedule import ANALYTIC, Regime, Selector, analytic
 from tvmlayers.schedule.nearest import distance
 from tvmlayers.spaces import SPACES, choices_of
-from tvmlayers.spaces.choices import is_legal
+from tvmlayers.spaces.choices import Decisions, is_legal
 from tvmlayers.workload import KINDS, Workload
 
 SPR, V4 = targets.TARGETS["sapphirerapids"], targets.TARGETS["x86-64-v4"]
@@ -38,6 +38,11 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TVMLAYERS_RECORDS", str(tmp_path / "own"))
     monkeypatch.setattr(records.lookup, "shipped_folder", lambda: tmp_path / "shipped")
     return tmp_path / "own"
+
+
+def chosen_for(batch: int, regimes: list[Regime]) -> Decisions:
+    """The decisions of the range that a size of batch lies in."""
+    return next(each.decisions for each in regimes if each.most is None or batch <= each.most)
 
 
 def keep(workload: Workload, target: str = "sapphirerapids", **changes: object) -> Record:
@@ -228,6 +233,7 @@ def test_a_core_with_one_multiply_add_a_cycle_computes_no_spare_rows_and_asks_fo
         assert m % rows == 0, (m, decisions)
         assert rows > 2, (m, decisions)
         assert decisions["prefetch_steps"] == 0
+        assert chosen_for(m, Selector(one, use_records=False).regimes(dense)) == decisions
     dense = Workload.make("dense", m=128, k=640, n=128, dtype="float32", activation="relu")
     assert analytic(dense, two)["tile"].startswith("6x")
     bag = Workload.make("bag", indices=9999, rows=99999, width=64, dtype="float32", mode="sum")
