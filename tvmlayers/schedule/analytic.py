@@ -56,7 +56,7 @@ _FAR_BYTES = 64 << 20  # a weight that no cache holds
 # A core with one multiply-add of a whole vector a cycle is busy with tiles of any height from three
 # rows on: the one that computes the fewest rows is best, and while it does the hardware brings W
 # along; to ask for it ahead only costs. Where k is short, rows are stored a few at a time.
-_OVERHEADS_OF_ONE_FMA = {1: 1.0, 2: 0.5, 3: 0.08}  # in rows; by those of the tile, 3 and more
+_OVERHEADS_OF_ONE_FMA = {1: 1.0, 2: 0.5, 3: 0.08}  # in rows, by the height; 3 is for taller too
 _ROWS_OF_SHORT_STEPS = (1, 2)
 _FAR_BLOCK_OF_ONE_FMA, _TILES_OF_FAR_BLOCK = 32, 10
 _AHEAD_BYTES_OF_ONE_FMA = 4 << 10  # of the rows of a table; more drives out what is read now
