@@ -87,9 +87,10 @@ def analytic(workload: Workload, target: Target) -> Decisions:
 def best_tile(m: int, tiles: Sequence[Tile], target: Target) -> Tile:
     """The tile that computes the fewest rows in all, counting the overlap of the last two tiles.
 
-    The tallest on a tie, and the tallest always from where the overlap no longer matters.
+    The tallest on a tie, and always from where the overlap no longer matters; but on a core with
+    one multiply-add a cycle the overlap is all that matters.
     """
-    has_one_fma = target.vector_fmas == 1
+    has_one_fma = _has_one_fma(target)
     tallest = max(tiles, key=lambda tile: tile.rows)
     if m >= _ROWS_OF_TALLEST * tallest.rows and not has_one_fma:
         return tallest
@@ -110,11 +111,15 @@ def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     heights: tuple[int, ...]
     if widest == 1:
         heights = _NARROW_ROWS
-    elif target.vector_fmas == 1 and k <= _SHORT_STEPS:
+    elif _has_one_fma(target) and k <= _SHORT_STEPS:
         heights = _ROWS_OF_SHORT_STEPS
     else:
         heights = _WIDE_ROWS + _LARGE_ROWS * is_large
     return [tile for tile in there if tile.vectors == widest and tile.rows in heights]
+
+
+def _has_one_fma(target: Target) -> bool:
+    return target.vector_fmas == 1
 
 
 def _k_unroll(tile: Tile, target: Target) -> int:
@@ -162,9 +167,8 @@ def amx_pays(m: int, k: int, n: int, *, packed_beside: Tile | None = None) -> bo
 
     It multiplies by whole tiles, and x, W (unless it was packed so) and the sums have to be brought
     into its form: each has a price in nanoseconds, fitted to what 23 shapes took on one core of
-    Sapphire Rapids, and 7 whose W is packed so, which bring x along while the unit works. Rows come
-    in two tiles, as the choice for m rows also serves a few more; or in one, up to its 16, which
-    takes 0.7 of the time of two.
+    Sapphire Rapids, and 7 whose W is packed so, which bring x along while the unit works. Rows are
+    counted in two tiles of 16; up to 16 in one, which takes 0.7 of the time of two.
     """
     tiles = -(-m // 32) * -(-k // 32) * -(-n // 16) * (32 * 32 * 16)
     vectors = 0.0127 * m * k * n
@@ -215,7 +219,7 @@ def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) 
 
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
-    has_one_fma = target.vector_fmas == 1
+    has_one_fma = _has_one_fma(target)
     tile = best_tile(m, usual_tiles(k, n, dtype, target), target)
     unit = gemm.amx_tile(n, dtype, target)
     # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
@@ -287,9 +291,8 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
     # Rows of a table that stays in the second-level cache come as fast without being asked for.
     row_bytes = workload["width"] * np.dtype(workload["dtype"]).itemsize
     is_near = workload["rows"] * row_bytes <= target.l2
-    has_one_fma = target.vector_fmas == 1
-    ahead_bytes = _AHEAD_BYTES_OF_ONE_FMA if has_one_fma else _AHEAD_BYTES[workload.kind]
-    ahead = max(_LEAST_ROWS_AHEAD, ahead_bytes // row_bytes)
+    most_ahead = _AHEAD_BYTES_OF_ONE_FMA if _has_one_fma(target) else _AHEAD_BYTES[workload.kind]
+    ahead = max(_LEAST_ROWS_AHEAD, most_ahead // row_bytes)
     vectors = lookup.row_vectors(workload, target, target.vector_bytes)
     by_kind: Decisions = {"rows_in_flight": 1} if workload.kind == "embedding" else {}
     is_paired = (
