@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import handmade
 import pytest
@@ -149,11 +152,81 @@ def test_bytes_that_are_no_library_are_refused() -> None:
         _ffi.load_library(b"not machine code")
 
 
+def refuse(number: int) -> Callable[..., NoReturn]:
+    """What a system call does that a sandbox refuses with this errno."""
+
+    def refused(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return refused
+
+
+@pytest.mark.parametrize("number", [None, errno.EPERM, errno.ENOSYS, errno.EACCES])
 def test_a_library_loads_from_a_file_where_memory_files_are_not_to_be_had(
+    number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if number is None:
+        monkeypatch.delattr(os, "memfd_create")
+    else:
+        monkeypatch.setattr(os, "memfd_create", refuse(number))
+    assert tl.load(handmade.save(tmp_path / "model.tvml"))(IDS).shape == (3, 10, 4)
+
+
+def test_a_library_loads_from_a_file_where_memory_files_have_no_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(os, "memfd_create")
+    load, asked = _ffi._load_file, []
+
+    def without_proc(path: str) -> object:
+        asked.append(path)
+        return load(path.replace("/proc/", "/no/proc/"))
+
+    monkeypatch.setattr(_ffi, "_load_file", without_proc)
     assert tl.load(handmade.save(tmp_path / "model.tvml"))(IDS).shape == (3, 10, 4)
+    assert len(asked) == 2
+
+
+def test_without_any_place_for_a_library_the_error_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = handmade.save(tmp_path / "model.tvml")
+    monkeypatch.setattr(os, "memfd_create", refuse(errno.EPERM))
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+        with pytest.raises(tl.TvmLayersError, match="absent.*TMPDIR") as caught:
+            tl.load(path)
+    assert not isinstance(caught.value, tl.ArtifactError)  # nothing is wrong with the file
+
+
+def test_a_folder_whose_files_may_not_be_executed_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mounted:
+        f_flag = os.ST_NOEXEC
+
+    def cannot_map(path: str) -> NoReturn:
+        raise RuntimeError(f"{path}: failed to map segment from shared object")
+
+    path = handmade.save(tmp_path / "model.tvml")
+    monkeypatch.setattr(_ffi, "_load_file", cannot_map)
+    with pytest.raises(tl.ArtifactError, match="failed to map"):
+        tl.load(path)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: Mounted)
+    with pytest.raises(tl.TvmLayersError, match="noexec; set TMPDIR") as caught:
+        tl.load(path)
+    assert not isinstance(caught.value, tl.ArtifactError)
+
+
+def test_an_exception_of_a_signal_handler_during_a_load_reaches_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: str) -> NoReturn:
+        raise TimeoutError("too late")  # an OSError, as a handler of SIGALRM raises
+
+    path = handmade.save(tmp_path / "model.tvml")
+    monkeypatch.setattr(_ffi, "_load_file", interrupted)
+    with pytest.raises(TimeoutError, match="too late"):
+        tl.load(path)
 
 
 LOAD = """

@@ -15,12 +15,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from tvmlayers.errors import ArtifactError, MissingDependencyError
+from tvmlayers.errors import ArtifactError, MissingDependencyError, TvmLayersError
 
 # TVM reads these when a thread makes its pool, whoever's kernel is the first to need one.
 # A worker that is pinned shares its core with the same worker of every other caller, or with the
@@ -188,25 +188,52 @@ def _positive(text: str | None) -> int:
 
 
 def load_library(library: bytes) -> Any:
-    """The `tvm_ffi.Module` in the bytes of a shared library, without a file where possible."""
+    """The `tvm_ffi.Module` in the bytes of a shared library, without a file where possible.
+
+    Raises ArtifactError where it does not load, and TvmLayersError where no folder for temporary
+    files can be written and its files executed.
+    """
     load_runtime()
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("tvmlayers", os.MFD_CLOEXEC)
+    with _memory_file(library) as path:
+        if path is not None:
+            with suppress(RuntimeError):  # no /proc here, or it may not be executed
+                return _load_file(path)
+    advice = "; set TMPDIR to a folder that can be written and whose files can be executed"
+    try:
+        file = tempfile.NamedTemporaryFile(prefix="tvmlayers-", suffix=".so")
+    except OSError as error:
+        raise TvmLayersError(f"no file to load compiled code from: {error}{advice}") from error
+    with file:
         try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(library)
-            return _load_file(f"/proc/self/fd/{_unique_prefix()}{descriptor}")
-        except (OSError, RuntimeError):
-            pass  # no /proc here, or memory files may not be executed: a real file then
-        finally:
-            os.close(descriptor)
-    with tempfile.NamedTemporaryFile(prefix="tvmlayers-", suffix=".so") as file:
-        file.write(library)
-        file.flush()
+            file.write(library)
+            file.flush()
+        except OSError as error:
+            raise TvmLayersError(f"{file.name} cannot be written: {error}{advice}") from error
         try:
             return _load_file(file.name)
-        except (OSError, RuntimeError) as error:
+        except RuntimeError as error:
+            if os.fstatvfs(file.fileno()).f_flag & os.ST_NOEXEC:
+                folder = os.path.dirname(file.name)
+                raise TvmLayersError(f"{folder} is mounted with noexec{advice}") from error
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
+
+
+@contextmanager
+def _memory_file(content: bytes) -> Iterator[str | None]:
+    """The path of a file that is in memory alone; None where the system refuses one."""
+    try:
+        descriptor = os.memfd_create("tvmlayers", os.MFD_CLOEXEC)
+    except (OSError, AttributeError):  # a sandbox; a Python built for an old C library
+        yield None
+        return
+    with open(descriptor, "wb") as file:
+        path: str | None = f"/proc/self/fd/{_unique_prefix()}{descriptor}"
+        try:
+            file.write(content)
+            file.flush()
+        except OSError:
+            path = None
+        yield path
 
 
 def _unique_prefix() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ HUGE_PAGES_FROM = 4 << 20  # bytes; below this the pages saved are not worth the
 
 
 def allocate_arena(nbytes: int) -> NDArray[np.uint8]:
-    """Zeroed uint8[nbytes] that starts at a multiple of 2 MiB and asks for huge pages.
+    """Zeroed uint8[nbytes] that starts at a multiple of 2 MiB and asks for huge pages,
+    where there are any.
 
     A random row of a big table costs a page walk; with 2 MiB pages most of the walks hit
     the caches. The memory is private, so a forked worker shares it until it writes.
@@ -26,7 +28,8 @@ def allocate_arena(nbytes: int) -> NDArray[np.uint8]:
     array: NDArray[np.uint8] = np.frombuffer(block, dtype=np.uint8)
     start = -address(array) % alignment
     if huge and hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE, start, nbytes)
+        with suppress(OSError):  # advice: a kernel without transparent huge pages refuses it
+            block.madvise(mmap.MADV_HUGEPAGE, start, nbytes)
     return array[start : start + nbytes]
 
 
