@@ -193,7 +193,7 @@ def test_without_any_place_for_a_library_the_error_names_the_variable(
     monkeypatch.setattr(os, "memfd_create", refuse(errno.EPERM))
     with monkeypatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-        with pytest.raises(tl.TvmLayersError, match="absent.*TMPDIR") as caught:
+        with pytest.raises(tl.TvmLayersError, match=r"absent.*TMPDIR") as caught:
             tl.load(path)
     assert not isinstance(caught.value, tl.ArtifactError)  # nothing is wrong with the file
 

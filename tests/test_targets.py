@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -90,6 +89,12 @@ def test_flags_are_those_that_every_cpu_has(tmp_path: Path) -> None:
     assert targets.read_cpu_flags(str(path)) == {"fma", "avx2"}
 
 
+def test_a_cpu_whose_name_is_no_text_has_its_flags(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_bytes(b"model name\t: Core\xae\nflags\t\t: avx2 fma\n")
+    assert targets.read_cpu_flags(str(path)) == {"fma", "avx2"}
+
+
 def test_no_cpuinfo_means_no_flags(tmp_path: Path) -> None:
     assert targets.read_cpu_flags(str(tmp_path / "absent")) == frozenset()
 
@@ -107,20 +112,6 @@ def test_caches_are_read_by_level_without_the_instruction_cache(tmp_path: Path) 
         for name, word in zip(("level", "type", "size"), words, strict=True):
             (folder / name).write_text(word + "\n")
     assert targets.read_caches(str(tmp_path)) == {"l1d": 48 << 10, "l2": 2 << 20}
-
-
-def test_cores_count_each_pair_of_hyper_threads_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr(targets.host, "_core_of", lambda cpu: ("0", str(cpu % 2)))
-    monkeypatch.setattr(targets.host, "_cgroup_quota", lambda: None)
-    assert targets.physical_cores.__wrapped__() == 2
-
-
-def test_cores_respect_the_cgroup_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr(targets.host, "_core_of", lambda cpu: ("0", str(cpu)))
-    monkeypatch.setattr(targets.host, "_cgroup_quota", lambda: 3)
-    assert targets.physical_cores.__wrapped__() == 3
 
 
 @pytest.mark.parametrize("name", targets.NAMES[1:])

@@ -12,11 +12,11 @@ import importlib.util
 import itertools
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
+from tempfile import NamedTemporaryFile
 from types import ModuleType
 from typing import Any
 
@@ -199,16 +199,13 @@ def load_library(library: bytes) -> Any:
             with suppress(RuntimeError):  # no /proc here, or it may not be executed
                 return _load_file(path)
     advice = "; set TMPDIR to a folder that can be written and whose files can be executed"
-    try:
-        file = tempfile.NamedTemporaryFile(prefix="tvmlayers-", suffix=".so")
-    except OSError as error:
-        raise TvmLayersError(f"no file to load compiled code from: {error}{advice}") from error
-    with file:
+    with ExitStack() as opened:
         try:
+            file = opened.enter_context(NamedTemporaryFile(prefix="tvmlayers-", suffix=".so"))
             file.write(library)
             file.flush()
         except OSError as error:
-            raise TvmLayersError(f"{file.name} cannot be written: {error}{advice}") from error
+            raise TvmLayersError(f"compiled code needs a file to load: {error}{advice}") from error
         try:
             return _load_file(file.name)
         except RuntimeError as error:

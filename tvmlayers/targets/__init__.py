@@ -12,6 +12,7 @@ from tvmlayers.targets.host import (
     physical_cores,
     read_caches,
     read_cpu_flags,
+    usable_cpus,
 )
 from tvmlayers.targets.resolution import native, resolve, resolve_cpu, to_dict, to_tvm
 from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS, ancestors
@@ -40,4 +41,5 @@ __all__ = [
     "resolve_cpu",
     "to_dict",
     "to_tvm",
+    "usable_cpus",
 ]

@@ -6,10 +6,10 @@ import ctypes
 import functools
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from tvmlayers.targets import arm
+from tvmlayers.targets import arm, cgroups
 from tvmlayers.targets.target import KiB, MiB, architecture
 
 CPUINFO = "/proc/cpuinfo"
@@ -38,7 +38,7 @@ def read_cpu_flags(path: str = CPUINFO) -> frozenset[str]:
     if path == CPUINFO and machine() == "aarch64":
         return _read_hwcap()
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return frozenset()
     rows = (line.partition(":") for line in text.splitlines())
@@ -64,41 +64,34 @@ def machine() -> str:
     return architecture(platform.machine())
 
 
-@functools.cache
 def physical_cores() -> int:
-    """Cores this process may use: affinity and cgroup quota counted, hyper-threads not."""
-    cpus = os.sched_getaffinity(0)
-    cores = {_core_of(cpu) for cpu in cpus}
-    quota = _cgroup_quota()
-    return max(1, min(len(cores), quota) if quota else len(cores))
+    """Cores this process may use now: hyper-threads are not counted, `usable_cpus` at most."""
+    return min(usable_cpus(), len({_core_of(cpu) for cpu in _allowed_cpus()}))
 
 
-def _core_of(cpu: int) -> tuple[str, str]:
-    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+def usable_cpus(root: str = "/") -> int:
+    """CPUs this process may use now, 1 at least: those in the affinity of this thread, and no more
+    than the quotas of its cgroup and of all above it, a fraction counted as one.
+
+    root: the folder that holds /proc and /sys.
+    """
+    quota = cgroups.cpu_quota(root)
+    allowed = len(_allowed_cpus())
+    return max(1, allowed if quota is None else min(allowed, quota))
+
+
+def _allowed_cpus() -> Collection[int]:
     try:
-        package = (topology / "physical_package_id").read_text().strip()
-        return package, (topology / "core_id").read_text().strip()
-    except OSError:
-        return "", str(cpu)
+        return os.sched_getaffinity(0)
+    except OSError:  # a sandbox refuses it
+        return range(os.cpu_count() or 1)
 
 
-def _cgroup_quota() -> int | None:
-    """CPUs that the cgroup grants, rounded up; None without a limit."""
-    for quota_path, period_path in (
-        ("/sys/fs/cgroup/cpu.max", None),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        try:
-            words = Path(quota_path).read_text().split()
-            if period_path is not None:
-                words += Path(period_path).read_text().split()
-            quota, period = words
-        except (OSError, ValueError):
-            continue
-        if quota in ("max", "-1"):
-            return None
-        return max(1, -(-int(quota) // int(period)))
-    return None
+@functools.cache
+def _core_of(cpu: int) -> str:
+    """What hyper-threads of one core share: the list of them. Many chips number no cores."""
+    folder = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+    return cgroups.read(f"{folder}/thread_siblings_list").strip() or str(cpu)
 
 
 @functools.cache
