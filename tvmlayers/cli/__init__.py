@@ -1,13 +1,13 @@
 """The command line: `tvmlayers targets | compile | tune | verify | inspect | records | demo`.
 
-Exit status: 0 done, 1 a check failed, 2 a wrong call or input, told in one line on stderr.
+Exit status: 0 done, 1 a check failed, 2 a wrong call or input, told in one line on stderr,
+130 interrupted, 141 where nobody reads what it prints any more.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,22 +15,21 @@ from typing import TextIO
 
 import tvmlayers as tl
 from tvmlayers.cli import demo, hardware, models, records, tune
-from tvmlayers.cli.console import fail, note
+from tvmlayers.cli.console import fail, flushed, make_printable, note
 from tvmlayers.errors import RecordWarning, TvmLayersError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of one command; `argv` without the program's name."""
-    args = _parser().parse_args(argv)
+    make_printable()
     try:
-        with _notes_of_records():
+        with _notes_of_records(), flushed():
+            args = _parser().parse_args(argv)
             status: int = args.run(args)
-        sys.stdout.flush()
     except TvmLayersError as error:
         return fail(str(error))
     except BrokenPipeError:  # `tvmlayers inspect ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 128 + signal.SIGPIPE  # what a shell says of the tools that the signal ends
     except OSError as error:
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:

@@ -4,11 +4,61 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import NoReturn, TextIO
 
 from rich.console import Console
 
-OUT = Console()
-ERR = Console(stderr=True)
+
+class _Terminal(Console):
+    """A console that leaves it to the command what happens when nobody reads on."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
+OUT = _Terminal()
+ERR = _Terminal(stderr=True)
+
+
+def make_printable() -> None:
+    """From now on characters that an output's encoding lacks are replaced there.
+
+    An encoding whose errors are handled otherwise, by PYTHONIOENCODING, stays as it is.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Under the C locale Python lets the bytes of file names through, and refuses others.
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """What was printed inside has left the process at the end; OSError where stdout's cannot.
+
+    An output that takes nothing more is silent from then on, at the exit of the process too.
+    """
+    try:
+        yield
+    finally:
+        for stream in (sys.stderr, sys.stdout):
+            try:
+                if stream is not None:  # it is None where the process was started without
+                    stream.flush()
+            except OSError:
+                _silence(stream)
+                if stream is sys.stdout:
+                    raise
+
+
+def _silence(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def print_json(value: object) -> int:
@@ -24,10 +74,12 @@ def fail(message: str, status: int = 2) -> int:
 
 
 def note(message: str) -> None:
-    """Prints one line on stderr, however many `message` has."""
-    ERR.print(
-        f"tvmlayers: {' '.join(message.split())}", highlight=False, markup=False, soft_wrap=True
-    )
+    """Prints one line on stderr, however many `message` has; nothing where that is closed."""
+    line = f"tvmlayers: {' '.join(message.split())}"
+    try:
+        ERR.print(line, highlight=False, markup=False, soft_wrap=True)
+    except OSError:  # the status tells it all the same
+        _silence(sys.stderr)
 
 
 def count(text: str) -> int:
