@@ -19,8 +19,8 @@ PACKAGE = Path(tl.__file__).parent
 
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
-    ("dtypes", "errors"),
-    ("_ffi", "arena", "parts", "results", "scratch", "signature"),
+    ("dtypes", "errors", "userdata"),
+    ("_ffi", "_tvm", "arena", "parts", "results", "scratch", "signature"),
     ("pack",),
     ("targets", "workload"),
     ("records",),

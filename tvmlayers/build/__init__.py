@@ -1,8 +1,8 @@
 """From a model to machine code for one target."""
 
-from tvmlayers import _ffi
+from tvmlayers._tvm import compiler_imports
 
-with _ffi.lean_imports():  # tvm would bring torch along, which takes seconds
+with compiler_imports():
     import tvm  # noqa: F401
 
 from tvmlayers.build.compiler import compile

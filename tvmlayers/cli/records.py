@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,12 @@ def run_list(args: argparse.Namespace) -> int:
     if args.folder is not None:
         sources = {"folder": args.folder}
     else:
-        named = {"user": records.user_folder(), "shipped": records.shipped_folder()}
-        sources = {name: folder for name, folder in named.items() if folder.is_dir()}
+        named = {"user": records.find_user_folder(), "shipped": records.shipped_folder()}
+        sources = {
+            name: folder
+            for name, folder in named.items()
+            if folder is not None and os.path.isdir(folder)
+        }
     rows = [
         {"source": name, "file": str(file.path), **_row(record)}
         for name, folder in sources.items()
@@ -100,7 +105,7 @@ def run_merge(args: argparse.Namespace) -> int:
 def run_prune(args: argparse.Namespace) -> int:
     """Drops records and prints each with its reason."""
     folder = records.user_folder() if args.folder is None else args.folder
-    is_empty = args.folder is None and not folder.exists()  # nothing was tuned yet
+    is_empty = args.folder is None and not os.path.exists(folder)  # nothing was tuned yet
     dropped = (
         ()
         if is_empty

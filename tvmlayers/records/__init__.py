@@ -2,7 +2,7 @@
 
 from tvmlayers.errors import RecordError, RecordWarning
 from tvmlayers.records.comparing import Change, Difference, diff
-from tvmlayers.records.folders import file_of, shipped_folder, user_folder
+from tvmlayers.records.folders import file_of, find_user_folder, shipped_folder, user_folder
 from tvmlayers.records.lookup import installed_tvm, load
 from tvmlayers.records.merging import Summary, merge
 from tvmlayers.records.parse import RecordFile
@@ -23,6 +23,7 @@ __all__ = [
     "add",
     "diff",
     "file_of",
+    "find_user_folder",
     "installed_tvm",
     "load",
     "merge",

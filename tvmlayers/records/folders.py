@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from platformdirs import user_data_path
-
+from tvmlayers import userdata
 from tvmlayers.errors import RecordError
 from tvmlayers.records.record import is_plain_name
 
@@ -21,11 +19,21 @@ def shipped_folder() -> Path:
 
 
 def user_folder() -> Path:
-    """The user's own records: `$TVMLAYERS_RECORDS`, else `records` in the user's data folder."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        return Path(given).expanduser()
-    return user_data_path("tvmlayers") / "records"
+    """The user's own records: `$TVMLAYERS_RECORDS`, else `records` in the user's data folder.
+
+    RecordError for a user without a home folder.
+    """
+    folder = find_user_folder()
+    if folder is None:
+        raise RecordError(
+            f"this user has no home folder for records: set HOME or {VARIABLE} to a folder"
+        )
+    return folder
+
+
+def find_user_folder() -> Path | None:
+    """As `user_folder`, but None where there is none."""
+    return userdata.user_folder(VARIABLE, "records")
 
 
 def file_of(folder: Path, target: str, kind: str) -> Path:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tvmlayers.records.folders import file_of, shipped_folder, user_folder
+from tvmlayers.records.folders import file_of, find_user_folder, shipped_folder
 from tvmlayers.records.parse import Problem, read
 from tvmlayers.records.record import Key, Record, is_plain_name, newest, order, replaced
 from tvmlayers.records.sources import warn_skipped
@@ -27,7 +27,8 @@ def load(target: str, kind: str) -> tuple[Record, ...]:
     if not is_plain_name(target):  # no records of it can have been written
         return ()
     tvm = installed_tvm()
-    paths = tuple(file_of(folder, target, kind) for folder in (shipped_folder(), user_folder()))
+    folders = filter(None, (shipped_folder(), find_user_folder()))
+    paths = tuple(file_of(folder, target, kind) for folder in folders)
     states = tuple(_state(path) for path in paths)
     for path, state in zip(paths, states, strict=True):
         _tell(path, _read(path, state, target, kind, tvm)[1])
@@ -88,8 +89,8 @@ def _state(path: Path) -> State:
     """What changes when the file does; None for no file."""
     try:
         found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None  # or in a home that is another user's, as HOME may be in a container
     except OSError:  # reading will say why
         return (0, 0, 0)
     return found.st_mtime_ns, found.st_size, found.st_ino

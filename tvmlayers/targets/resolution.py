@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tvmlayers._tvm import compiler_imports
 from tvmlayers.errors import TargetError, unknown_name
 from tvmlayers.targets import arm, cuda, host, x86
 from tvmlayers.targets.cuda import CudaTarget
@@ -67,7 +68,8 @@ def native() -> Target:
 
 def to_tvm(target: Target) -> Any:
     """The `tvm.target.Target` that the compiler takes."""
-    import tvm
+    with compiler_imports():
+        import tvm
 
     return tvm.target.Target(to_dict(target))
 
@@ -164,8 +166,9 @@ def _from_llvm(mcpu: str, wanted: str | None) -> Target:
 
     wanted: the architecture that the triple names; without, every one is asked for the core.
     """
-    from tvm.target import Target as TvmTarget
-    from tvm.target import codegen
+    with compiler_imports():
+        from tvm.target import Target as TvmTarget
+        from tvm.target import codegen
 
     known: set[str] = set()
     for machine in LLVM_NAMES if wanted is None else [wanted]:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvmlayers import _ffi, targets
+from tvmlayers import targets
+from tvmlayers._tvm import compiler_imports
 from tvmlayers.dtypes import is_half
 from tvmlayers.errors import ConfigError, TargetError, only_on_gpus, unknown_name
 from tvmlayers.records import user_folder
@@ -153,7 +154,7 @@ def _tune_all(
 
 
 def _cases(model: object, batches: Sequence[int], data: Data) -> list[Case]:
-    with _ffi.lean_imports():  # tvm would bring torch along, which takes seconds
+    with compiler_imports():
         from tvmlayers.tune.workloads import cases_of
     return cases_of(model, batches, data)
 
@@ -167,7 +168,7 @@ def _plan(
     records: str | os.PathLike[str] | None,
     key: str | None,
 ) -> Plan:
-    with _ffi.lean_imports():
+    with compiler_imports():
         from tvmlayers.tune.session import Plan
 
     if threads is not None and (type(threads) is not int or threads < 1):

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platformdirs import user_data_path
-
+from tvmlayers import userdata
 from tvmlayers.errors import TuneError
 from tvmlayers.targets.target import Hardware
 from tvmlayers.tune.outcome import Key, Outcome, key_of
@@ -29,9 +28,13 @@ VARIABLE = "TVMLAYERS_TUNING"
 
 
 def default_folder() -> Path:
-    """`$TVMLAYERS_TUNING`, else `tuning` in the user's data folder."""
-    given = os.environ.get(VARIABLE)
-    return Path(given).expanduser() if given else user_data_path("tvmlayers") / "tuning"
+    """`$TVMLAYERS_TUNING`, else `tuning` in the user's data folder; TuneError without a home."""
+    folder = userdata.user_folder(VARIABLE, "tuning")
+    if folder is None:
+        raise TuneError(
+            f"this user has no home folder for trials: set HOME or {VARIABLE} to a folder"
+        )
+    return folder
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import IO, Any
 
-from tvmlayers import _ffi
+from tvmlayers._tvm import compiler_imports
 
 # What stands in for the measuring, in tests: "module:function" that makes an object with the same
 # methods as `Session`.
@@ -70,7 +70,7 @@ def _session() -> Any:
     if hook:
         module, _, name = hook.partition(":")
         return getattr(import_module(module), name)()
-    with _ffi.lean_imports():  # tvm would bring torch along, which takes seconds
+    with compiler_imports():
         from tvmlayers.tune.measuring import Session
 
         return Session()
