@@ -122,11 +122,12 @@ class Worker:
             selector.register(pipe, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 begin = time.monotonic()
-                if not selector.select(SLICE_SECONDS):
-                    # A machine that slept, or a stopped job, was not waiting all that time.
-                    waited += min(time.monotonic() - begin, 2 * SLICE_SECONDS)
-                    if waited >= timeout:
-                        raise WorkerFailed(f"timed out after {timeout:g} s")
+                is_ready = selector.select(SLICE_SECONDS)
+                # A machine that slept, or a stopped job, was not waiting all that time.
+                waited += min(time.monotonic() - begin, 2 * SLICE_SECONDS)
+                if waited >= timeout:
+                    raise WorkerFailed(f"timed out after {timeout:g} s")
+                if not is_ready:
                     continue
                 chunk = os.read(pipe, 1 << 16)
                 if not chunk:

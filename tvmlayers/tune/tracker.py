@@ -6,13 +6,23 @@ import json
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
 
 from tvmlayers.errors import ConfigError, TuneError
 
 MAGIC = 0x2F271  # of tvm.rpc.base: trackers answer it with itself
 SUMMARY = 6
-SECONDS = 5.0
+SECONDS = 5.0  # for the whole answer
+LARGEST = 16 << 20  # bytes of an answer
+# What reading an answer may raise that is no summary; RecursionError: lists in lists in lists.
+_NOT_AS_EXPECTED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,8 @@ class Servers:
 
 def servers_of(address: Address, key: str) -> Servers:
     """What the tracker says of `key`; TuneError where it cannot be reached or is no tracker."""
-    summary = _summary(address)
-    keys = [str(server.get("key", "")).partition(":")[2] for server in summary["server_info"]]
-    free = summary["queue_info"].get(key, {}).get("free", 0)
-    return Servers(keys.count(key), int(free), tuple(sorted(set(keys))))
+    keys, free = _ask(address)
+    return Servers(keys.count(key), free.get(key, 0), tuple(sorted(set(keys))))
 
 
 def need_servers(address: Address, key: str) -> int:
@@ -63,36 +71,64 @@ def need_servers(address: Address, key: str) -> int:
     return found.total
 
 
-def _summary(address: Address) -> dict[str, Any]:
+def _ask(address: Address) -> tuple[list[str], dict[str, int]]:
+    """(the key of each server, how many of each key are free), within SECONDS."""
+    deadline = monotonic() + SECONDS
     try:
         with socket.create_connection((address.host, address.port), SECONDS) as connection:
-            connection.sendall(struct.pack("<i", MAGIC))
-            if _number(connection) != MAGIC:
-                raise ValueError
-            said = json.dumps([SUMMARY]).encode()
-            connection.sendall(struct.pack("<i", len(said)) + said)
-            _, summary = json.loads(_receive(connection, _number(connection)))
-            return dict(summary)
-    except OSError as error:
+            return _asked(connection, deadline)
+    except TimeoutError as error:
         raise TuneError(
-            f"the tracker at {address} cannot be reached: {error.strerror or error}; start one "
+            f"the tracker at {address} gave no whole answer within {SECONDS:g} s; see whether it "
+            "still runs, or correct --tracker"
+        ) from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host can be so
+        said = getattr(error, "strerror", None) or error
+        raise TuneError(
+            f"the tracker at {address} cannot be reached: {said}; start one "
             f"with python -m tvm.exec.rpc_tracker --host 127.0.0.1 --port {address.port} "
             f"--port-end {address.port + 1}, or correct --tracker"
         ) from error
-    except (ValueError, TypeError) as error:
+    except _NoTracker as error:
         raise TuneError(f"what answers at {address} is no TVM RPC tracker") from error
 
 
-def _number(connection: socket.socket) -> int:
-    (number,) = struct.unpack("<i", _receive(connection, 4))
+class _NoTracker(Exception):
+    """The answer is not one of a tracker."""
+
+
+def _asked(connection: socket.socket, deadline: float) -> tuple[list[str], dict[str, int]]:
+    try:
+        connection.sendall(struct.pack("<i", MAGIC))
+        if _number(connection, deadline) != MAGIC:
+            raise _NoTracker
+        said = json.dumps([SUMMARY]).encode()
+        connection.sendall(struct.pack("<i", len(said)) + said)
+        size = _number(connection, deadline)
+        _, summary = json.loads(_receive(connection, size, deadline))
+        keys = [str(each.get("key", "")).partition(":")[2] for each in summary["server_info"]]
+        return keys, {key: int(each["free"]) for key, each in summary["queue_info"].items()}
+    except _NOT_AS_EXPECTED as error:
+        raise _NoTracker from error
+
+
+def _number(connection: socket.socket, deadline: float) -> int:
+    (number,) = struct.unpack("<i", _receive(connection, 4, deadline))
     return int(number)
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
-    received = b""
+def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
+    """So many bytes; TimeoutError where they are not all there at the deadline."""
+    if not 0 <= size <= LARGEST:
+        raise _NoTracker
+    received = bytearray()
     while len(received) < size:
-        chunk = connection.recv(size - len(received))
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        chunk = connection.recv(min(size - len(received), 1 << 16))
         if not chunk:
-            raise ValueError("the connection ended early")
+            raise _NoTracker
         received += chunk
-    return received
+    return bytes(received)
