@@ -20,30 +20,44 @@ from tvmlayers.targets.target import architecture
 VARIABLE = "TVMLAYERS_CROSS_CC"
 # The C library's names stay open, and the process that loads the library has them all: so the code
 # asks for no version of glibc, and linking it for another machine needs none of that machine's.
-_OPTIONS = ("-shared", "-fPIC", "-nostdlib")
+_FOREIGN = ("-nostdlib",)
+SHARED = ("-shared", "-fPIC")
+# In the order in which TVM looks for them.
+_COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 
 
 def shared_library(module: Any, triple: str) -> bytes:
     """The compiled module as a shared library for `triple`."""
     needed = architecture(triple)
     is_foreign = needed != targets.machine()
-    linker = cross_linker(needed) if is_foreign else None
+    linker = cross_linker(needed) if is_foreign else compiler()
+    options = [*SHARED, *_FOREIGN] if is_foreign else SHARED
+
+    def link(output: str, objects: Sequence[str], **_: Any) -> None:
+        run(linker, [*options, "-o", output, *objects], f"linking for {needed}")
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lib.so"
-
-        def link(output: str, objects: Sequence[str], **_: Any) -> None:
-            _run([*(linker or ()), *_OPTIONS, "-o", output, *objects])
-
-        try:
-            module.export_library(str(path), **({"fcompile": link} if linker else {}))
-        except (RuntimeError, OSError, ValueError, TypeError) as error:
-            raise MissingDependencyError(
-                f"linking for {needed} with {shlex.join(linker)} failed: {error}"
-                if linker
-                else "linking a library needs a C compiler such as gcc or clang on the machine "
-                f"that compiles (not where the artefact runs): {error}"
-            ) from error
+        module.export_library(str(path), fcompile=link)
         return path.read_bytes()
+
+
+def compiler() -> list[str]:
+    """The command of this machine's C or C++ compiler: that in CXX or CC, else one that is found.
+
+    MissingDependencyError where there is none.
+    """
+    for variable in ("CXX", "CC"):
+        named = _named(variable)
+        if named:
+            return named
+    for name in _COMPILERS:
+        if shutil.which(name):
+            return [name]
+    raise MissingDependencyError(
+        "linking a library needs a C compiler such as gcc or clang on the machine that compiles "
+        "(not where the artefact runs), on the PATH or named by CC"
+    )
 
 
 def cross_linker(machine: str) -> list[str]:
@@ -52,10 +66,8 @@ def cross_linker(machine: str) -> list[str]:
     The command in TVMLAYERS_CROSS_CC, else Debian's cross compiler, else clang with lld, else the
     one in the package ziglang. MissingDependencyError where there is none of them.
     """
-    named = shlex.split(os.environ.get(VARIABLE, ""))
+    named = _named(VARIABLE)
     if named:
-        if shutil.which(named[0]) is None:
-            raise MissingDependencyError(f"{VARIABLE} names {named[0]}, which is not found here")
         return named
     gcc = f"{machine}-linux-gnu-gcc"
     if shutil.which(gcc):
@@ -72,7 +84,37 @@ def cross_linker(machine: str) -> list[str]:
     )
 
 
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run(command: Sequence[str], options: Sequence[str], doing: str) -> None:
+    """Run a compiler; MissingDependencyError with what it said where it fails."""
+    try:
+        done = subprocess.run(
+            [*command, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",  # it may speak in another encoding than ours
+        )
+    except OSError as error:
+        raise MissingDependencyError(
+            f"{doing} with {shlex.join(command)} failed: {error}"
+        ) from error
     if done.returncode:
-        raise RuntimeError(f"exit status {done.returncode}: {done.stdout.strip()}")
+        raise MissingDependencyError(
+            f"{doing} with {shlex.join(command)} failed: exit status {done.returncode}: "
+            f"{done.stdout.strip()}"
+        )
+
+
+def _named(variable: str) -> list[str]:
+    """The command in an environment variable, split as a shell does; empty where there is none."""
+    text = os.environ.get(variable, "").strip()
+    if shutil.which(text):  # a path with spaces in it
+        return [text]
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise MissingDependencyError(f"{variable} is no command: {error} in {text!r}") from error
+    if words and shutil.which(words[0]) is None:
+        raise MissingDependencyError(f"{variable} names {words[0]}, which is not found here")
+    return words

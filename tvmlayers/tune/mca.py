@@ -124,6 +124,7 @@ def _total(text: str, mcpu: str, iterations: int) -> int:
         input=text + "\n",
         capture_output=True,
         text=True,
+        errors="replace",
     )
     found = re.search(r"^Total Cycles:\s+(\d+)", done.stdout, re.MULTILINE)
     if found is None:

@@ -8,6 +8,7 @@ from typing import Any
 from tvm.ir import GlobalVar, IRModule
 
 from tvmlayers import targets
+from tvmlayers.build import link
 from tvmlayers.build.compiler import make_manifest
 from tvmlayers.build.cuda.forward import forward_function
 from tvmlayers.build.cuda.kernels import lower as lower_kernel
@@ -19,7 +20,6 @@ from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.graph import Kernels, planned, relax_module
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled, Driver
-from tvmlayers.errors import MissingDependencyError
 from tvmlayers.layers import Model
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import CudaTarget
@@ -99,17 +99,10 @@ def source_of(model: Model, target: CudaTarget) -> LoweredModule:
 
 def _host_library(lowered: LoweredModule) -> bytes:
     """The host code, linked with the stubs that launch."""
-    from tvm.support import cc
-
     with tempfile.TemporaryDirectory() as folder:
         host, stub, library = (str(Path(folder) / name) for name in ("host.o", "s.c", "lib.so"))
-        Path(stub).write_text(stubs(lowered.kernels))
+        Path(stub).write_text(stubs(lowered.kernels), encoding="utf-8")
         lowered.host.write_to_file(host, "o")
-        try:
-            cc.create_shared(library, [host, stub], options=["-O2", "-fPIC", "-shared"])
-        except (RuntimeError, OSError, ValueError) as error:
-            raise MissingDependencyError(
-                "linking a library needs a C compiler such as gcc or clang on the machine that "
-                f"compiles (not where the artefact runs): {error}"
-            ) from error
+        options = [*link.SHARED, "-O2", "-o", library, host, stub]
+        link.run(link.compiler(), options, "linking what launches the kernels")
         return Path(library).read_bytes()

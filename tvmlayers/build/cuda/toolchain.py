@@ -116,7 +116,7 @@ def _by_nvcc(code: str, target: CudaTarget) -> Images:
     virtual = target.arch.replace("sm_", "compute_")
     with tempfile.TemporaryDirectory() as folder:
         source, ptx, cubin = (Path(folder) / f"kernels.{end}" for end in ("cu", "ptx", "cubin"))
-        source.write_text(code)
+        source.write_text(code, encoding="utf-8")
         options = ["--ptx", f"-arch={virtual}", "-O3", "-diag-suppress", "177,1046"]
         _run(["nvcc", *options, "-o", str(ptx), str(source)])
         arch = f"-arch={target.arch}"
@@ -127,7 +127,7 @@ def _by_nvcc(code: str, target: CudaTarget) -> Images:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise ConfigError(
             f"{command[0]} refused the CUDA source that was generated; it is too old for the "
