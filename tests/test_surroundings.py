@@ -6,14 +6,17 @@ import errno
 import mmap
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 from handmade import run_python
 
 import tvmlayers as tl
-from tvmlayers import records, userdata
+from tvmlayers import _ffi, records, targets, userdata
 from tvmlayers.arena import HUGE_PAGE, address, allocate_arena
 from tvmlayers.tune import journal
 
@@ -114,3 +117,77 @@ def test_records_in_a_home_that_is_out_of_reach_are_none(
     monkeypatch.setattr(Path, "stat", refuse)
     records.load("znver5", "dense")
     assert not recwarn.list
+
+
+NO_NEW_CODE = """
+import ctypes
+set_policy, refuse_new_code = 65, 1
+if ctypes.CDLL(None).prctl(set_policy, refuse_new_code, 0, 0, 0):
+    print("skip")
+    raise SystemExit
+import numpy as np
+import tvmlayers as tl
+from tvmlayers import targets
+model = tl.Sequential([tl.Dense(5, "relu", input_dim=6), tl.Dense(4, "softmax")])
+compiled = tl.compile(model)
+total = compiled(np.ones((3, 6), np.float32)).sum(axis=1)
+compiled.save("model.tvml")
+again = tl.load("model.tvml")(np.ones((3, 6), np.float32)).sum(axis=1)
+print(targets.can_make_code(), np.allclose(total, 1), np.allclose(again, 1))
+"""
+
+
+def test_compiling_works_where_new_code_may_not_be_made_executable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under systemd's MemoryDenyWriteExecute, which Linux 6.3 offers to every process."""
+    monkeypatch.chdir(tmp_path)
+    said = run_python(NO_NEW_CODE)
+    if said == "skip":
+        pytest.skip("this kernel cannot refuse it")
+    assert said == "False True True"
+
+
+def test_a_model_is_linked_where_new_code_may_not_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(targets, "can_make_code", lambda: False)
+    loaded = []
+    load = _ffi.load_library
+    monkeypatch.setattr(_ffi, "load_library", lambda it: loaded.append(it) or load(it))
+    compiled = tl.compile(tl.Dense(4, "softmax", input_dim=6))
+    np.testing.assert_allclose(compiled(np.ones((3, 6), np.float32)).sum(axis=1), 1, rtol=1e-6)
+    assert len(loaded) == 1
+
+
+OPTIMIZED = """
+import sys
+import numpy as np
+import tvmlayers as tl
+layer = tl.Dense(4, "softmax", input_dim=6)
+tl.compile(layer).save(sys.argv[1])
+print(tl.load(sys.argv[1])(np.ones((2, 6), np.float32)).shape)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        (["-OO"], {}),
+        (["-X", "dev", "-W", "error"], {}),
+        (["-X", "warn_default_encoding", "-W", "error"], {}),
+        ([], {"TMPDIR": "/nonexistent"}),
+        ([], {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}),
+    ],
+)
+def test_compiling_works_with_options_of_python_and_odd_variables(
+    options: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, *options, "-c", OPTIMIZED, str(tmp_path / "model.tvml")],
+        env={**os.environ, "PYTHONPATH": str(Path(tl.__file__).parent.parent), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("(2, 4)\n", "", 0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tvm.ir import GlobalVar
 
 import tvmlayers
-from tvmlayers import targets
+from tvmlayers import _ffi, targets
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
@@ -68,9 +68,17 @@ def compile_selected(
     library, manifest, plan = _build(model, selector)
     why_not = targets.obstacle(resolved.triple, resolved.cpu_flags)
 
+    def linked() -> bytes:
+        return shared_library(library, resolved.triple)
+
+    if why_not or targets.can_make_code():
+        runnable = library.__getitem__
+    else:
+        runnable = _ffi.load_library(linked()).get_function
+
     def get_function(symbol: str) -> Any:
         if not why_not:
-            return library[symbol]
+            return runnable(symbol)
 
         def refuse(*_: object) -> int:
             raise TargetError(
@@ -85,7 +93,7 @@ def compile_selected(
         get_function,
         fill(plan),
         threads,
-        lambda: shared_library(library, resolved.triple),
+        linked,
     )
 
 

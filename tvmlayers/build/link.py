@@ -92,7 +92,7 @@ def run(command: Sequence[str], options: Sequence[str], doing: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",  # it may speak in another encoding than ours
         )
     except OSError as error:

@@ -71,7 +71,9 @@ class Modules:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._passes = each_function(target)
-        self._runs_here = not targets.obstacle(target.triple, target.cpu_flags)
+        self._runs_here = targets.can_make_code() and not targets.obstacle(
+            target.triple, target.cpu_flags
+        )
         threads = min(targets.physical_cores(), _MOST_THREADS)
         # Of two kinds, as those for LLVM wait for the others.
         self._pool, self._compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)

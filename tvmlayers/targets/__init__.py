@@ -6,6 +6,7 @@ One family of hardware a file; `table` gathers their rows, `resolution` finds th
 
 from tvmlayers.targets.cuda import CudaTarget
 from tvmlayers.targets.host import (
+    can_make_code,
     machine,
     missing_features,
     obstacle,
@@ -30,6 +31,7 @@ __all__ = [
     "MiB",
     "Target",
     "ancestors",
+    "can_make_code",
     "machine",
     "missing_features",
     "native",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 import platform
 from collections.abc import Collection, Sequence
@@ -99,14 +100,25 @@ def read_caches(root: str = "/sys/devices/system/cpu/cpu0/cache") -> dict[str, i
     """Sizes of the data caches as {"l1d", "l2", "l3"}; a level not reported is left out."""
     found: dict[str, int] = {}
     for index in sorted(Path(root).glob("index*")):
-        try:
-            level, kind, size = (
-                (index / name).read_text().strip() for name in ("level", "type", "size")
-            )
-        except OSError:
-            continue
+        level, kind, size = (
+            cgroups.read(f"{index}/{name}").strip() for name in ("level", "type", "size")
+        )
         name = {"1": "l1d", "2": "l2", "3": "l3"}.get(level)
-        if name and kind in ("Data", "Unified"):
-            unit = {"K": KiB, "M": MiB}.get(size[-1])
-            found[name] = int(size[:-1]) * unit if unit else int(size)
+        number = size.rstrip("KM")
+        if name and kind in ("Data", "Unified") and number.isdecimal():
+            found[name] = int(number) * {"K": KiB, "M": MiB}.get(size[-1], 1)
     return found
+
+
+@functools.cache
+def can_make_code() -> bool:
+    """Whether memory that was written may be executed, as code made in this process has to be.
+
+    SELinux, systemd's MemoryDenyWriteExecute and other sandboxes refuse it.
+    """
+    with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        start = ctypes.byref(ctypes.c_char.from_buffer(page))
+        executable = mmap.PROT_READ | mmap.PROT_EXEC
+        allowed = bool(ctypes.CDLL(None).mprotect(start, mmap.PAGESIZE, executable) == 0)
+        del start  # a page that is pointed to cannot be closed
+    return allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule import _ffi_api
 from tvm.s_tir.meta_schedule.logging import get_logging_func
 
-from tvmlayers.errors import MissingDependencyError
+from tvmlayers.errors import MissingDependencyError, TuneError
 from tvmlayers.tune.outcome import Outcome
 
 BATCH = 8
@@ -39,6 +40,8 @@ class Context(ms.TuneContext):  # type: ignore[misc]
 
 def cost_model(extractor: Any = "per-store-feature") -> Any:
     """A gradient-boosted model on the features of `extractor`, the same for the same trials."""
+    if sys.flags.optimize > 1:
+        raise TuneError("tuning needs xgboost, which needs its docstrings: leave -OO out")
     try:
         import xgboost  # noqa: F401
     except ImportError as error:

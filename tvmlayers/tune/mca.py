@@ -112,7 +112,9 @@ def _packaged() -> str | None:
 
 @functools.cache
 def _version(path: str) -> str:
-    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [path, "--version"], capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout
     found = re.search(r"LLVM version (\d+(?:\.\d+)*)", said)
     return found[1] if found else "0"
 
@@ -123,7 +125,7 @@ def _total(text: str, mcpu: str, iterations: int) -> int:
         [find(), *options, "--instruction-info=false", "--resource-pressure=false"],
         input=text + "\n",
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     )
     found = re.search(r"^Total Cycles:\s+(\d+)", done.stdout, re.MULTILINE)

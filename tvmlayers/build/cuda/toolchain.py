@@ -127,7 +127,7 @@ def _by_nvcc(code: str, target: CudaTarget) -> Images:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise ConfigError(
             f"{command[0]} refused the CUDA source that was generated; it is too old for the "
