@@ -52,6 +52,21 @@ def test_targets_lists_every_row_and_marks_one_native(capsys: Output) -> None:
     assert all(row["runs_here"] for row in rows if row["native"])
 
 
+@pytest.mark.parametrize("name", ["x86-64-v3", "neoverse-n1", "pentium"])
+def test_targets_marks_the_row_that_the_variable_names_or_says_why_not(
+    name: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(targets.VARIABLE, name)
+    assert cli.main(["targets", "--json"]) == 0
+    captured = capsys.readouterr()
+    marked = [row["name"] for row in json.loads(captured.out) if row["native"]]
+    if name == "x86-64-v3":
+        assert (marked, captured.err) == ([name], "")
+    else:
+        assert not marked
+        assert targets.VARIABLE in captured.err
+
+
 def test_targets_prints_a_table_with_every_name(capsys: Output) -> None:
     assert cli.main(["targets"]) == 0
     printed = capsys.readouterr().out

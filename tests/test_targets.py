@@ -17,6 +17,7 @@ from tvmlayers.targets import arm, cuda, x86
 def pretend_flags(
     monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], machine: str = "x86_64"
 ) -> None:
+    monkeypatch.delenv(targets.VARIABLE, raising=False)
     monkeypatch.setattr(targets.host, "read_cpu_flags", lambda: frozenset(flags))
     monkeypatch.setattr(targets.host, "machine", lambda: machine)
 
@@ -27,6 +28,44 @@ def test_native_is_the_best_row_whose_flags_are_there(
 ) -> None:
     pretend_flags(monkeypatch, (*row.cpu_flags, "hypervisor"), row.architecture)
     assert targets.native().name == row.name
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4", "sapphirerapids"])
+def test_native_is_the_row_that_the_variable_names(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_flags(monkeypatch, x86.SAPPHIRERAPIDS_FLAGS)
+    monkeypatch.setattr(targets.host, "read_caches", lambda: {"l2": 2})
+    monkeypatch.setattr(targets.host, "physical_cores", lambda: 7)
+    monkeypatch.setenv(targets.VARIABLE, name)
+    expected = dataclasses.replace(targets.TARGETS[name], l2=2, cores=7)
+    assert targets.native() == targets.resolve("native") == expected
+
+
+def test_an_empty_variable_names_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_flags(monkeypatch, x86.V4_FLAGS)
+    monkeypatch.setenv(targets.VARIABLE, "")
+    assert targets.native().name == "x86-64-v4"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("x86-64-v4", TargetError, "TVMLAYERS_NATIVE is x86-64-v4, .*lacks: avx512f, .*unset it"),
+        ("neoverse-n1", TargetError, "TVMLAYERS_NATIVE is neoverse-n1, .*is aarch64 code"),
+        ("x86-64-v5", UnknownNameError, "unknown TVMLAYERS_NATIVE 'x86-64-v5'.*x86-64-v4"),
+        ("cuda-sm90", UnknownNameError, "unknown TVMLAYERS_NATIVE 'cuda-sm90'"),
+        ("native", UnknownNameError, "unknown TVMLAYERS_NATIVE 'native'"),
+    ],
+)
+def test_a_variable_that_names_no_row_of_this_cpu_is_refused(
+    name: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_flags(monkeypatch, x86.V3_FLAGS)
+    monkeypatch.setenv(targets.VARIABLE, name)
+    for ask in (targets.native, targets.resolve):
+        with pytest.raises(error, match=message):
+            ask()
 
 
 def test_native_on_a_cpu_without_avx2_names_what_is_missing(

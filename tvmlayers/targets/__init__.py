@@ -15,7 +15,14 @@ from tvmlayers.targets.host import (
     read_cpu_flags,
     usable_cpus,
 )
-from tvmlayers.targets.resolution import native, resolve, resolve_cpu, to_dict, to_tvm
+from tvmlayers.targets.resolution import (
+    VARIABLE,
+    native,
+    resolve,
+    resolve_cpu,
+    to_dict,
+    to_tvm,
+)
 from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, ROWS, TARGETS, ancestors
 from tvmlayers.targets.target import Hardware, KiB, MiB, Target
 
@@ -25,6 +32,7 @@ __all__ = [
     "NAMES",
     "ROWS",
     "TARGETS",
+    "VARIABLE",
     "CudaTarget",
     "Hardware",
     "KiB",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from tvmlayers.targets import arm, cuda, host, x86
 from tvmlayers.targets.cuda import CudaTarget
 from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, NATIVE_GPU_NAMES, ROWS, TARGETS
 from tvmlayers.targets.target import Target, architecture
+
+VARIABLE = "TVMLAYERS_NATIVE"  # names the row that "native" is
 
 # What LLVM calls the flags of each architecture.
 LLVM_NAMES = {"x86_64": x86.LLVM_NAMES, "aarch64": arm.LLVM_NAMES}
@@ -49,21 +52,16 @@ def resolve_cpu(target: object = "native") -> Target:
 
 
 def native() -> Target:
-    """This machine: the best row whose flags it has, with the caches and cores found here."""
-    flags, least = host.read_cpu_flags(), None
-    for row in _rows_for(host.machine()):
-        if flags.issuperset(row.cpu_flags):
-            found: dict[str, Any] = {"cores": host.physical_cores(), **host.read_caches()}
-            return replace(row, **found)
-        least = row
-    if least is None:
-        raise TargetError(
-            f"this machine is {host.machine()}; supported are {', '.join(LLVM_NAMES)}"
-        )
-    raise TargetError(
-        f"this machine needs at least the CPU features of {least.name} and lacks "
-        f"{', '.join(host.missing_features(least.cpu_flags))}"
-    )
+    """This machine: a row with the caches and cores found here.
+
+    The row is the best one whose flags this CPU has, or the one that TVMLAYERS_NATIVE names, for
+    trying out what is shipped to older CPUs. UnknownNameError where it names none, TargetError
+    where this CPU cannot run the row that it names, or has none.
+    """
+    asked = os.environ.get(VARIABLE)
+    row = _asked_row(asked) if asked else _best_row()
+    found: dict[str, Any] = {"cores": host.physical_cores(), **host.read_caches()}
+    return replace(row, **found)
 
 
 def to_tvm(target: Target) -> Any:
@@ -154,6 +152,37 @@ def _row(mcpu: str, triple: str, target: Mapping[str, Any]) -> Target:
     if wanted is not None and wanted != row.architecture:
         raise TargetError(f"{mcpu} is an {row.architecture} core, and the triple is {triple}")
     return row
+
+
+def _asked_row(name: str) -> Target:
+    """The row of this name where its code runs here."""
+    if name not in TARGETS:
+        raise unknown_name(VARIABLE, name, TARGETS)
+    row = TARGETS[name]
+    why = host.obstacle(row.triple, row.cpu_flags)
+    if why:
+        raise TargetError(
+            f"{VARIABLE} is {name}, whose code does not run here: it {why}; unset it, or name "
+            "a target that `tvmlayers targets` says runs here"
+        )
+    return row
+
+
+def _best_row() -> Target:
+    """The first row whose flags this CPU has."""
+    flags, least = host.read_cpu_flags(), None
+    for row in _rows_for(host.machine()):
+        if flags.issuperset(row.cpu_flags):
+            return row
+        least = row
+    if least is None:
+        raise TargetError(
+            f"this machine is {host.machine()}; supported are {', '.join(LLVM_NAMES)}"
+        )
+    raise TargetError(
+        f"this machine needs at least the CPU features of {least.name} and lacks "
+        f"{', '.join(host.missing_features(least.cpu_flags))}"
+    )
 
 
 def _rows_for(machine: str) -> list[Target]:
