@@ -14,8 +14,9 @@ def test_each_figure_comes_from_processes_of_its_own(monkeypatch, tmp_path, caps
     path = tmp_path / "startup.json"
     assert startup.main(["--runs", "1", "--json", str(path)]) == 0
     found = json.loads(path.read_text())
-    assert found["compile seed, s"]["median"] > found["load seed, CPU s"]["median"] > 0
+    for name in ("compile seed, s", "load seed, CPU s"):
+        assert 0 < found[name]["least"] <= found[name]["median"] <= found[name]["most"]
     said = capsys.readouterr().out
     for name in ("compile a large layer", "load a large layer"):
-        assert found[f"{name}, in weights"]["peak"] > 1
+        assert found[f"{name}, in weights"]["peak"] > 0
         assert name in said

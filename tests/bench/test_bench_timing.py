@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from threading import Thread
 
 import numpy as np
 import pytest
+from clocks import Clock
 
 torch = pytest.importorskip("torch")
 
-from bench import peers, reference, work  # noqa: E402 - without torch the file is skipped first
+from bench import peers, reference, timing, work  # noqa: E402 - without torch the file is skipped first
 from bench.specs import parse  # noqa: E402 - without torch the file is skipped first
 from bench.timing import Plan, Side, fastest, measure, pause  # noqa: E402 - without torch the file is skipped first
-from bench.timing import time as clock  # noqa: E402 - without torch the file is skipped first
 
 
 def test_sides_take_turns_and_rotate_their_calls() -> None:
@@ -29,25 +28,24 @@ def test_sides_take_turns_and_rotate_their_calls() -> None:
     assert order.count("a0") == pytest.approx(order.count("a1"), abs=1)
 
 
-def test_slower_side_has_the_longer_median() -> None:
+def test_slower_side_has_the_longer_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
     quick, slow = (Side(str(s), [partial(clock.sleep, s)]) for s in (0.0005, 0.003))
     times = measure([quick, slow], Plan(rounds=3))
-    assert times[0].median < times[1].median <= times[1].p99
+    assert [each.median for each in times] == pytest.approx([0.0005, 0.003])
+    assert [each.p99 for each in times] == pytest.approx([0.0005, 0.003])
     assert fastest([slow, quick]) is quick
 
 
-def test_pause_waits_for_threads_that_spin() -> None:
-    until = clock.perf_counter() + 0.08
-
-    def spin() -> None:
-        while clock.perf_counter() < until:
-            pass
-
-    thread = Thread(target=spin)
-    thread.start()
+@pytest.mark.parametrize("busy", [0.0, 0.08])
+def test_pause_waits_for_threads_that_spin(busy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(busy_until=busy)
+    monkeypatch.setattr(timing, "time", clock)
     pause()
-    assert clock.perf_counter() >= until
-    thread.join()
+    least = timing.MIN_SLICES * timing.SLICE_OF_PAUSE
+    assert clock.now == pytest.approx(max(busy, least), abs=1.01 * timing.SLICE_OF_PAUSE)
+    assert clock.now >= busy
 
 
 def test_wrong_result_is_refused_and_says_where() -> None:
