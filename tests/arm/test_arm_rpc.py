@@ -14,7 +14,7 @@ import pytest
 from agreement import Twin, normal
 from board import Board
 from machine import Machine
-from rpc_servers import TRACKER, at, end, free_port, start, start_here, wait_for_servers
+from rpc_servers import end, some_port, start, start_tracker, wait_for_servers
 from rpc_servers import without_torch as without
 
 import tvmlayers as tl
@@ -25,23 +25,21 @@ pytestmark = pytest.mark.arm
 KEY, TARGET = "emulated", "neoverse-n1"
 SERVER = Path(__file__).with_name("server.py")
 SCRIPT = Path(__file__).parents[2] / "schedules" / "tune_arm.py"
-START_SECONDS = 120.0
 
 
 @pytest.fixture
 def address(machine: Machine, tmp_path: Path) -> Iterator[str]:
     """A tracker here with one server inside the emulator."""
-    tracker, server = free_port(), free_port()
-    address = f"127.0.0.1:{tracker}"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.join(machine.command(TARGET))} "$@"\n')
     python.chmod(0o755)
-    started = [start_here(TRACKER, tmp_path / "tracker.log", without(tmp_path), *at(tracker))]
+    tracker, address = start_tracker(tmp_path / "tracker.log", without(tmp_path))
+    started = [tracker]
     command = [*machine.command(TARGET), str(SERVER), str(python), "--host", "127.0.0.1"]
-    options = [*at(server), "--tracker", address, "--key", KEY]
+    options = [*some_port(), "--tracker", address, "--key", KEY]
     started.append(start([*command, *options], tmp_path / "server.log", machine.environment()))
     try:
-        wait_for_servers(address, KEY, 1, START_SECONDS)
+        wait_for_servers(address, KEY, 1)
         yield address
     finally:
         for process in started:

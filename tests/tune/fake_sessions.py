@@ -12,11 +12,12 @@ from typing import Any
 TRIED = "TVMLAYERS_TEST_TRIED"
 """A file that gets a line for each trial that is begun."""
 
+HALTS_AFTER = 9
+FOREVER = 1e6
+
 
 class Fake:
     """Times that follow from the decisions alone, at once."""
-
-    pause = 0.0
 
     def open(self, **_: Any) -> dict[str, Any]:
         return {"seconds": 1e-3}
@@ -25,7 +26,6 @@ class Fake:
         if os.environ.get(TRIED):
             with Path(os.environ[TRIED]).open("a") as file:
                 file.write(f"{sorted(decisions.items())}\n")
-        time.sleep(self.pause)
         return {"ratio": ratio(decisions)}
 
     def compare(self, finalists: list[dict[str, Any]]) -> dict[str, Any]:
@@ -35,10 +35,21 @@ class Fake:
         return {"flops": 1e12, "bytes": 1e11}
 
 
-class Slow(Fake):
-    """A trial takes long enough to be interrupted."""
+class Halting(Fake):
+    """Tries some, and begins another that never ends."""
 
-    pause = 0.1
+    def __init__(self) -> None:
+        self._left = HALTS_AFTER
+
+    def open(self, **_: Any) -> dict[str, Any]:
+        return {"seconds": 10.0}  # a trial of so slow a kernel may take half an hour
+
+    def trial(self, decisions: dict[str, Any]) -> dict[str, Any]:
+        found = super().trial(decisions)
+        if not self._left:
+            time.sleep(FOREVER)
+        self._left -= 1
+        return found
 
 
 class Crashing(Fake):
@@ -55,7 +66,7 @@ class Hanging(Fake):
 
     def trial(self, decisions: dict[str, Any]) -> dict[str, Any]:
         if is_bad(decisions):
-            time.sleep(600)
+            time.sleep(FOREVER)
         return super().trial(decisions)
 
 

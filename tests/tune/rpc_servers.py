@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,8 @@ from tvmlayers.errors import TuneError
 from tvmlayers.tune.tracker import Address, servers_of
 
 TRACKER, SERVER = "tvm.exec.rpc_tracker", "tvm.exec.rpc_server"
-SECONDS = 30.0
+# Against a hang: no outcome goes by how fast a machine is.
+SECONDS = 600.0
 
 
 def start(
@@ -46,15 +48,25 @@ def start_here(
     return start(command, log, environment)
 
 
-def at(port: int) -> list[str]:
-    """The options for this very port."""
-    return ["--port", str(port), "--port-end", str(port + 1)]
-
-
-def free_port() -> int:
+def some_port() -> list[str]:
+    """The options for a port that was free a moment ago, or the next free one."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+        first = int(listener.getsockname()[1])
+    return ["--port", str(first), "--port-end", str(first + 100)]
+
+
+def start_tracker(log: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+    """A tracker and its address, with the port that its log says it took."""
+    process = start_here(TRACKER, log, environment, *some_port())
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.search(r"bind to (127\.0\.0\.1:\d+)", log.read_text())
+        if found:
+            return process, found[1]
+        time.sleep(0.1)
+    end(process)
+    raise AssertionError(f"the tracker did not start: {log.read_text()}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -64,8 +76,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for_servers(address: str, key: str, count: int, seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for_servers(address: str, key: str, count: int) -> None:
+    deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         try:
             if servers_of(Address.of(address), key).free == count:
@@ -73,4 +85,4 @@ def wait_for_servers(address: str, key: str, count: int, seconds: float = SECOND
         except TuneError:  # the tracker is not up yet
             pass
         time.sleep(0.1)
-    raise AssertionError(f"{count} servers were not there within {seconds:g} s")
+    raise AssertionError(f"{count} servers were not there within {SECONDS:g} s")

