@@ -275,7 +275,7 @@ def run_python(program: str, *argv: Path, **environment: str) -> str:
         [sys.executable, "-W", "error", "-c", program, *map(str, argv)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**inherited, "PYTHONPATH": path, **environment},
     )
     assert done.returncode == 0, done.stderr

@@ -173,7 +173,7 @@ def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
         writer.stdin.write("go\n")
         writer.stdin.flush()
     for writer in writers:
-        writer.communicate(timeout=60)
+        writer.communicate(timeout=600)
         assert writer.returncode == 0
     assert [record.workload.batch for record in held(tmp_path)] == list(range(1, 41))
 
@@ -182,7 +182,7 @@ def test_two_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_kill_before_the_last_step_leaves_the_old_file(step: str, tmp_path: Path) -> None:
     (path,) = add([made.dense(m=1)], tmp_path)
     with start(made.KILLED_AT, step, str(tmp_path)) as writer:
-        assert writer.wait(60) == -signal.SIGKILL
+        assert writer.wait(600) == -signal.SIGKILL
     assert held(tmp_path) == [made.dense(m=1)]
     assert names(path) == {"dense.json", "dense.json.tmp"}
     add([made.dense(m=3)], tmp_path)
