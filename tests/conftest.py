@@ -6,9 +6,21 @@ from collections.abc import Iterator
 
 import handmade
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tvmlayers import scratch
 from tvmlayers.runtime import Compiled
+
+# The same examples everywhere, as slow as a machine may be, and no folder of them. Fresh ones:
+# pytest --hypothesis-profile=default
+settings.register_profile(
+    "same",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

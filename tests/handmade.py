@@ -24,6 +24,10 @@ from tvmlayers.runtime import Compiled
 
 ROWS, WIDTH, LENGTH, ARENA_BYTES = 5, 4, 10, 1024
 IDS = np.arange(30, dtype=np.int64).reshape(3, LENGTH) % ROWS
+# Python, where warnings are errors but for what libraries of later releases say of each other.
+STRICT = [sys.executable, "-W", "error"]
+STRICT += [f"-Wdefault::{name}" for name in ("DeprecationWarning", "PendingDeprecationWarning")]
+STRICT += ["-Wdefault::FutureWarning"]
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
 TABLE = np.arange(ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH) + 1
 
@@ -272,7 +276,7 @@ def run_python(program: str, *argv: Path, **environment: str) -> str:
     inherited = {key: value for key, value in os.environ.items() if key not in unwanted}
     path = os.pathsep.join([str(Path(tl.__file__).parent.parent), str(Path(__file__).parent)])
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, *map(str, argv)],
+        [*STRICT, "-c", program, *map(str, argv)],
         capture_output=True,
         text=True,
         timeout=600,

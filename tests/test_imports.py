@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import STRICT
 
 import tvmlayers as tl
 
@@ -163,7 +163,7 @@ def test_only_the_demonstration_imports_torch_with_its_module() -> None:
 def run_python(program: str, *argv: str, **environment: str) -> str:
     """What a fresh interpreter prints; warnings are errors there too."""
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, *argv],
+        [*STRICT, "-c", program, *argv],
         capture_output=True,
         text=True,
         env=environment or None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
-import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agreement import Array, indices, normal
+from handmade import STRICT
 from samples import every_input, sample
 
 import tvmlayers as tl
@@ -84,7 +84,7 @@ def test_bags_may_begin_at_any_address(index_dtype: str) -> None:
 
 
 def test_nothing_is_read_or_written_beyond_any_array() -> None:
-    program = [sys.executable, "-W", "error", str(Path(__file__).with_name("guarded.py"))]
+    program = [*STRICT, str(Path(__file__).with_name("guarded.py"))]
     environment = {**os.environ, "PYTHONPATH": str(Path(tl.__file__).parents[1])}
     result = subprocess.run(program, capture_output=True, text=True, timeout=600, env=environment)
     assert result.stdout == "untouched\n", f"status {result.returncode}: {result.stderr[-2000:]}"
