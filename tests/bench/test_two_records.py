@@ -38,7 +38,7 @@ def test_kernels_of_both_are_compared_and_equal_decisions_count_as_one(
 ) -> None:
     monkeypatch.setattr(two_records, "ROUNDS", 1)
     records.add([record(16), record(32), record(48)], tmp_path / "a")
-    records.add([record(16), record(32, tile="1x4", k_unroll=1)], tmp_path / "b")
+    records.add([record(16), record(32, k_unroll=8)], tmp_path / "b")
     path = tmp_path / "found.json"
     given = [str(tmp_path / "a"), str(tmp_path / "b"), "--threads", "1", "--json", str(path)]
     kept = path_of(tmp_path / "work", native(), record(16).workload)
