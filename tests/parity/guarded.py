@@ -1,6 +1,6 @@
 """Runs compiled models on arrays whose first or last byte lies at memory that may not be touched.
 
-A program of its own, as a read past the end kills the process: `python guarded.py`.
+A program of its own, as a read past the end kills the process: `python guarded.py TARGET`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 from itertools import product
 from math import prod
 
@@ -54,15 +55,15 @@ def check(compiled: tl.Compiled, inputs: tuple[Array, ...]) -> None:
             np.testing.assert_array_equal(array, want)
 
 
-def main() -> None:
+def main(target: str) -> None:
     for dtype in ("float32", "float64"):
-        compiled = tl.compile(every_kernel(dtype))
+        compiled = tl.compile(every_kernel(dtype), target)
         for threads, batch in product((1, 2), (1, 2, 3, 5, 6, 13, 64, 333)):
             compiled.threads = threads
             ids, x = every_input(batch, dtype)
             check(compiled, (ids, x))
             check(compiled, (ids.astype(np.int32), x))
-    bag = tl.compile(tl.EmbeddingBag(97, 16, mode="sum"))
+    bag = tl.compile(tl.EmbeddingBag(97, 16, mode="sum"), target)
     ids, offsets = np.arange(97), np.array([0, 1, 1, 30, 96])
     for dtype in (np.int32, np.int64):
         check(bag, (ids.astype(dtype), offsets.astype(dtype), np.ones(97, np.float32)))
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

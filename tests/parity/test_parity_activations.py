@@ -20,13 +20,13 @@ ROWS = (1, 10, 16, 17, 1000)
 
 
 @cache
-def all_elementwise(dtype: str) -> Twin:
+def all_elementwise(dtype: str, target: str = "native") -> Twin:
     """Every elementwise activation of one input, alone and in a Dense that copies its input."""
     x = tl.Input((1,), dtype=dtype)
     outputs = [tl.Activation(name)(x) for name in ELEMENTWISE]
     copying = {"kernel_initializer": "ones", "use_bias": False, "dtype": dtype}
     copies = [tl.Dense(1, name, **copying)(x) for name in ELEMENTWISE]
-    return Twin(tl.Model(x, [*outputs, *copies]), seed=None)
+    return Twin(tl.Model(x, [*outputs, *copies]), seed=None, target=target)
 
 
 def edges(dtype: str) -> Array:
@@ -72,12 +72,12 @@ def test_an_activation_is_pytorchs(name: str, dtype: str, values: Callable[[str]
 
 
 @cache
-def rows(n: int, dtype: str) -> Twin:
+def rows(n: int, dtype: str, target: str = "native") -> Twin:
     """softmax and log_softmax of rows of n, alone and fused into a Dense."""
     x = tl.Input((n,), dtype=dtype)
     over_rows = [tl.Activation(name)(x) for name in OVER_LAST_AXIS]
     denses = [tl.Dense(n, name, dtype=dtype)(x) for name in OVER_LAST_AXIS]
-    return Twin(tl.Model(x, [*over_rows, *denses]))
+    return Twin(tl.Model(x, [*over_rows, *denses]), target=target)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

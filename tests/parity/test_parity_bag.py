@@ -31,6 +31,7 @@ def bag(
     oob: str = "raise",
     width: int = WIDTH,
     dtype: str = "float32",
+    target: str = "native",
 ) -> Twin:
     layer = tl.EmbeddingBag(
         ROWS,
@@ -41,7 +42,7 @@ def bag(
         oob=oob,
         dtype=dtype,
     )
-    return Twin(layer)
+    return Twin(layer, target=target)
 
 
 def ragged(

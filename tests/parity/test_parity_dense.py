@@ -21,12 +21,14 @@ CALLABLE_BATCHES = (0, 1, 5, 18, 100)
 
 
 @cache
-def chosen(units: tuple[int, ...], activation: Any, use_bias: bool, dtype: str) -> Twin:
+def chosen(
+    units: tuple[int, ...], activation: Any, use_bias: bool, dtype: str, target: str = "native"
+) -> Twin:
     """One model: a Dense of each of `units` on each of the odd numbers of features, in turn."""
     inputs = [tl.Input((k,), dtype=dtype) for k in ODD_SIZES]
     sizes = zip(inputs, units, strict=True)
     outputs = [tl.Dense(n, activation, use_bias, dtype=dtype)(x) for x, n in sizes]
-    return Twin(tl.Model(inputs, outputs))
+    return Twin(tl.Model(inputs, outputs), target=target)
 
 
 def features(rows: int, dtype: str) -> list[np.ndarray]:

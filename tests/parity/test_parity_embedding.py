@@ -30,11 +30,11 @@ FORGIVING = ("clip", "zero")
 
 
 @cache
-def tables(oob: str, dtype: str = "float32") -> Twin:
+def tables(oob: str, dtype: str = "float32", target: str = "native") -> Twin:
     """A table of each width, all read by the same indices (n, n1)."""
     ids = tl.Input((None,), name="ids")
     outputs = [tl.Embedding(ROWS, width, oob=oob, dtype=dtype)(ids) for width in WIDTHS]
-    return Twin(tl.Model(ids, outputs))
+    return Twin(tl.Model(ids, outputs), target=target)
 
 
 @cache
