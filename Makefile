@@ -1,4 +1,5 @@
 # make demo   compiles the demonstration models and compares them with PyTorch
+# make check  checks format, lint and types, and runs the quick tests: two minutes
 # make test   runs the tests
 # make arm    runs every test of ARM artefacts in an emulator, setting one up where there is none
 # make lint   checks format, lint and types
@@ -13,14 +14,19 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
-.PHONY: demo test arm arm-machine lint clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo check test arm arm-machine lint clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
 
 # In the order of the folders: tests/arm first, whose longest test is a file of its own.
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
+
+check: lint
+	$(PYTEST) -m quick $(ARGS)
 
 arm: arm-machine
 	TVMLAYERS_ARM_WHOLE=1 $(BIN)/python -m pytest -m arm $(ARGS)

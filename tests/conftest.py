@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import handmade
 import pytest
@@ -10,6 +11,19 @@ from hypothesis import HealthCheck, settings
 
 from tvmlayers import scratch
 from tvmlayers.runtime import Compiled
+
+# The tests of `make check`, folders and files: seconds each, and among them every kind of kernel.
+QUICK = (
+    *("layers", "records", "schedule", "testing", "parity/test_parity_calls.py"),
+    *("bench/test_bench_cases.py", "bench/test_bench_stats.py", "bench/test_bench_timing.py"),
+    *(
+        f"test_{name}.py"
+        for name in (
+            *("artifact", "cli", "cross_linking", "diagnose", "errors", "import", "imports"),
+            *("results", "runtime", "scratch", "targets", "tensors"),
+        )
+    ),
+)
 
 # The same examples everywhere, as slow as a machine may be, and no folder of them. Fresh ones:
 # pytest --hypothesis-profile=default
@@ -21,6 +35,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    quick = [Path(__file__).parent / name for name in QUICK]
+    assert all(path.exists() for path in quick)
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in quick):
+            item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(scope="session", autouse=True)
