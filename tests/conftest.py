@@ -46,9 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_records_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The user's own tuned records and trials neither decide what happens here nor change."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
         patch.setenv("TVMLAYERS_RECORDS", str(tmp_path_factory.mktemp("records")))
         patch.setenv("TVMLAYERS_TUNING", str(tmp_path_factory.mktemp("tuning")))
         yield

@@ -8,6 +8,7 @@ different warps see late (a race that no order of whole threads shows), time, an
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -42,7 +43,9 @@ ORDERS = ((0, 0), (1, 1))
 
 @functools.cache
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="tvmlayers-emulated-"))
+    made = Path(tempfile.mkdtemp(prefix="tvmlayers-emulated-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 @functools.cache

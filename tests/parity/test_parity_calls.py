@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agreement import compile_here, normal, on_cpu, unless_emulated
-from samples import every_input, every_kernel, sample
+from samples import every_input, sample
 
 import tvmlayers as tl
 from tvmlayers import targets
@@ -59,11 +59,11 @@ def test_a_loaded_model_gives_the_same_bits(dtype: str, tmp_path: Path) -> None:
 
 
 def test_a_model_saved_and_compiled_again_gives_the_same_bits(tmp_path: Path) -> None:
-    model = every_kernel()
-    model.save(tmp_path / "model.safetensors")
-    again = tl.load_model(tmp_path / "model.safetensors")
+    twin = sample()
+    twin.model.save(tmp_path / "model.safetensors")
+    again = compile_here(tl.load_model(tmp_path / "model.safetensors"), threads=2)
     inputs = every_input(40)
-    for left, right in zip(compile_here(model)(*inputs), compile_here(again)(*inputs), strict=True):
+    for left, right in zip(twin.compiled(*inputs), again(*inputs), strict=True):
         np.testing.assert_array_equal(left, right)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from agreement import Array, Twin, compile_here, indices, normal
@@ -23,11 +25,15 @@ def seed_model() -> tl.Sequential:
     )
 
 
+@cache
+def seed(target: str = "native") -> Twin:
+    return Twin(seed_model(), target=target)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_a_chain_agrees_for_every_batch(threads: int) -> None:
-    Twin(seed_model(), threads=threads).agrees_for_every_batch(
-        indices(50, 600, 10), batches=BATCHES
-    )
+    seed().compiled.threads = threads
+    seed().agrees_for_every_batch(indices(50, 600, 10), batches=BATCHES)
 
 
 def test_a_chain_of_every_kind_of_layer_agrees() -> None:

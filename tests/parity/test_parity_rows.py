@@ -21,7 +21,7 @@ from test_parity_activations import (
 )
 from test_parity_bag import bag, lengths_of, ragged
 from test_parity_chain import BATCHES as CHAINED
-from test_parity_chain import seed_model
+from test_parity_chain import seed
 from test_parity_dense import ODD_SIZES, chosen, features
 from test_parity_embedding import FORGIVING, ROWS, tables
 from test_parity_memory import at, beyond, surroundings_are_untouched
@@ -123,8 +123,8 @@ def test_bags_agree_in_both_forms(target: str, mode: str) -> None:
 @every_row
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_chain_agrees_for_every_batch(target: str, threads: int) -> None:
-    twin = Twin(seed_model(), target=target, threads=threads)
-    twin.agrees_for_every_batch(indices(50, 600, 10), batches=CHAINED)
+    seed(target).compiled.threads = threads
+    seed(target).agrees_for_every_batch(indices(50, 600, 10), batches=CHAINED)
 
 
 @every_row
