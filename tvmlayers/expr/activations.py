@@ -10,7 +10,7 @@ from tvm.ir import Expr
 from tvmlayers.expr import math as m
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
-_SQRT_HALF, _SQRT_2_OVER_PI = 0.7071067811865476, 0.7978845608028654
+_SQRT_8_OVER_PI = 1.5957691216057308
 
 
 def linear(x: Expr) -> Expr:
@@ -35,7 +35,7 @@ def leaky_relu(x: Expr, negative_slope: float = 0.2) -> Expr:
 
 def elu(x: Expr, alpha: float = 1.0) -> Expr:
     """x where positive, else alpha * (exp(x) - 1)"""
-    return m.select(x > m.constant(0, x), x, m.expm1(x) * m.constant(alpha, x))
+    return m.select(x < m.constant(0, x), m.expm1(x) * m.constant(alpha, x), x)
 
 
 def selu(x: Expr) -> Expr:
@@ -44,15 +44,14 @@ def selu(x: Expr) -> Expr:
 
 
 def gelu(x: Expr) -> Expr:
-    """x * Phi(x) = x / 2 * (1 + erf(x / sqrt 2))"""
-    half = m.constant(0.5, x)
-    return x * half * (m.constant(1.0, x) + m.erf(x * m.constant(_SQRT_HALF, x)))
+    """x * Phi(x), Phi the cumulative distribution function of the standard normal"""
+    return x * m.normal_cdf(x)
 
 
 def gelu_tanh(x: Expr) -> Expr:
-    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))"""
-    inner = m.constant(_SQRT_2_OVER_PI, x) * (x + m.constant(0.044715, x) * x * x * x)
-    return x * m.constant(0.5, x) * (m.constant(1.0, x) + m.bind(inner, m.tanh))
+    """x / 2 * (1 + tanh(u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3), as x * sigmoid(2 u)"""
+    first, third = m.constant(_SQRT_8_OVER_PI, x), m.constant(0.044715 * _SQRT_8_OVER_PI, x)
+    return x * m.sigmoid(x * (first + third * x * x))
 
 
 def hard_sigmoid(x: Expr) -> Expr:
@@ -82,13 +81,13 @@ def softsign(x: Expr) -> Expr:
 
 def mish(x: Expr) -> Expr:
     """x * tanh(softplus(x)) = x * n / (n + 2) with n = e^x (e^x + 2)"""
-    limit = m.constant(20.0, x)
+    most = 20.0  # where n + 2 is n, in float64 too
 
     def from_power(e: Expr) -> Expr:
         n = e * (e + m.constant(2.0, e))
-        return m.bind(n, lambda n: m.select(x > limit, x, x * (n / (n + m.constant(2.0, n)))))
+        return m.bind(n, lambda n: x * (n / (n + m.constant(2.0, n))))
 
-    return m.bind(m.exp(m.select(x > limit, limit, x)), from_power)
+    return m.bind(m.exp(m.at_most(x, most)), from_power)
 
 
 ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {

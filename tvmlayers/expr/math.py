@@ -2,11 +2,11 @@
 
 LLVM has no vector `exp`, `tanh` or `erf` of its own: a vectorised call falls apart into scalar
 calls of libm. In float32 the functions here are short polynomials instead, accurate to a few ulp
-and right for infinities and NaN; in float64 they are libm's.
+and right for infinities and NaN; in float64 they are libm's. `docs/accuracy.md` has their errors.
 
-Sources: the range reductions and minimax coefficients of `exp`, `log` and `tanh` are those of the
-Cephes library's single-precision routines (S. L. Moshier); `erf` is the rational approximation on
-[-4, 4] that Eigen and TVM's `topi.fast_erf` use.
+Sources: the range reductions of `exp` and `log` and the coefficients of `log` and `tanh` are those
+of the Cephes library's single-precision routines (S. L. Moshier). The coefficients of `exp`,
+`log1p` and `normal_cdf` are minimax fits of the relative error, by Lawson's iteration.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,20 @@ from tvm.ir import Expr
 
 from tvmlayers.dtypes import wide
 
-_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1)
-_EXP_LAST = 5.0000001201e-1
+# (e^r - 1 - r) / r^2 where |r| <= log(2) / 2: e^r to 3e-9
+_EXP = (1.381453789e-3, 8.36874532e-3, 4.1668390831e-2, 1.66665203968e-1, 4.99999934319e-1)
+# (log(1 + x) - x) / x^2 where 0 <= x <= 1: log(1 + x) to 5e-9
+_LOG1P = (
+    -3.318420210619925e-3,
+    2.0204349353150613e-2,
+    -5.766400262862511e-2,
+    1.0680510920786636e-1,
+    -1.5355370115136902e-1,
+    1.969539154637325e-1,
+    -2.4958585704308267e-1,
+    3.3330511160160603e-1,
+    -4.999993275839891e-1,
+)
 _LOG = (
     7.0376836292e-2,
     -1.1514610310e-1,
@@ -36,25 +48,29 @@ _TANH = (
     1.33314422036e-1,
     -3.33332819422e-1,
 )
-_ERF_ODD = (
-    -2.72614225801306e-10,
-    2.77068142495902e-08,
-    -2.10102402082508e-06,
-    -5.69250639462346e-05,
-    -7.34990630326855e-04,
-    -2.95459980854025e-03,
-    -1.60960333262415e-02,
+# Phi(-t) exp(t^2 / 2), the ratio of two polynomials, where 0 <= t <= 15: to 6e-9
+_MILLS_OVER = (
+    4.1532272343367226e-3,
+    4.088110271412731e-2,
+    1.8396905245845488e-1,
+    4.3928329629045365e-1,
+    5.000000031508064e-1,
 )
-_ERF_EVEN = (
-    -1.45660718464996e-05,
-    -2.13374055278905e-04,
-    -1.68282697438203e-03,
-    -7.37332916720468e-03,
-    -1.42647390514189e-02,
+_MILLS_UNDER = (
+    1.0410485149509386e-2,
+    1.0247984456783116e-1,
+    4.714084742205369e-1,
+    1.205547894243024,
+    1.6764515996429608,
+    1.0,
 )
+# exp(-t^2 / 2) is less than any normal number from here on; its power of two, 2^-127, is made 0
+_MOST_DEVIATIONS = 13.27
 _LEAST_NORMAL = 1.17549435e-38
+# A number of up to 2^22 added to it loses its fraction, and stands in the lowest bits of the sum.
+_ROUNDING, _ROUNDING_BITS = 1.5 * 2.0**23, 0x4B400000
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_LOG2_E, _SQRT_2 = 1.4426950408889634, 1.4142135623730951
+_LOG2_E, _SQRT_2, _SQRT_HALF = 1.4426950408889634, 1.4142135623730951, 0.7071067811865476
 
 
 def dtype_of(x: Expr) -> str:
@@ -90,10 +106,16 @@ def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
     return tirx.Select(condition, yes, no)
 
 
+def at_most(x: Expr, high: float) -> Expr:
+    """The lesser of `x` and `high`; NaN stays NaN, unlike with `min`."""
+    high_c = constant(high, x)
+    return select(x > high_c, high_c, x)
+
+
 def clamp(x: Expr, low: float, high: float) -> Expr:
-    """`x` kept within [low, high]; NaN stays NaN, unlike with `min` and `max`."""
-    low_c, high_c = constant(low, x), constant(high, x)
-    return select(x < low_c, low_c, select(x > high_c, high_c, x))
+    """`x` kept within [low, high]; NaN stays NaN."""
+    low_c = constant(low, x)
+    return select(x < low_c, low_c, at_most(x, high))
 
 
 def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
@@ -105,28 +127,28 @@ def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
 
 
 def _power_of_two(n: Expr) -> Expr:
+    """2^n as a float32, n from -126 to 127; 0 for n = -127, inf for 128."""
     return tirx.reinterpret("float32", (n + 127) << 23)
 
 
-def _with_exp_parts(x: Expr, use: Callable[[Expr, Expr, Expr], Expr]) -> Expr:
-    """use(q, s1, s2) where exp(x) = (1 + q) * s1 * s2 and both scales are powers of two."""
+def _with_exp_parts(x: Expr, use: Callable[[Expr, Expr], Expr]) -> Expr:
+    """use(q, n) where exp(x) = (1 + q) * 2^n, x within +-150 and n an int32."""
 
-    def split(x: Expr) -> Expr:
-        n = te.floor(x * constant(_LOG2_E, x) + constant(0.5, x))
-        return bind(n, lambda n: reduced(x - n * constant(_LN2_HIGH, x), n))
+    def split(shifted: Expr) -> Expr:
+        whole = tirx.reinterpret("int32", shifted) - _ROUNDING_BITS
+        return bind(whole, lambda whole: reduced(shifted - constant(_ROUNDING, x), whole))
 
-    def reduced(high: Expr, n: Expr) -> Expr:
-        return bind(high - n * constant(_LN2_LOW, high), lambda r: scaled(r, n))
+    def reduced(n: Expr, whole: Expr) -> Expr:
+        r = bind(n, lambda n: x - n * constant(_LN2_HIGH, x) - n * constant(_LN2_LOW, x))
+        return bind(r, lambda r: use(polynomial(r, _EXP) * r * r + r, whole))
 
-    def scaled(r: Expr, n: Expr) -> Expr:
-        q = polynomial(r, (*_EXP, _EXP_LAST)) * r * r + r
-        whole = tirx.Cast("int32", n)
-        return bind(
-            whole,
-            lambda whole: use(q, _power_of_two(whole >> 1), _power_of_two(whole - (whole >> 1))),
-        )
+    return bind(x * constant(_LOG2_E, x) + constant(_ROUNDING, x), split)
 
-    return bind(clamp(x, -104.0, 89.0), split)
+
+def _scaled(value: Expr, n: Expr) -> Expr:
+    """value * 2^n in two steps, as 2^n may be no float32: n from -150 to 129."""
+    half = n >> 1
+    return bind(half, lambda half: value * _power_of_two(half) * _power_of_two(n - half))
 
 
 def _libm(name: str, x: Expr) -> Expr:
@@ -137,17 +159,21 @@ def exp(x: Expr) -> Expr:
     """e to the power of x."""
     if dtype_of(x) != "float32":
         return te.exp(x)
-    return _with_exp_parts(x, lambda q, s1, s2: (q + constant(1.0, q)) * s1 * s2)
+    return bind(
+        clamp(x, -104.0, 89.0),
+        lambda x: _with_exp_parts(x, lambda q, n: _scaled(q + constant(1.0, q), n)),
+    )
 
 
 def expm1(x: Expr) -> Expr:
-    """exp(x) - 1, exact to the last digits near zero too."""
+    """exp(x) - 1 for x <= 0, exact to the last digits near zero too."""
     if dtype_of(x) != "float32":
         return _libm("expm1", x)
-    return _with_exp_parts(
-        x,
-        lambda q, s1, s2: bind(s1 * s2, lambda s: q * s + (s - constant(1.0, s))),
-    )
+
+    def of_parts(q: Expr, n: Expr) -> Expr:
+        return bind(_power_of_two(n), lambda p: q * p + (p - constant(1.0, p)))
+
+    return bind(clamp(x, -30.0, 0.0), lambda x: _with_exp_parts(x, of_parts))
 
 
 def log(x: Expr) -> Expr:
@@ -175,18 +201,10 @@ def log(x: Expr) -> Expr:
 
 
 def log1p(x: Expr) -> Expr:
-    """log(1 + x) for x in [0, 1], exact to the last digits near zero too.
-
-    In float32 the series of 2 artanh(s), s = x / (2 + x) <= 1/3, up to s^17.
-    """
+    """log(1 + x) for x in [0, 1], exact to the last digits near zero too."""
     if dtype_of(x) != "float32":
         return _libm("log1p", x)
-
-    def series(s: Expr) -> Expr:
-        odd = [1.0 / n for n in range(17, 0, -2)]
-        return bind(s * s, lambda z: constant(2.0, z) * s * polynomial(z, odd))
-
-    return bind(x / (x + constant(2.0, x)), series)
+    return bind(x, lambda x: polynomial(x, _LOG1P) * x * x + x)
 
 
 def absolute(x: Expr) -> Expr:
@@ -194,31 +212,57 @@ def absolute(x: Expr) -> Expr:
     return select(x < constant(0, x), -x, x)
 
 
+def _masked(x: Expr, bits: int) -> Expr:
+    """The float32 x with the bits that are not in `bits` cleared."""
+    mask = tirx.const(bits - (1 << 32 if bits >> 31 else 0), "int32")
+    return tirx.reinterpret("float32", tirx.reinterpret("int32", x) & mask)
+
+
+def _with_sign_of(magnitude: Expr, x: Expr) -> Expr:
+    """`magnitude`, not negative, negative where x is, -0 included; float32."""
+    sign = tirx.reinterpret("int32", _masked(x, 0x80000000))
+    return tirx.reinterpret("float32", tirx.reinterpret("int32", magnitude) | sign)
+
+
 def tanh(x: Expr) -> Expr:
     """Hyperbolic tangent."""
     if dtype_of(x) != "float32":
         return _libm("tanh", x)  # TVM's own goes through exp and loses the digits near zero
 
-    def both_ranges(magnitude: Expr) -> Expr:
-        small = bind(x * x, lambda z: polynomial(z, _TANH) * z * x + x)
-        one, two = constant(1.0, x), constant(2.0, x)
-        large = one - two / (exp(magnitude * two) + one)
-        signed = bind(large, lambda large: select(x < constant(0, x), -large, large))
-        return select(magnitude < constant(0.625, x), small, signed)
+    def of_magnitude(t: Expr) -> Expr:
+        small = bind(t * t, lambda z: polynomial(z, _TANH) * z * t + t)
+        one, two = constant(1.0, t), constant(2.0, t)
+        large = one - two / (exp(t * two) + one)
+        return select(t < constant(0.625, t), small, large)
 
-    return bind(absolute(x), both_ranges)
+    return _with_sign_of(bind(absolute(x), of_magnitude), x)
 
 
-def erf(x: Expr) -> Expr:
-    """Error function."""
+def normal_cdf(x: Expr) -> Expr:
+    """Phi(x), the share of a standard normal distribution below x, exact in the lower tail too."""
     if dtype_of(x) != "float32":
-        return te.erf(x)
-    return bind(
-        clamp(x, -4.0, 4.0),
-        lambda x: bind(x * x, lambda z: x * polynomial(z, _ERF_ODD) / polynomial(z, _ERF_EVEN)),
-    )
+        return constant(0.5, x) * _libm("erfc", x * constant(-_SQRT_HALF, x))
+
+    def tail(t: Expr) -> Expr:
+        ratio = polynomial(t, _MILLS_OVER) / polynomial(t, _MILLS_UNDER)
+        power = t * t * constant(-0.5, t)
+        return bind(ratio, lambda ratio: bind(power, lambda power: of_power(power, ratio)))
+
+    def of_power(power: Expr, ratio: Expr) -> Expr:
+        return _with_exp_parts(power, lambda q, n: (q * ratio + ratio) * _power_of_two(n))
+
+    below = bind(at_most(absolute(x), _MOST_DEVIATIONS), tail)
+    return bind(below, lambda p: select(x < constant(0, x), p, constant(1.0, p) - p))
 
 
 def sigmoid(x: Expr) -> Expr:
     """Logistic function 1 / (1 + exp(-x))."""
-    return constant(1.0, x) / (constant(1.0, x) + exp(-x))
+    one = constant(1.0, x)
+    if dtype_of(x) != "float32":
+        return one / (one + exp(-x))
+
+    def of_parts(q: Expr, n: Expr) -> Expr:
+        """Both sides divided by 2^n, which may be larger than any float32."""
+        return bind(-n, lambda n: _scaled(one / (_scaled(one, n) + (q + one)), n))
+
+    return bind(clamp(-x, -40.0, 104.0), lambda x: _with_exp_parts(x, of_parts))

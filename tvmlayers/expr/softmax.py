@@ -1,6 +1,7 @@
 """softmax and log_softmax over rows, in whole vectors.
 
-exp(x - max) / sum(exp(x - max)), and x - max - log(sum(exp(x - max))).
+exp(x - max) / sum(exp(x - max)), and (x - max) - log(sum(exp(x - max))): x - max first, as the
+logarithm would be lost beside a large maximum.
 """
 
 import operator
@@ -49,10 +50,10 @@ def softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
     total = te.compute(
         (count,), lambda i: tree([in_lane(i, v) for v in range(lanes)]), name="total"
     )
-    shift = te.compute((count,), lambda i: _shift(top[i], total[i], log), name="shift")
+    norm = te.compute((count,), lambda i: _norm(total[i], log), name="norm")
     out = te.compute(
         (count, steps, lanes),
-        lambda i, s, v: near[i, s, v] - shift[i] if log else power[i, s, v] * shift[i],
+        lambda i, s, v: near[i, s, v] - top[i] - norm[i] if log else power[i, s, v] * norm[i],
         name="out",
     )
     return Expression(
@@ -82,19 +83,19 @@ def short_softmax(n: int, *, log: bool, dtype: str) -> Expression:
     top = over_row("top", near, te.max)
     power = te.compute(shape, lambda i, v: m.exp(near[i, v] - top[i]), name="power")
     total = over_row("total", power)
-    shift = te.compute((count,), lambda i: _shift(top[i], total[i], log), name="shift")
+    norm = te.compute((count,), lambda i: _norm(total[i], log), name="norm")
     value = te.compute(
         shape,
-        lambda i, v: near[i, v] - shift[i] if log else power[i, v] * shift[i],
+        lambda i, v: near[i, v] - top[i] - norm[i] if log else power[i, v] * norm[i],
         name="value",
     )
     out = te.compute((count, n), lambda i, v: value[i, v], name="out")
     return Expression(tensors=(x, out), sizes=(count,))
 
 
-def _shift(top: Expr, total: Expr, log: bool) -> Expr:
-    """What a row of x is less by, or what its powers are multiplied by."""
-    return top + m.log(total) if log else tirx.const(1, m.dtype_of(total)) / total
+def _norm(total: Expr, log: bool) -> Expr:
+    """What is taken off a row of x - max, or what its powers are multiplied by."""
+    return m.log(total) if log else tirx.const(1, m.dtype_of(total)) / total
 
 
 def narrow_softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
@@ -120,14 +121,12 @@ def narrow_softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
     total = te.compute(
         (tiles, lanes), lambda t, v: te.sum(power[t, column_sum, v], axis=column_sum), name="total"
     )
-    shift = te.compute(
-        (tiles, lanes), lambda t, v: _shift(top[t, v], total[t, v], log), name="shift"
-    )
-    value = te.compute(
-        (tiles, n, lanes),
-        lambda t, j, v: column[t, j, v] - shift[t, v] if log else power[t, j, v] * shift[t, v],
-        name="value",
-    )
+    norm = te.compute((tiles, lanes), lambda t, v: _norm(total[t, v], log), name="norm")
+
+    def result(t: Expr, j: Expr, v: Expr) -> Expr:
+        return column[t, j, v] - top[t, v] - norm[t, v] if log else power[t, j, v] * norm[t, v]
+
+    value = te.compute((tiles, n, lanes), result, name="value")
     out = te.compute((tiles, lanes, n), lambda t, v, j: value[t, j, v], name="out")
     return Expression(
         tensors=(x, out),

@@ -29,11 +29,11 @@ def softmax_rows(sch: s_tir.Schedule, *, row_bytes: int) -> None:
     out = sch.get_sblock("out")
     i, _, lane = sch.get_loops(out)
     sch.vectorize(lane)
-    stages = [sch.get_sblock(name) for name in ("shift", "total", "part", "power")]
+    stages = [sch.get_sblock(name) for name in ("norm", "total", "part", "power")]
     stages += [sch.get_sblock(name) for name in ("top", "high", "near")]
     for stage in stages:
         sch.compute_at(stage, i, preserve_unit_loops=True)
-    for name in ("shift", "total", "part", "top", "high"):
+    for name in ("norm", "total", "part", "top", "high"):
         sch.set_scope(sch.get_sblock(name), 0, "local")
     if row_bytes <= STACK_BYTES:
         for name in ("power", "near"):
@@ -52,7 +52,7 @@ def softmax_short(sch: s_tir.Schedule) -> None:
     """Schedule `expr.short_softmax`: a row at a time, in a vector from its first element on."""
     out = sch.get_sblock("out")
     i, column = sch.get_loops(out)
-    for name in ("value", "shift", "total", "power", "top", "near"):
+    for name in ("value", "norm", "total", "power", "top", "near"):
         block = sch.get_sblock(name)
         sch.compute_at(block, i, preserve_unit_loops=True)
         sch.set_scope(block, 0, "local")
@@ -66,11 +66,11 @@ def softmax_columns(sch: s_tir.Schedule) -> None:
     """Schedule `expr.narrow_softmax`: a tile of rows at a time, their columns in vectors."""
     out = sch.get_sblock("out")
     t, *_ = sch.get_loops(out)
-    for name in ("value", "shift", "total", "power", "top", "column"):
+    for name in ("value", "norm", "total", "power", "top", "column"):
         block = sch.get_sblock(name)
         sch.compute_at(block, t, preserve_unit_loops=True)
         sch.set_scope(block, 0, "local")
-    for name in ("value", "shift", "power", "column"):
+    for name in ("value", "norm", "power", "column"):
         sch.vectorize(sch.get_loops(sch.get_sblock(name))[-1])
     for name in ("total", "top"):
         block = sch.get_sblock(name)
