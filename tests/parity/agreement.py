@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tvmlayers as tl
+from tvmlayers import targets
 from tvmlayers.layers import as_model
 from tvmlayers.testing import Bounded, Reference, Rounding, compare
 
@@ -29,6 +30,12 @@ BATCHES = (*range(41), 100, 333)
 DEVICE = os.environ.get("TVMLAYERS_TEST_DEVICE", "")
 on_cpu = pytest.mark.skipif(bool(DEVICE), reason="about code for CPUs")
 unless_emulated = pytest.mark.skipif(DEVICE == "emulated", reason="too much for the emulated GPU")
+
+
+def needs(target: str) -> Any:
+    """The target as a parameter of tests, skipped where this machine lacks its CPU features."""
+    missing = targets.missing_features(targets.resolve(target).cpu_flags)
+    return pytest.param(target, marks=pytest.mark.skipif(bool(missing), reason=f"no {missing}"))
 
 
 def emulator() -> Any:
@@ -79,7 +86,7 @@ class Twin:
         """As `agrees`, for the first rows of the inputs, as many as each of the batches says."""
         wanted = self.reference(*inputs)
         for batch in batches:
-            first = [Bounded(want.value[:batch], want.bound[:batch]) for want in wanted]
+            first = [want.first(batch) for want in wanted]
             self.compare(self.compiled(*(array[:batch] for array in inputs)), first)
 
     def _compile(self, target: str, threads: int) -> Any:

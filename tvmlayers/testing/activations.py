@@ -1,16 +1,17 @@
-"""The activations in PyTorch, each with the error that its compiled form may have.
+"""The activations in PyTorch, each with the error that a stable evaluation may have.
 
-PyTorch's own functions where it has one of that name and constant; their constants are Keras's.
+PyTorch's own functions where it has one of that name and constant that is exact in its tails too;
+their constants are Keras's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from math import log
+from functools import cache, partial
+from math import log, pi, sqrt
 from typing import TYPE_CHECKING, TypeAlias
 
-from tvmlayers.testing.bounds import Bounded, Rounding
+from tvmlayers.testing.bounds import Bounded, Rounding, Total
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,22 +19,32 @@ if TYPE_CHECKING:
 Step: TypeAlias = Callable[[Bounded, Rounding], Bounded]
 
 
-def smooth(function: Callable[[Tensor], Tensor], slope: float, cancels_to: float = 0.0) -> Step:
-    """The Step of a function no steeper than slope.
+def smooth(function: Callable[[Tensor], Tensor], roundings: int = 0) -> Step:
+    """The Step of a function with at most one extremum.
 
-    cancels_to: where a function subtracts nearly equal numbers, its own error is relative to |x|
-    instead of |f(x)|, until it levels out at |x| = cancels_to.
+    roundings: of its argument, or as much, that the result is exact for.
     """
 
     def step(x: Bounded, rounding: Rounding) -> Bounded:
         value = function(x.value)
-        magnitude = value.abs() + x.value.abs().clamp(max=cancels_to)
-        # a sigmoid that underflows is multiplied by x afterwards
-        lost = rounding.smallest * (1 + x.value.abs().clamp(max=-log(rounding.smallest)))
-        own = rounding.function * magnitude + lost
-        return Bounded(value, slope * x.bound + own)
+        reach = x.bound
+        if roundings:  # else 0 times an infinity
+            reach = reach + roundings * rounding.eps / 2 * x.value.abs()
+        own = rounding.function * value.abs() + rounding.smallest
+        return Bounded(value, _moved(function, x.value, reach) + own)
 
     return step
+
+
+def _moved(function: Callable[[Tensor], Tensor], x: Tensor, reach: Tensor) -> Tensor:
+    """How far the function goes where its argument goes as far as `reach`."""
+    value = function(x)
+    return (function(x + reach) - value).abs().maximum((function(x - reach) - value).abs())
+
+
+def exact(function: Callable[[Tensor], Tensor]) -> Step:
+    """The Step of a function that picks its argument or a constant: it rounds nothing."""
+    return lambda x, _: Bounded(function(x.value), _moved(function, x.value, x.bound))
 
 
 def linear(x: Bounded, rounding: Rounding) -> Bounded:
@@ -41,35 +52,49 @@ def linear(x: Bounded, rounding: Rounding) -> Bounded:
     return x
 
 
-def exact(function: Callable[[Tensor], Tensor]) -> Step:
-    """The Step of a function that picks its argument or a constant: it rounds nothing."""
-    return lambda x, rounding: Bounded(function(x.value), x.bound)
-
-
-def exponential(x: Bounded, rounding: Rounding) -> Bounded:
-    """exp(x); an error d in x is a factor of exp(d)."""
-    value = x.value.exp()
-    return Bounded(value, value * (x.bound.expm1() + rounding.function) + rounding.smallest)
+# In both, exp(x_i - max) is off by a rounding of x_i - max, and a row's sum by the average of those
+# weighted with the softmax: that of max - x_i is at most log(n), as is log(sum).
 
 
 def softmax(x: Bounded, rounding: Rounding) -> Bounded:
     """exp(x - max) / sum(exp(x - max)) over the last axis."""
-    value = x.value.softmax(-1)
-    spread = (x.value.amax(-1, keepdim=True) - x.value).abs()
-    moved = 2 * x.bound.amax(-1, keepdim=True) + spread * rounding.eps
-    own = rounding.gamma(x.value.shape[-1]) + 2 * rounding.function
-    return Bounded(value, value * (moved.expm1() + own) + rounding.smallest)
+    value, n = x.value.softmax(-1), x.value.shape[-1]
+    below = x.value.amax(-1, keepdim=True) - x.value
+    moved = x.bound + _sum_moved(x) + rounding.eps / 2 * (below + log(max(n, 1)))
+    own = rounding.gamma(n) + 2 * rounding.function
+    # of an infinite logit the value is 0 for certain
+    bound = (value * (moved.expm1() + own)).nan_to_num(nan=0.0) + rounding.smallest
+    total = Total(lambda rows: rows.sum(-1), rounding.gamma(n) + 2 * rounding.eps)
+    return Bounded(value, bound, total)
 
 
 def log_softmax(x: Bounded, rounding: Rounding) -> Bounded:
-    """x - max - log(sum(exp(x - max))) over the last axis."""
-    value = x.value.log_softmax(-1)
-    top = x.value.amax(-1, keepdim=True)
-    shift = x.value - value  # max + log(sum)
-    moved = x.bound + x.bound.amax(-1, keepdim=True)
-    magnitude = x.value.abs() + top.abs() + shift.abs() + (shift - top).abs()
-    own = rounding.gamma(x.value.shape[-1]) + 2 * rounding.function
-    return Bounded(value, moved + own + 2 * rounding.eps * magnitude)
+    """(x - max) - log(sum(exp(x - max))) over the last axis."""
+    value, n = x.value.log_softmax(-1), x.value.shape[-1]
+    below = x.value.amax(-1, keepdim=True) - x.value
+    most = log(max(n, 1))
+    own = rounding.gamma(n) + rounding.function * (1 + most) + rounding.eps / 2 * most
+    rounded = rounding.eps / 2 * (below + value.abs())
+    total = Total(lambda rows: rows.exp().sum(-1), own + rounding.eps * most)
+    return Bounded(value, x.bound + _sum_moved(x) + own + rounded, total)
+
+
+def _sum_moved(x: Bounded) -> Tensor:
+    """How far log(sum(exp(x))) goes where each x goes as far as its bound."""
+    share = x.value.softmax(-1)
+    return (share * x.bound.exp()).sum(-1, keepdim=True).log().clamp(min=0.0)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """x Phi(x); PyTorch's is 1 + erf, which is lost below -5."""
+    import torch
+
+    return x / 2 * torch.special.erfc(-x * sqrt(0.5))
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    """As x sigmoid(2 u); PyTorch's is 1 + tanh(u), which is lost in the tail."""
+    return x * (sqrt(8 / pi) * (x + 0.044715 * x**3)).sigmoid()
 
 
 @cache
@@ -78,32 +103,23 @@ def steps() -> dict[str, Step]:
     import torch
     from torch.nn import functional
 
-    def elementwise(name: str) -> Callable[[Tensor], Tensor]:
-        function: Callable[[Tensor], Tensor] = getattr(functional, name)
-        return function
-
-    return {
+    # torch's softplus gives x itself from 20 on, which float64 tells apart; its hardswish is
+    # x * relu6(x + 3) / 6, which overflows at a sixth of the largest number
+    functions: dict[str, Step] = {
         "linear": linear,
         "relu": exact(torch.relu),
         "relu6": exact(functional.relu6),
-        "leaky_relu": smooth(lambda x: functional.leaky_relu(x, 0.2), slope=1.0),
-        "elu": smooth(elementwise("elu"), slope=1.0),
-        "selu": smooth(elementwise("selu"), slope=1.7581),
-        "gelu": smooth(elementwise("gelu"), slope=1.13, cancels_to=6.0),
-        "gelu_tanh": smooth(
-            lambda x: functional.gelu(x, approximate="tanh"), slope=1.13, cancels_to=6.0
-        ),
-        "sigmoid": smooth(torch.sigmoid, slope=0.25),
-        "hard_sigmoid": smooth(elementwise("hardsigmoid"), slope=1 / 6, cancels_to=3.0),
-        "tanh": smooth(torch.tanh, slope=1.0),
-        "silu": smooth(elementwise("silu"), slope=1.1),
-        # hardswish is x * relu6(x + 3) / 6, which overflows at a sixth of the largest number
-        "hard_silu": smooth(lambda x: x * functional.hardsigmoid(x), slope=1.5, cancels_to=3.0),
-        # torch's softplus gives x itself from 20 on, which float64 tells apart
-        "softplus": smooth(lambda x: torch.logaddexp(x, torch.zeros_like(x)), slope=1.0),
-        "softsign": smooth(elementwise("softsign"), slope=1.0),
-        "mish": smooth(elementwise("mish"), slope=1.09),
-        "exponential": exponential,
+        "leaky_relu": smooth(partial(functional.leaky_relu, negative_slope=0.2)),
+        "gelu": smooth(_gelu, roundings=2),
+        "gelu_tanh": smooth(_gelu_tanh, roundings=3),
+        "sigmoid": smooth(torch.sigmoid),
+        "tanh": smooth(torch.tanh),
+        "hard_sigmoid": smooth(functional.hardsigmoid),
+        "hard_silu": smooth(lambda x: x * functional.hardsigmoid(x)),
+        "softplus": smooth(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
+        "exponential": smooth(torch.exp),
         "softmax": softmax,
         "log_softmax": log_softmax,
     }
+    same_name = ("elu", "selu", "silu", "softsign", "mish")
+    return functions | {name: smooth(getattr(functional, name)) for name in same_name}

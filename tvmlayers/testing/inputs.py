@@ -45,7 +45,7 @@ def draw(
         elif kind == "weights":
             drawn[name] = rng.uniform(0.25, 1.75, shape).astype(dtype)
         elif kind == "value":
-            drawn[name] = rng.standard_normal(shape).astype(dtype)
+            drawn[name] = _values(shape, rng).astype(dtype)
     for reader in readers:
         if reader.offsets is not None:
             slot = next(slot for slot in entry["inputs"] if slot["name"] == reader.offsets)
@@ -116,6 +116,15 @@ def _indices(
     special = [index for index in special if index < rows or not strict]
     indices = rng.integers(0, rows, shape)
     return np.where(rng.random(shape) < 0.125, rng.choice(special, shape), indices)
+
+
+def _values(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Standard normal numbers; a quarter of the rows are ten times as large, for the tails of
+    functions, and a quarter lie a thousand away from 0, for what cancels."""
+    rows = (*shape[:1], *(1 for _ in shape[1:]))
+    kind = rng.integers(0, 8, rows)
+    away = np.where(kind == 2, 1000.0, np.where(kind == 3, -1000.0, 0.0))
+    return rng.standard_normal(shape) * np.where(kind < 2, 10.0, 1.0) + away
 
 
 def _offsets(count: int, total: int, has_last: bool, rng: np.random.Generator) -> Array:
