@@ -21,7 +21,9 @@ class EmbeddingBag(Table):
     Called as `bag(indices)` on (batch, length), each row a bag, or as `bag(indices, offsets)` on
     (total,) and (batch,), where bag i is indices[offsets[i]:offsets[i + 1]].
 
-    mode: how the rows of a bag become one: "mean", "sum", "max" or "min".
+    mode: how the rows of a bag become one: "mean", "sum", "max" or "min". A NaN in a row makes the
+        result NaN there in every mode, wherever in the bag the row comes, as with numpy.max and
+        torch.amax. PyTorch's EmbeddingBag keeps a NaN of "max" only in a bag's first row.
     padding_idx: a row that begins as zeros and is left out of every bag.
     include_last_offset: offsets are (batch + 1,) and end with the number of indices.
     per_sample_weights: in a call, a factor for each index, of the indices' shape; "sum" and
