@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import safetensors.numpy
 
 import tvmlayers as tl
 from tvmlayers import artifact, targets
-from tvmlayers.arena import HUGE_PAGE, address, allocate_arena, view
+from tvmlayers.arena import ALIGNMENT, HUGE_PAGE, address, allocate_arena, view
 
 WEIGHTS = {
     "a/kernel": np.arange(60, dtype=np.float32).reshape(3, 5, 4),
@@ -25,17 +24,14 @@ WEIGHTS = {
 
 
 def write(path: Path, **changes: Any) -> dict[str, Any]:
-    """Write an artefact of `WEIGHTS`, each at a multiple of 64 bytes; the manifest comes back."""
+    """Write an artefact of `WEIGHTS`; the manifest comes back."""
     places, offset = [], 0
     for name, array in WEIGHTS.items():
         dtype = array.dtype.name
         places.append({"name": name, "shape": array.shape, "dtype": dtype, "offset": offset})
-        offset += -(-array.nbytes // 64) * 64
+        offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     manifest = {
-        "target": {"name": "x86-64-v3", "triple": "x86_64-unknown-linux-gnu"},
-        "cpu_features": ["avx2"],
-        "entries": [],
-        "checks": [],
+        **handmade.scale_manifest(),
         "weights": places,
         "arena_bytes": offset,
         **changes,
@@ -90,7 +86,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     write(path)
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        write(path, entries=object())
+        write(path, created=object())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -139,41 +135,6 @@ def test_a_foreign_zip_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("hello.txt", "hello")
     with pytest.raises(tl.ArtifactError, match="no artefact of tvmlayers"):
-        artifact.read(path)
-
-
-def test_another_format_or_version_is_refused_with_advice(tmp_path: Path) -> None:
-    path = tmp_path / "model.tvml"
-    write(path, format="somebody else's")
-    with pytest.raises(tl.ArtifactError, match="manifest says otherwise"):
-        artifact.read(path)
-    write(path, format_version=2)
-    with pytest.raises(tl.ArtifactError, match="upgrade tvmlayers"):
-        artifact.read_manifest(path)
-
-
-def test_a_manifest_that_lacks_something_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.tvml"
-    write(path)
-    manifest = json.loads(read_member(path, artifact.MANIFEST))
-    del manifest["arena_bytes"]
-    rewrite(path, artifact.MANIFEST, json.dumps(manifest).encode())
-    with pytest.raises(tl.ArtifactError, match="lacks arena_bytes"):
-        artifact.read(path)
-
-
-@pytest.mark.parametrize(
-    ("key", "wrong"), [("offset", 10**6), ("offset", -64), ("shape", [3, 5, 3]), ("dtype", "int8")]
-)
-def test_a_manifest_that_disagrees_with_the_weights_is_refused(
-    tmp_path: Path, key: str, wrong: Any
-) -> None:
-    path = tmp_path / "model.tvml"
-    write(path)
-    manifest = json.loads(read_member(path, artifact.MANIFEST))
-    manifest["weights"][0][key] = wrong
-    rewrite(path, artifact.MANIFEST, json.dumps(manifest).encode())
-    with pytest.raises(tl.ArtifactError, match="differ on 'a/kernel'"):
         artifact.read(path)
 
 

@@ -21,6 +21,8 @@ from tvmlayers import errors
         ("ConfigError", ValueError),
         ("RecordError", ValueError),
         ("TuneError", RuntimeError),
+        ("HostMemoryError", MemoryError),
+        ("SaveError", OSError),
     ],
 )
 def test_every_error_is_ours_and_the_builtin(error: str, builtin: type[Exception]) -> None:

@@ -19,8 +19,18 @@ PACKAGE = Path(tl.__file__).parent
 
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
-    ("dtypes", "errors", "userdata"),
-    ("_ffi", "_tvm", "arena", "parts", "results", "scratch", "signature"),
+    ("dtypes", "errors", "model_config", "printing", "userdata"),
+    (
+        "_ffi",
+        "_tvm",
+        "arena",
+        "files",
+        "parts",
+        "results",
+        "safetensors_file",
+        "scratch",
+        "signature",
+    ),
     ("pack",),
     ("targets", "workload"),
     ("records",),
@@ -29,7 +39,7 @@ LINES = (
     ("expr",),
     ("spaces",),
     ("schedule",),
-    ("artifact", "bound", "call", "cuda", "diagnose", "fastcall", "tensors", "runtime"),
+    ("artifact", "bound", "call", "cuda", "diagnose", "fastcall", "manifest", "tensors", "runtime"),
     ("build",),
     ("testing",),
     ("tune",),

@@ -26,6 +26,10 @@ class DeviceMemoryError(TvmLayersError, MemoryError):
     """A GPU has too little memory left for a model or for one of its calls."""
 
 
+class HostMemoryError(TvmLayersError, MemoryError):
+    """This process gets no more memory for a model's weights or for what its calls need."""
+
+
 class IndexOutOfRangeError(TvmLayersError, IndexError):
     """An index is outside `0..input_dim-1`."""
 
@@ -48,6 +52,13 @@ class TargetError(TvmLayersError, ValueError):
 
 class ArtifactError(TvmLayersError, ValueError):
     """A saved artefact is damaged, foreign or made for other hardware."""
+
+
+class SaveError(TvmLayersError, OSError):
+    """A file cannot be written: no room, no such folder, no permission. What was there stays."""
+
+    def __str__(self) -> str:  # not "[Errno 28] ...", which OSError makes of errno and filename
+        return str(self.args[0]) if self.args else ""
 
 
 class MissingDependencyError(TvmLayersError, ImportError):

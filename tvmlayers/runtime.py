@@ -33,7 +33,7 @@ from tvmlayers.fastcall import (
     torch_call,
     torch_calls,
 )
-from tvmlayers.signature import Entry, Function, read_entries
+from tvmlayers.signature import Entry, Function, check_functions, read_entries
 from tvmlayers.tensors import Array, Kind
 
 if TYPE_CHECKING:
@@ -280,7 +280,9 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Compiled |
 
         return CudaCompiled(manifest, library, artifact.read_images(path, manifest), arena)
     module = _ffi.load_library(library)
-    return Compiled(manifest, module.get_function, arena, threads, lambda: library)
+    compiled = Compiled(manifest, module.get_function, arena, threads, lambda: library)
+    check_functions(compiled._entries, compiled._arena_tensor)
+    return compiled
 
 
 def _unwrap(results: list[Any]) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from tvmlayers.dtypes import numpy_dtype
+from tvmlayers.errors import ArtifactError
+from tvmlayers.results import empty
 from tvmlayers.scratch import bound_to, with_scratch
 
 Dim = int | str
@@ -69,8 +71,39 @@ class Entry:
 def read_entries(
     manifest: Mapping[str, Any], get_function: Callable[[str], Function]
 ) -> tuple[Entry, ...]:
-    """The entry points of a manifest, each with its function."""
-    return tuple(_entry(entry, get_function(entry["symbol"])) for entry in manifest["entries"])
+    """The entry points of a manifest, each with its function; ArtifactError without one."""
+    try:
+        return tuple(_entry(entry, get_function(entry["symbol"])) for entry in manifest["entries"])
+    except AttributeError as error:
+        raise ArtifactError(
+            f"the manifest names a function that the machine code has not: {error}"
+        ) from error
+
+
+def check_functions(entries: Iterable[Entry], arena: Any) -> None:
+    """Call each entry point with as little as its shapes allow, mostly tensors without elements.
+
+    Compiled code compares shapes, dtypes and the number of its arguments by itself: ArtifactError
+    where it refuses those that the manifest says.
+    """
+    for entry in entries:
+        slots = (*entry.inputs, *entry.outputs)
+        sizes: dict[str, int] = {}
+        for dim in [dim for slot in slots for dim in slot.shape if isinstance(dim, str)]:
+            symbol, _, less = dim.partition("-")
+            sizes[symbol] = max(sizes.get(symbol, 0), int(less or 0))
+        try:
+            tensors = [
+                empty(tuple(extent(dim, sizes) for dim in slot.shape), slot.dtype) for slot in slots
+            ]
+            for tensor in tensors:
+                tensor.fill(0)  # indices that every table has, offsets of no bags
+            entry.function(*tensors, arena, 1)
+        except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+            raise ArtifactError(
+                f"the manifest is damaged: the machine code refuses what it says of "
+                f"({', '.join(entry.names)}): {error}"
+            ) from error
 
 
 def _entry(described: Mapping[str, Any], compiled: Function) -> Entry:

@@ -56,18 +56,41 @@ def test_a_layer_saves_its_own_weights(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.weights["kernel"], second.weights["kernel"])
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: Any) -> None:
-    path = tmp_path / "w"
-    path.write_bytes(b"old")
+def test_a_name_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    named = tl.Sequential([tl.Dense(2, input_dim=3, name="a\ud800")])
+    with pytest.raises(tl.ConfigError, match="rename the layer"):
+        named.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("disk full")
 
-    monkeypatch.setattr("tvmlayers.layers.serialize.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        model().save(path)
-    assert path.read_bytes() == b"old"
-    assert len(list(tmp_path.iterdir())) == 1
+def test_weights_of_several_widths_lie_at_multiples_of_their_size(tmp_path: Path) -> None:
+    layers = [tl.Dense(3, input_dim=1, dtype=dtype) for dtype in ("float16", "float64", "float32")]
+    inputs = [tl.Input((1,), dtype=layer.dtype) for layer in layers]
+    mixed = tl.Model(inputs, [layer(each) for layer, each in zip(layers, inputs, strict=True)])
+    mixed.save(tmp_path / "m")
+    content = (tmp_path / "m").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    del header["__metadata__"]
+    assert list(header) == sorted(header, key=lambda name: -mixed.weights[name].itemsize)
+    for name, entry in header.items():
+        assert (entry["data_offsets"][0] + length) % mixed.weights[name].itemsize == 0
+    same(mixed, tl.load_model(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("lacking", ["inputs", "nodes", "outputs"])
+def test_a_configuration_of_half_a_graph_is_refused(lacking: str) -> None:
+    config = model().get_config()
+    del config[lacking]
+    with pytest.raises(tl.ConfigError, match="inputs, nodes and outputs"):
+        tl.Model.from_config(config)
+
+
+def test_a_wrong_type_in_a_configuration_names_its_field() -> None:
+    config = json.loads(json.dumps(model().get_config()))
+    config["nodes"][1]["inputs"] = ["embedding"]
+    with pytest.raises(tl.ConfigError, match=r"`\$.nodes\[1\].inputs\[0\]`"):
+        tl.Model.from_config(config)
 
 
 def test_missing_and_unexpected_weights_are_named(tmp_path: Path) -> None:

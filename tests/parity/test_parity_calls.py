@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agreement import compile_here, normal, on_cpu, unless_emulated
-from samples import every_input, every_kernel, sample
+from samples import every_input, sample
 
 import tvmlayers as tl
 from tvmlayers import targets

@@ -184,7 +184,7 @@ def test_kill_before_the_last_step_leaves_the_old_file(step: str, tmp_path: Path
     with start(made.KILLED_AT, step, str(tmp_path)) as writer:
         assert writer.wait(600) == -signal.SIGKILL
     assert held(tmp_path) == [made.dense(m=1)]
-    assert names(path) == {"dense.json", "dense.json.tmp"}
+    assert len(names(path)) == 2  # a temporary file stays
     add([made.dense(m=3)], tmp_path)
     assert held(tmp_path) == [made.dense(m=1), made.dense(m=3)]
     assert names(path) == {"dense.json"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tvmlayers import targets
-from tvmlayers.errors import TuneError
+from tvmlayers.errors import RecordWarning, TuneError
 from tvmlayers.tune.cases import parse
 from tvmlayers.tune.journal import Conditions, Journal, path_of, probe
 from tvmlayers.tune.outcome import Outcome, key_of
@@ -78,7 +78,8 @@ def test_trials_under_other_conditions_are_passed_over(
 def test_lines_that_are_no_trials_stay_and_do_not_count(tmp_path: Path) -> None:
     path = filled(tmp_path)
     path.write_bytes(b"hello\n[1, 2]\n{}\n\xff\xfe\n" + path.read_bytes())
-    assert len(opened(tmp_path).known) == 3
+    with pytest.warns(RecordWarning, match="line 1: it is no trial.*; and 1 more"):
+        assert len(opened(tmp_path).known) == 3
     assert path.read_bytes().startswith(b"hello\n")
 
 

@@ -156,8 +156,6 @@ def make_manifest(
 ) -> dict[str, Any]:
     """The manifest of a compiled model, but for what its kind of hardware adds to it."""
     return {
-        "format": "tvmlayers",
-        "format_version": 1,
         "tvmlayers_version": tvmlayers.__version__,
         "tvm_version": tvm.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

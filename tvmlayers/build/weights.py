@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmlayers.arena import ALIGNMENT as ALIGNMENT
 from tvmlayers.arena import allocate_arena, view
-
-ALIGNMENT = 128  # bytes: a pair of cache lines, as the second-level cache reads memory
 
 
 @dataclass(frozen=True)

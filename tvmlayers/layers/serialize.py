@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UNSET
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from tvmlayers.errors import ConfigError, TvmLayersError, WeightsError, unknown_name
+from tvmlayers.files import saving
 from tvmlayers.layers.activation import Activation
 from tvmlayers.layers.base import Array, Layer
 from tvmlayers.layers.concatenate import Concatenate
@@ -29,6 +29,8 @@ from tvmlayers.layers.model import Model
 from tvmlayers.layers.pooling import GlobalAveragePooling1D
 from tvmlayers.layers.reshape import Reshape
 from tvmlayers.layers.sequential import Sequential
+from tvmlayers.model_config import LayerConfig, ModelConfig
+from tvmlayers.safetensors_file import chunks
 
 LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
@@ -80,7 +82,7 @@ def model_config(model: Model) -> dict[str, Any]:
 def model_from_config(config: Mapping[str, Any]) -> Model:
     """The model that `model_config` described; ConfigError for anything else."""
     try:
-        return _model(config)
+        return _model(msgspec.convert(config, ModelConfig))
     except ConfigError:
         raise
     except (
@@ -152,40 +154,31 @@ def _input_config(tensor: SymbolicTensor) -> dict[str, Any]:
     return {"name": tensor.name, "shape": shape, "dtype": tensor.dtype, "batch": batch}
 
 
-def _model(config: Mapping[str, Any]) -> Model:
-    kind, name = config["class"], config["name"]
-    if kind not in ("Model", "Sequential"):
-        raise unknown_name("model class", kind, ("Model", "Sequential"))
-    layers = [_layer(described) for described in config["layers"]]
-    if "nodes" not in config:
-        return Sequential(layers, name=name)
+def _model(config: ModelConfig) -> Model:
+    layers = [_layer(described) for described in config.layers]
+    if config.nodes is UNSET or config.inputs is UNSET or config.outputs is UNSET:
+        if config.kind == "Model" or not (config.nodes is config.inputs is config.outputs):
+            raise ConfigError("a model configuration has inputs, nodes and outputs, or none of it")
+        return Sequential(layers, name=config.name)
     by_name = {layer.name: layer for layer in layers}
     if len(by_name) != len(layers):
         raise ConfigError("a model configuration names two layers alike")
-    inputs = [Input(**described) for described in config["inputs"]]
-    nodes = config["nodes"]
-    in_line = [node["inputs"] == [place] for place, node in enumerate(nodes)]
-    if kind == "Sequential" and len(inputs) == 1 and all(in_line):
-        return Sequential([inputs[0], *(by_name[node["layer"]] for node in nodes)], name=name)
+    inputs = [Input(**msgspec.to_builtins(described)) for described in config.inputs]
+    in_line = [node.inputs == [place] for place, node in enumerate(config.nodes)]
+    if config.kind == "Sequential" and len(inputs) == 1 and all(in_line):
+        line = [by_name[node.layer] for node in config.nodes]
+        return Sequential([inputs[0], *line], name=config.name)
     tensors = list(inputs)
-    for node in nodes:
-        taken = tuple(tensors[_number(place)] for place in node["inputs"])
-        tensors.append(by_name[node["layer"]].replay(taken, tuple(node["roles"])))
-    outputs = [tensors[_number(place)] for place in config["outputs"]]
-    return Model(inputs, outputs, name=name)
+    for node in config.nodes:
+        taken = tuple(tensors[place] for place in node.inputs)
+        tensors.append(by_name[node.layer].replay(taken, tuple(node.roles)))
+    return Model(inputs, [tensors[place] for place in config.outputs], name=config.name)
 
 
-def _number(place: object) -> int:
-    if not isinstance(place, int) or isinstance(place, bool) or place < 0:
-        raise ConfigError(f"a model configuration numbers tensors from 0, got {place!r}")
-    return place
-
-
-def _layer(described: Mapping[str, Any]) -> Layer:
-    kind, config = described["class"], described["config"]
-    if kind not in LAYERS:
-        raise unknown_name("layer class", kind, LAYERS)
-    layer: Layer = LAYERS[kind].from_config(config)
+def _layer(described: LayerConfig) -> Layer:
+    if described.kind not in LAYERS:
+        raise unknown_name("layer class", described.kind, LAYERS)
+    layer: Layer = LAYERS[described.kind].from_config(described.config)
     return layer
 
 
@@ -206,23 +199,12 @@ def _assign(layers: Sequence[Layer], arrays: Mapping[str, Array], path: str | Pa
 
 
 def _write(path: str | Path, arrays: dict[str, Array], metadata: dict[str, str]) -> None:
-    """Write beside path first: a file that stops half way never replaces a good one."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(arrays, name, metadata=metadata)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """SaveError where the file cannot be written, ConfigError for names that no JSON holds."""
+    # The widest first, as the library of that format does: each begins at a multiple of its size.
+    placed = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+    with saving(path) as file:
+        for chunk in chunks(dict(placed), metadata):
+            file.write(chunk)
 
 
 def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tvmlayers.errors import RecordError, RecordWarning
+from tvmlayers.files import replacing
 from tvmlayers.records.folders import VARIABLE, file_of, user_folder
 from tvmlayers.records.parse import RecordFile, read, render
 from tvmlayers.records.record import Identity, Record, newest, replaced
@@ -123,21 +124,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _write(path: Path, data: bytes, keep_old: bool) -> Path | None:
     """The copy of the old file, if it is to be kept; `path` is the old file or all of the new."""
-    # The name is free for the holder of the lock: one left by a killed process is written over.
-    temporary = path.with_name(f"{path.name}.tmp")
     aside = _free_name(path) if keep_old else None
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        if aside is not None:
-            shutil.copy2(path, aside)
-        os.replace(temporary, path)
+            if aside is not None:
+                shutil.copy2(path, aside)
     except BaseException:
-        temporary.unlink(missing_ok=True)
         if aside is not None:
             aside.unlink(missing_ok=True)
         raise

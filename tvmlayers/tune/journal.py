@@ -13,10 +13,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from tvmlayers import userdata
 from tvmlayers.errors import TuneError
+from tvmlayers.records.parse import Problem
+from tvmlayers.records.sources import warn_skipped
 from tvmlayers.targets.target import Hardware
 from tvmlayers.tune.outcome import Key, Outcome, key_of
 from tvmlayers.workload import Workload
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from tvmlayers.spaces.choices import Decisions
 
 VARIABLE = "TVMLAYERS_TUNING"
+Microseconds = Annotated[float, Meta(ge=1e-6, le=1e15)]  # a picosecond to thirty years
 
 
 def default_folder() -> Path:
@@ -58,13 +64,36 @@ class Conditions:
         }
 
 
+class Trial(msgspec.Struct):
+    """What a line says of a trial, beside the conditions that it was made under."""
+
+    workload: dict[str, Any]
+    decisions: dict[str, int | float | str | bool]
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+    microseconds: Microseconds | None
+    reference_microseconds: Microseconds | None
+    failure: str | None
+
+    def __post_init__(self) -> None:
+        if (self.microseconds is None) == (self.failure is None):
+            raise ValueError("a trial has either microseconds or a failure")
+
+    @property
+    def outcome(self) -> Outcome:
+        """What came of it."""
+        return Outcome(self.microseconds, self.failure, self.seconds)
+
+
 class Journal:
     """The trials of one workload under some conditions; held by one run at a time."""
 
     def __init__(
         self, folder: Path, target: Hardware, workload: Workload, conditions: Conditions
     ) -> None:
-        """TuneError where the folder cannot be written, or another run holds the journal."""
+        """TuneError where the folder cannot be written, or another run holds the journal.
+
+        A line that is no trial stays and does not count, with one RecordWarning for all of them.
+        """
         self.path = path_of(folder, target, workload)
         self._head = {"workload": workload.to_dict(), **conditions.describe()}
         self._size = 0
@@ -133,23 +162,23 @@ class Journal:
         self._size = text.rfind(b"\n") + 1
         if self._size < len(text):
             os.ftruncate(self._file, self._size)
-        for line in text[: self._size].splitlines():
-            self._read_line(line)
+        problems = []
+        for number, line in enumerate(text[: self._size].split(b"\n")[:-1], 1):
+            try:
+                self._read_line(line)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                problems.append(Problem(f"line {number}", f"it is no trial: {error}"))
+        if problems:
+            warn_skipped(self.path, problems)
 
     def _read_line(self, line: bytes) -> None:
-        try:
-            found = json.loads(line)
-            fits = all(found.get(name) == value for name, value in self._head.items())
-            decisions, cause = found["decisions"], found["failure"]
-            if not fits or not isinstance(decisions, dict):
-                return
-            time = None if cause is not None else float(found["microseconds"])
-            reference = found["reference_microseconds"]
-            self._keep(decisions, Outcome(time, cause, float(found["seconds"])))
-            if self.reference is None and reference is not None:
-                self.reference = float(reference)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return  # not a trial of ours: left as it is
+        trial = msgspec.json.decode(line, type=Trial)
+        found = msgspec.json.decode(line)
+        if any(found.get(name) != value for name, value in self._head.items()):
+            return  # made under other conditions
+        self._keep(trial.decisions, trial.outcome)
+        if self.reference is None:
+            self.reference = trial.reference_microseconds
 
 
 def path_of(folder: Path, target: Hardware, workload: Workload) -> Path:

@@ -1,0 +1,54 @@
+"""Arrays as the bytes of a safetensors file."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers.errors import ConfigError
+
+DTYPES = {  # NumPy's names and those of safetensors
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint16": "U16",
+    "uint8": "U8",
+}
+
+
+def chunks(
+    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> Iterator[Any]:
+    """The bytes of a file of `arrays` in their order, piece by piece: 8 bytes of length, header,
+    tensors. ConfigError for a name that JSON cannot hold.
+
+    Format: https://huggingface.co/docs/safetensors, "Format".
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        dtype = DTYPES[array.dtype.name]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    try:
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{error.object[max(error.start - 20, 0) : error.end]!r} cannot be saved: the name of "
+            "a layer has a lone surrogate, which is no character; rename the layer"
+        ) from error
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for array in arrays.values():
+        if array.nbytes:
+            yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
