@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 import tvmlayers as tl
 from tvmlayers import scratch
@@ -32,9 +34,9 @@ def test_scratch_is_kept_for_the_next_call() -> None:
     compiled = tl.compile(two_layers(), threads=1)
     x = np.zeros((4096, 8), np.float32)
     compiled(x)
-    kept = scratch._free[-1]
+    kept, _ = scratch._free[-1]
     compiled(x)
-    assert scratch._free[-1] is kept
+    assert scratch._free[-1][0] is kept
 
 
 def test_a_model_of_one_kernel_takes_no_scratch() -> None:
@@ -93,3 +95,66 @@ def test_bound_calls_in_threads_do_not_share_scratch() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def together(compiled: tl.Compiled, count: int) -> None:
+    """`count` calls, which all begin once every thread is there."""
+    x = np.zeros((64, 8), np.float32)
+    begun = threading.Barrier(count)
+
+    def work() -> None:
+        begun.wait()
+        compiled(x)
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def kept() -> list[int]:
+    return [nbytes for _, nbytes in scratch._free]
+
+
+def test_scratch_goes_with_the_model(scratch_made: list[int]) -> None:
+    large, small = tl.compile(two_layers(8192), threads=1), tl.compile(two_layers(1024), threads=1)
+    small(np.zeros((64, 8), np.float32))
+    needed = max(kept())
+    assert needed > scratch.SMALLEST
+    together(large, 4)
+    assert max(kept()) > 2 * needed
+    small(np.zeros((64, 8), np.float32))  # finds what the other model left
+    del large
+    assert max(kept(), default=0) <= needed
+    del small
+    assert max(kept(), default=0) <= scratch.SMALLEST
+
+
+def needing(nbytes: int) -> Callable[..., int]:
+    """What compiled code that needs so much scratch answers to it, its last argument."""
+    return lambda *given: 0 if given[-1].shape[0] >= nbytes else -nbytes
+
+
+def test_what_is_kept_has_a_bound(scratch_made: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "MOST_KEPT", 12 << 20)
+    for _ in range(3):  # as calls at the same time leave it
+        scratch._free.appendleft(scratch._new_scratch(5 << 20))
+    scratch._free.append(scratch._new_scratch(scratch.SMALLEST))
+    functions = [scratch.with_scratch(needing(each << 20)) for each in (7, 11, 13)]
+    assert functions[0](1) == 0
+    assert max(kept()) >= 7 << 20
+    assert sum(kept()) <= 12 << 20
+    assert functions[1](1) == 0
+    assert max(kept()) >= 11 << 20  # there was no room to grow into
+    assert sum(kept()) <= 12 << 20
+    assert functions[2](1) == 0  # more than all that may be kept
+    assert sum(kept()) <= 12 << 20
+
+
+def test_scratch_of_a_bound_call_goes_with_it(scratch_made: list[int]) -> None:
+    bound = scratch.bound_to(needing(1 << 20), (1, 2))
+    bound()
+    assert max(kept()) >= 1 << 20
+    del bound
+    assert max(kept(), default=0) <= scratch.SMALLEST
