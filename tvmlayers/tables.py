@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
+from tvmlayers.printing import PlainTable, printable, styled
 from tvmlayers.signature import shape_text
 
 
 def table(title: str | None, texts: Iterable[str], numbers: Iterable[str] = ()) -> Table:
     """An empty table: columns of text first, then columns of numbers aligned to the right."""
-    made = Table(title=title, title_justify="left")
+    made = PlainTable(title, title_justify="left")
     for heading in texts:
         made.add_column(heading, overflow="fold")
     for heading in numbers:
@@ -42,9 +42,10 @@ def targets_table(rows: Iterable[Mapping[str, Any]]) -> Table:
                 features = [f"{name} +", *(f for f in row["features"] if f not in contained)]
         listed_before[row["name"]] = set(row["features"])
         lacks = f"lacks {', '.join(row['lacks'])}" if row["lacks"] else f"no, {row['architecture']}"
-        runs = "[green]yes[/]" if row["runs_here"] else f"[red]{lacks}[/]"
+        runs = styled("yes", "green") if row["runs_here"] else styled(lacks, "red")
+        title = styled(row["name"], "bold" if row["native"] else "")
         made.add_row(
-            f"[bold]{row['name']}[/] (native)" if row["native"] else str(row["name"]),
+            title.append(" (native)", "not bold") if row["native"] else title,
             str(row["family"]),
             f"{row['vector_bits']} bit",
             runs,
@@ -58,9 +59,9 @@ def gpus_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     texts = ("target", "architecture", "numbers of", "first GPU here")
     made = table(None, texts, ("multiprocessors", "second-level cache"))
     for row in rows:
-        here = "[green]yes[/]" if row["runs_here"] else "no"
+        here = styled("yes", "green") if row["runs_here"] else "no"
         numbers = f"{row['multiprocessors']}", kib(row["l2"])
-        made.add_row(f"[bold]{row['name']}[/]", row["arch"], row["card"], here, *numbers)
+        made.add_row(styled(row["name"], "bold"), row["arch"], row["card"], here, *numbers)
     return made
 
 
@@ -167,16 +168,18 @@ def _grouped(regimes: Iterable[Mapping[str, Any]]) -> list[tuple[int, Mapping[st
 
 def records_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
     """One row a tuned record, with its conditions; a TVM version other than ours is named."""
-    made = table(escape(title), ("workload", "schedule", "measured"), ("µs", "speed-up"))
+    made = table(title, ("workload", "schedule", "measured"), ("µs", "speed-up"))
     for row in rows:
         conditions = f"{row['threads']} threads, {row['trials']} trials, {row['date']}"
         if row.get("modelled"):
-            conditions = f"modelled by {escape(row['modelled'])}, not measured; {conditions}"
-        foreign = "" if row["usable"] else f", [red]TVM {escape(row['tvm'])}[/]"
+            conditions = f"modelled by {row['modelled']}, not measured; {conditions}"
+        measured = styled(f"{row['target']}, {conditions}")
+        if not row["usable"]:
+            measured.append(", ").append_text(styled(f"TVM {row['tvm']}", "red"))
         made.add_row(
             _workload(row),
             _schedule(row),
-            f"{escape(row['target'])}, {conditions}{foreign}",
+            measured,
             f"{row['microseconds']:.4g}",
             f"{row['untuned_microseconds'] / row['microseconds']:.2f}x",
         )
@@ -187,8 +190,7 @@ def dropped_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """One row a record that went, with the reason."""
     made = table("Dropped", ("target", "workload", "space", "reason"))
     for row in rows:
-        target, space, reason = (escape(row[key]) for key in ("target", "space", "reason"))
-        made.add_row(target, _workload(row), space, reason)
+        made.add_row(row["target"], _workload(row), row["space"], row["reason"])
     return made
 
 
@@ -199,7 +201,7 @@ def changes_table(rows: Iterable[Mapping[str, Any]]) -> Table:
         pairs = row["decisions"].items()
         arrows = {name: f"{before} -> {after}" for name, (before, after) in pairs}
         made.add_row(
-            escape(row["target"]),
+            row["target"],
             _workload(row),
             _schedule({**row, "decisions": arrows}),
             f"{row['before_microseconds']:.4g}",
@@ -211,13 +213,14 @@ def changes_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 def _workload(row: Mapping[str, Any]) -> str:
     """The workload's name in words, which a narrow column breaks at."""
-    return escape(str(row["name"]).replace(":", " "))
+    return str(row["name"]).replace(":", " ")
 
 
 def _schedule(row: Mapping[str, Any]) -> str:
     decisions = ", ".join(f"{name}={value}" for name, value in row["decisions"].items())
-    return escape(f"{row['space']}: {decisions}" if decisions else row["space"])
+    return f"{row['space']}: {decisions}" if decisions else str(row["space"])
 
 
 def _tensors(tensors: Iterable[Mapping[str, Any]]) -> str:
-    return "\n".join(f"{t['name']} {shape_text(t['shape'])} {t['dtype']}" for t in tensors)
+    names = [(printable(tensor["name"], keep=""), tensor) for tensor in tensors]
+    return "\n".join(f"{name} {shape_text(t['shape'])} {t['dtype']}" for name, t in names)

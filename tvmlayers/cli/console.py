@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import NoReturn, TextIO
 
-from rich.console import Console
+from tvmlayers.printing import PlainConsole
 
 
-class _Terminal(Console):
+class _Terminal(PlainConsole):
     """A console that leaves it to the command what happens when nobody reads on."""
 
     def on_broken_pipe(self) -> NoReturn:
@@ -77,7 +77,7 @@ def note(message: str) -> None:
     """Prints one line on stderr, however many `message` has; nothing where that is closed."""
     line = f"tvmlayers: {' '.join(message.split())}"
     try:
-        ERR.print(line, highlight=False, markup=False, soft_wrap=True)
+        ERR.print(line, soft_wrap=True)
     except OSError:  # the status tells it all the same
         _silence(sys.stderr)
 

@@ -34,7 +34,7 @@ def run_demo(args: argparse.Namespace) -> int:
     # No refreshing thread: it would wake up in the middle of what is being timed.
     progress = Progress(
         BarColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         console=ERR,
         auto_refresh=False,
@@ -45,7 +45,7 @@ def run_demo(args: argparse.Namespace) -> int:
 
         def begin(stage: str) -> None:
             if not ERR.is_terminal:
-                ERR.print(stage, highlight=False)
+                ERR.print(stage)
             progress.update(bar, advance=1, description=stage, refresh=True)
 
         found = run.run(settings, begin, args.threads)

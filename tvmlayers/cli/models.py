@@ -12,6 +12,7 @@ from tvmlayers import tables, targets
 from tvmlayers.call import ModelCall
 from tvmlayers.cli.console import ERR, OUT, count, print_json
 from tvmlayers.errors import ConfigError
+from tvmlayers.printing import styled
 
 
 def add_commands(commands: Any) -> None:
@@ -38,7 +39,7 @@ def run_compile(args: argparse.Namespace) -> int:
     if not args.output.parent.is_dir():
         raise ConfigError(f"{args.output.parent} is no folder, {args.output.name} cannot go there")
     start = time.perf_counter()
-    with ERR.status(f"compiling {args.model} for {args.target}"):
+    with ERR.status(styled(f"compiling {args.model} for {args.target}")):
         compiled = _compile(args)
         compiled.save(args.output)
     found = {
@@ -52,7 +53,6 @@ def run_compile(args: argparse.Namespace) -> int:
     OUT.print(
         f"{args.output}: {tables.kib(found['bytes'])} for {found['target']}, "
         f"{found['seconds']:.1f} s",
-        highlight=False,
     )
     return 0
 
@@ -66,7 +66,7 @@ def run_verify(args: argparse.Namespace) -> int:
     if args.json:
         print_json(verification.to_dict())
     else:
-        OUT.print(str(verification), highlight=False, markup=False)
+        OUT.print(str(verification))
     return 0 if verification.ok else 1
 
 
@@ -78,21 +78,25 @@ def run_inspect(args: argparse.Namespace) -> int:
     if args.json:
         return print_json(manifest)
     OUT.print(
-        f"[bold]{args.artefact}[/]: {manifest['model'].get('name', 'model')}, "
-        f"{tables.kib(args.artefact.stat().st_size)}, "
-        f"arena {tables.kib(manifest['arena_bytes'])}\n"
-        f"made {manifest['created']} by tvmlayers {manifest['tvmlayers_version']} "
-        f"with TVM {manifest['tvm_version']}\n"
-        f"target {manifest['target']['name']}: needs {_needs(manifest)}",
-        highlight=False,
+        styled(args.artefact, "bold").append_text(
+            styled(
+                f": {manifest['model']['name']}, {tables.kib(args.artefact.stat().st_size)}, "
+                f"arena {tables.kib(manifest['arena_bytes'])}",
+                "not bold",
+            )
+        )
     )
+    OUT.print(
+        styled(
+            f"made {manifest['created']} by tvmlayers {manifest['tvmlayers_version']} "
+            f"with TVM {manifest['tvm_version']}"
+        )
+    )
+    OUT.print(styled(f"target {manifest['target']['name']}: needs {_needs(manifest)}"))
     if "cuda" not in manifest:
         triple = manifest["target"].get("triple", "")
         why_not = targets.obstacle(triple, manifest["cpu_features"])
-        OUT.print(
-            f"[red]it {why_not}[/]" if why_not else "[green]runs here[/]",
-            highlight=False,
-        )
+        OUT.print(styled(f"it {why_not}", "red") if why_not else styled("runs here", "green"))
     OUT.print(tables.layers_table(manifest))
     OUT.print(tables.entries_table(manifest))
     OUT.print(tables.kernels_table(manifest))
@@ -100,7 +104,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     if "cuda" in manifest:
         OUT.print(tables.resources_table(manifest))
     for member, digest in manifest["hashes"].items():
-        OUT.print(f"sha256 of {member}: {digest}", highlight=False)
+        OUT.print(f"sha256 of {member}: {digest}")
     return 0
 
 

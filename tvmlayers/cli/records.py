@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from tvmlayers import records, tables, targets
 from tvmlayers.cli.console import OUT, print_json
 from tvmlayers.workload import KINDS
@@ -76,7 +74,7 @@ def run_list(args: argparse.Namespace) -> int:
         shown = [row for row in rows if row["file"] == title]
         OUT.print(tables.records_table(f"{shown[0]['source']}: {title}", shown))
     if not rows:
-        OUT.print("no records", highlight=False)
+        OUT.print("no records")
     return 0
 
 
@@ -94,9 +92,8 @@ def run_merge(args: argparse.Namespace) -> int:
             }
         )
     OUT.print(
-        f"{escape(str(args.into))}: {found.added} added, {found.replaced} replaced, "
+        f"{args.into}: {found.added} added, {found.replaced} replaced, "
         f"{found.unchanged} unchanged, {found.skipped} skipped",
-        highlight=False,
         soft_wrap=True,
     )
     return 0
@@ -127,7 +124,7 @@ def run_prune(args: argparse.Namespace) -> int:
     if rows:
         OUT.print(tables.dropped_table(rows))
     verb = "would go" if args.dry_run else "dropped"
-    OUT.print(f"{escape(str(folder))}: {len(rows)} {verb}", highlight=False, soft_wrap=True)
+    OUT.print(f"{folder}: {len(rows)} {verb}", soft_wrap=True)
     return 0
 
 
@@ -155,7 +152,6 @@ def run_diff(args: argparse.Namespace) -> int:
         OUT.print(tables.changes_table(changed))
     OUT.print(
         f"{len(added)} added, {len(removed)} removed, {len(changed)} changed, {found.same} same",
-        highlight=False,
     )
     return 0
 

@@ -117,7 +117,7 @@ def run_tune(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result.to_dict())
     else:
-        OUT.print(str(result), highlight=False, markup=False, soft_wrap=True)
+        OUT.print(str(result), soft_wrap=True)
     if args.plot is not None:
         plot.draw(result, args.plot)
     return status

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from tvmlayers.printing import PlainConsole, printable
 from tvmlayers.tune import Progress as Listener
 from tvmlayers.tune import State, WorkloadResult
 
@@ -18,17 +18,17 @@ NEWS = 0.99
 
 
 @contextmanager
-def display(console: Console) -> Iterator[Listener]:
+def display(console: PlainConsole) -> Iterator[Listener]:
     """What `tune` tells its progress to."""
     if not console.is_terminal:
         yield Lines(console)
         return
     # No refreshing thread: it would wake up in the middle of what is being timed.
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[said]}", markup=False),
         console=console,
         auto_refresh=False,
     )
@@ -44,22 +44,27 @@ class Live:
 
     def begin(self, state: State) -> None:
         self._bar = self._bars.add_task(
-            f"{state.place} {state.case}", total=state.trials, said="", completed=state.done
+            printable(f"{state.place} {state.case}"),
+            total=state.trials,
+            said="",
+            completed=state.done,
         )
         self._bars.refresh()
 
     def trial(self, state: State) -> None:
-        self._bars.update(self._bar, completed=state.done, said=said(state), refresh=True)
+        self._bars.update(
+            self._bar, completed=state.done, said=printable(said(state)), refresh=True
+        )
 
     def end(self, state: State, result: WorkloadResult) -> None:
         text = f"{result.microseconds:.4g} us, {result.speedup:.2f}x untuned{failed(state)}"
-        self._bars.update(self._bar, completed=state.trials, said=text, refresh=True)
+        self._bars.update(self._bar, completed=state.trials, said=printable(text), refresh=True)
 
 
 class Lines:
     """A line at improvements and at every tenth of a workload."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self._console = console
 
     def begin(self, state: State) -> None:
@@ -81,7 +86,7 @@ class Lines:
         )
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 def said(state: State) -> str:

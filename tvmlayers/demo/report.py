@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tvmlayers.demo.run import Demonstration
+from tvmlayers.printing import styled
 from tvmlayers.tables import kib, table
 
 # Cores. A peer that waits for its threads at barriers loses milliseconds to any competitor.
@@ -26,22 +27,25 @@ def print_report(found: Demonstration, console: Console) -> None:
         f"PyTorch {found.torch}.\n"
         f"Loading the compiler took {found.compiler_import_seconds:.1f} s, once for each process. "
         f"Running an artefact loads {kib(found.runtime_library_bytes)} of runtime library.",
-        highlight=False,
     )
     if found.busy_elsewhere > MOST_OTHER_WORK:
         console.print(
-            f"[yellow]Other programs kept {found.busy_elsewhere:.1f} cores busy meanwhile: the "
-            "times above mean little, PyTorch's least of all. Run this on an idle machine.[/]",
-            highlight=False,
+            styled(
+                f"Other programs kept {found.busy_elsewhere:.1f} cores busy meanwhile: the times "
+                "above mean little, PyTorch's least of all. Run this on an idle machine.",
+                "yellow",
+            )
         )
     held_out = sum(comparison.held_out for comparison in found.comparisons)
     disagreements = sum(comparison.disagreements for comparison in found.comparisons)
     verdict = (
-        f"[green]all {held_out} held-out predictions equal PyTorch's[/]"
+        styled(f"all {held_out} held-out predictions equal PyTorch's", "green")
         if disagreements == 0
-        else f"[red]{disagreements} of {held_out} held-out predictions differ from PyTorch's[/]"
+        else styled(
+            f"{disagreements} of {held_out} held-out predictions differ from PyTorch's", "red"
+        )
     )
-    console.print(f"{verdict}; {found.seconds:.0f} s in all.", highlight=False)
+    console.print(verdict.append(f"; {found.seconds:.0f} s in all.", "default"))
 
 
 def write_json(found: Demonstration, path: Path) -> None:
@@ -61,7 +65,7 @@ def _build_table(found: Demonstration) -> Table:
             kib(built.artefact_bytes),
             kib(built.library_bytes),
             kib(built.weights_bytes),
-            f"[{colour}]{built.largest_error:.1e}[/]",
+            styled(f"{built.largest_error:.1e}", colour),
         )
     return made
 
@@ -75,7 +79,7 @@ def _accuracy_table(found: Demonstration) -> Table:
             str(row.held_out),
             f"{row.accuracy:.2%}",
             f"{row.torch_accuracy:.2%}",
-            f"[{'red' if row.disagreements else 'green'}]{row.disagreements}[/]",
+            styled(row.disagreements, "red" if row.disagreements else "green"),
             f"{row.train_seconds:.1f} s",
         )
     return made

@@ -56,11 +56,10 @@ def bytes_moved(node: Node) -> int:
 
 def summary(model: Model, print_fn: Callable[[str], object] | None = None) -> str:
     """The table as text, after it went to print_fn (else to the terminal)."""
-    from rich.console import Console
-    from rich.table import Table
+    from tvmlayers.printing import PlainConsole, PlainTable
 
     listed = rows(model)
-    table = Table(title=f"{type(model).__name__}: {model.name}", show_footer=True)
+    table = PlainTable(f"{type(model).__name__}: {model.name}", show_footer=True)
     table.add_column("layer (type)", "total")
     table.add_column("output shape")
     for head, total in (
@@ -77,9 +76,9 @@ def summary(model: Model, print_fn: Callable[[str], object] | None = None) -> st
     if any(None in tensor.shape[1:] for tensor in model.inputs):
         table.caption = "FLOPs and bytes count each free axis as 1"
     text = StringIO()
-    Console(file=text, width=110, color_system=None).print(table)
+    PlainConsole(file=text, width=110, color_system=None).print(table)
     if print_fn is None:
-        Console().print(table)
+        PlainConsole().print(table)
     else:
         print_fn(text.getvalue())
     return text.getvalue()
