@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[ModuleType, Any]] = {
     "records": (record_files, record_files.Records),
     "journals": (journals, journals.Journals),
 }
+ROOT = Path(__file__).parents[2]
 HANG = 300  # seconds, thousands of times what a case takes
 
 
@@ -30,27 +31,26 @@ def run(kind: str, folder: Path, seed: int, cases: range) -> int:
     failures, accepted, next_case = 0, 0, cases.start
     while next_case < cases.stop:
         options = ["--seed", str(seed), "--first", str(next_case), f"--{kind}", str(cases.stop)]
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz", "--work", kind, str(folder), *options],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TVMLAYERS_RECORDS": str(folder / "none")},
-        )
-        assert child.stdout is not None
         begun = next_case - 1
-        for line in child.stdout:
-            word, _, rest = line.rstrip("\n").partition(" ")
-            if word == "begin":
-                begun = int(rest)
-            elif word == "accepted":
-                accepted += 1
-            elif word == "failed":
-                failures += 1
-                again = f"python -m tests.fuzz --{kind} 1 --seed {seed} --first {begun}"
-                print(f"FAILED: {again}")
-            else:
-                print(line, end="")
-        if child.wait() == 0:
+        command = [sys.executable, "-m", "tests.fuzz", "--work", kind, str(folder), *options]
+        environment = {**os.environ, "TVMLAYERS_RECORDS": str(folder / "none")}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                word, _, rest = line.rstrip("\n").partition(" ")
+                if word == "begin":
+                    begun = int(rest)
+                elif word == "accepted":
+                    accepted += 1
+                elif word == "failed":
+                    failures += 1
+                    again = f"python -m tests.fuzz --{kind} 1 --seed {seed} --first {begun}"
+                    print(f"FAILED: {again}")
+                else:
+                    print(line, end="")
+        if child.returncode == 0:
             break
         failures += 1
         print(f"CRASHED with {child.returncode}: ", end="")

@@ -104,5 +104,5 @@ def _change(place: Place, places: list[Place], rng: Random) -> str:
         other = rng.randrange(len(container))
         container[key], container[other] = container[other], old
         return f"{path} swapped with {other}"
-    container[key] = rng.choice(HOSTILE)
+    container[key] = copy.deepcopy(rng.choice(HOSTILE))
     return f"{path} = {text_of(container[key])[:60]}"

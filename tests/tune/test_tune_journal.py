@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import resource
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,38 @@ def test_a_folder_that_cannot_be_written_is_found_before(tmp_path: Path) -> None
         probe(blocked / "work", "trials")
     probe(tmp_path / "free", "trials")
     assert list((tmp_path / "free").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("microseconds", "0"),
+        ("microseconds", "-1"),
+        ("microseconds", "1e-320"),
+        ("microseconds", "1e999"),
+        ("microseconds", "9" * 400),
+        ("microseconds", "null"),
+        ("reference_microseconds", "0.0"),
+        ("seconds", '"1"'),
+        ("failure", "3"),
+        ("failure", '""'),
+        ("failure", '"with a time"'),
+        ("decisions", "[]"),
+        ("decisions", '{"grain_kib": [1]}'),
+        ("data", "[" * 10_000 + "]" * 10_000),
+    ],
+)
+def test_a_line_with_a_wrong_field_is_skipped_with_a_warning(
+    tmp_path: Path, field: str, wrong: str
+) -> None:
+    path = filled(tmp_path)
+    *good, last = path.read_text().splitlines()
+    key = json.dumps(field)
+    fields = {json.dumps(name): json.dumps(value) for name, value in json.loads(last).items()}
+    bad = ", ".join(f"{name}: {wrong if name == key else fields[name]}" for name in fields)
+    path.write_text("\n".join([*good, f"{{{bad}}}", ""]))
+    with pytest.warns(RecordWarning, match=f"{path}: skipped line 3: it is no trial"):
+        journal = opened(tmp_path)
+    assert len(journal.known) == 2
+    assert journal.reference is None
+    journal.close()

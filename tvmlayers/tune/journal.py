@@ -72,7 +72,7 @@ class Trial(msgspec.Struct):
     seconds: Annotated[float, Meta(ge=0, le=1e12)]
     microseconds: Microseconds | None
     reference_microseconds: Microseconds | None
-    failure: str | None
+    failure: Annotated[str, Meta(min_length=1)] | None
 
     def __post_init__(self) -> None:
         if (self.microseconds is None) == (self.failure is None):
