@@ -150,10 +150,14 @@ def library() -> bytes:
     """The shared library that all the models below are entry points of."""
     import tvm
 
+    from tvmlayers.build.pool import pool_functions
+
     integers = ("int32", 4), ("int64", 8)
     parts = [EMBEDDING.format(dtype=dtype, align=align) for dtype, align in integers]
     module = tvm.script.from_source(HEAD + "".join(parts) + VALUES)
-    target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
+    row = tl.targets.resolve("x86-64-v3")
+    module.update(tvm.IRModule(pool_functions(row)))
+    target = tl.targets.to_tvm(row)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lib.so"
         tvm.compile(module, target=target).export_library(str(path))

@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from tempfile import NamedTemporaryFile
@@ -22,13 +22,6 @@ from typing import Any
 
 from tvmlayers.errors import ArtifactError, MissingDependencyError, TvmLayersError
 
-# TVM reads these when a thread makes its pool, whoever's kernel is the first to need one.
-# A worker that is pinned shares its core with the same worker of every other caller, or with the
-# caller itself, which would lose the affinity that its owner gave it.
-os.environ.setdefault("TVM_BIND_THREADS", "0")
-# TVM's workers spin for tens of milliseconds after each call, on cores that others may want.
-os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "4000")
-_USER_THREADS = os.environ.get("TVM_NUM_THREADS")
 _loads = itertools.count()
 
 # What the import of tvm_ffi brings in and running a model does not need: half of its time.
@@ -99,7 +92,6 @@ def from_array(array: Any) -> Any:
 @functools.cache
 def load_runtime() -> ctypes.CDLL:
     """libtvm_runtime, loaded once. `import tvm` finds it loaded, before or after this."""
-    os.register_at_fork(after_in_child=_run_serially_after_fork)
     spec = importlib.util.find_spec("tvm")  # finds the package without importing it
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
@@ -112,79 +104,6 @@ def load_runtime() -> ctypes.CDLL:
         raise MissingDependencyError(
             f"TVM's runtime library does not load ({error}); reinstall apache-tvm"
         ) from error
-
-
-def reserve_threads(wanted: int | None, cores: Callable[[], int]) -> int:
-    """How many threads a call may use, having made room for them in TVM's pool.
-
-    wanted: what the caller asked for; None for TVM_NUM_THREADS, else OMP_NUM_THREADS, else
-    `cores()`. A TVM_NUM_THREADS set by the user is a limit. TVM makes one pool for each calling
-    thread at its first parallel call: one that exists already keeps its size, and the work of
-    a larger call is shared among the workers it has. Other threads than this one need
-    `prepare_thread` before they call.
-    """
-    load_runtime()
-    limit = _positive(_USER_THREADS)
-    if limit:
-        return min(wanted or limit, limit)
-    if _pool.forked:
-        return 1
-    threads = wanted or _positive(os.environ.get("OMP_NUM_THREADS")) or cores()
-    with _pool.lock:
-        _pool.size = max(threads, _pool.size)
-    prepare_thread(threads)
-    return threads
-
-
-class _Here(threading.local):
-    """Of the thread that looks: the threads that its pool has, or will have."""
-
-    threads = 1
-
-
-here = _Here()
-
-
-def prepare_thread(threads: int) -> None:
-    """Make room for so many threads in the pool that TVM is to make for this thread.
-
-    For a thread whose `here.threads` are fewer. By itself TVM takes half of the CPUs on x86.
-    """
-    if here.threads >= threads:
-        return
-    if _pool.forked:
-        _set_pool_size(1)
-    elif not _positive(_USER_THREADS):
-        _set_pool_size(_pool.size)
-    here.threads = max(threads, _pool.size)
-
-
-class _Pool:
-    """What was told to TVM's thread pool in this process."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.size = 0
-        self.forked = False
-
-
-_pool = _Pool()
-
-
-def _set_pool_size(threads: int) -> None:
-    """Set the size of this thread's pool to come. TVM's own `config_threadpool` makes one here."""
-    load_runtime()["_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"](threads)
-
-
-def _run_serially_after_fork() -> None:
-    """A forked child has TVM's queues but not the workers: it would wait for them for ever."""
-    _pool.lock = threading.Lock()
-    _pool.forked = True
-    _set_pool_size(1)
-
-
-def _positive(text: str | None) -> int:
-    return int(text) if text is not None and text.isdecimal() else 0
 
 
 def load_library(library: bytes) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers import _ffi, artifact, diagnose, targets, tensors
+from tvmlayers import _ffi, artifact, diagnose, tensors
 from tvmlayers.arena import view
 from tvmlayers.bound import BoundCall, refuse_copies
 from tvmlayers.call import ModelCall
@@ -35,11 +35,11 @@ from tvmlayers.fastcall import (
 )
 from tvmlayers.signature import Entry, Function, check_functions, read_entries
 from tvmlayers.tensors import Array, Kind
+from tvmlayers.threads import count as count_threads
+from tvmlayers.threads import load_library
 
 if TYPE_CHECKING:
     from tvmlayers.cuda import CudaCompiled
-
-_here = _ffi.here  # looked at in every call
 
 
 class Compiled(ModelCall):
@@ -82,8 +82,6 @@ class Compiled(ModelCall):
 
     def __call__(self, value: Any = None, /, *more: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
-        if _here.threads < self._threads:
-            _ffi.prepare_thread(self._threads)
         if out is None and not named:
             if not more:
                 fast = self._fast.get(type(value))
@@ -101,10 +99,8 @@ class Compiled(ModelCall):
         What remains of a call is the compiled code: inputs are read where they lie, results go to
         `out`, or to buffers that are made here. For inputs that a call would have to copy it raises
         DTypeError or ShapeError. The model runs once, so that whatever is wrong is said here.
-        Bound calls keep to the number of threads that the model has now, and belong to the
-        thread that bound them: the pool of another may have half of the CPUs on x86.
+        Bound calls keep to the number of threads that the model has now.
         """
-        _ffi.prepare_thread(self._threads)
         given = self._by_name(inputs, named)
         imported = [tensors.import_array(value, name) for name, value in given.items()]
         arrays = self._type_lists(tuple(given), imported)
@@ -234,9 +230,7 @@ class Compiled(ModelCall):
         self._set_threads(threads)
 
     def _set_threads(self, threads: int | None) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise ConfigError(f"threads is a whole number from 1 up, or None, got {threads!r}")
-        self._threads = _ffi.reserve_threads(threads, targets.physical_cores)
+        self._threads = count_threads(threads)
         self._lenders = {np.ndarray: (tensors.identity, tensors.identity)}
         self._fast, self._several = {}, {}
         if self._single:
@@ -279,7 +273,7 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Compiled |
         from tvmlayers.cuda import CudaCompiled
 
         return CudaCompiled(manifest, library, artifact.read_images(path, manifest), arena)
-    module = _ffi.load_library(library)
+    module = load_library(library)
     compiled = Compiled(manifest, module.get_function, arena, threads, lambda: library)
     check_functions(compiled._entries, compiled._arena_tensor)
     return compiled

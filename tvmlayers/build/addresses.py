@@ -7,18 +7,19 @@ compiled in this process is handed the table of another one's addresses before i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import CallingConv, Expr, GlobalVar, PointerType
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions
-from tvmlayers.build.private import with_text
+
+# TVM's pointer to the function that shares out the parallel loops of a module.
+LAUNCHER = "@__TVMBackendParallelLaunch"
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ class Exported:
 
 def address_table(place: int, exported: Sequence[Exported]) -> Functions:
     """`addresses<place>() -> int64`: where the table of these functions' addresses is, for the
-    module that defines them."""
-    lines = [f"@{each.symbol} = external global i8" for each in exported]
-    entries = ", ".join(f"ptr @{each.symbol}" for each in exported)
+    module that defines them. In front is that of its pointer to what shares out parallel loops."""
+    symbols = [LAUNCHER, *(f"@{each.symbol}" for each in exported)]
+    lines = [f"{symbol} = external global i8" for symbol in symbols]
+    entries = ", ".join(f"ptr {symbol}" for symbol in symbols)
     table = f"@tvmlayers_table{place}"
     lines += [
-        f"{table} = internal constant [{len(exported)} x ptr] [{entries}]",
+        f"{table} = internal constant [{len(symbols)} x ptr] [{entries}]",
         f"define i64 {table}_address() {{",
         f"  ret i64 ptrtoint (ptr {table} to i64)",
         "}",
@@ -64,7 +66,7 @@ def address_table(place: int, exported: Sequence[Exported]) -> Functions:
     def body() -> Expr:
         return tirx.call_extern("int64", f"{table[1:]}_address")
 
-    return _entry(f"addresses{place}", body, lines)
+    return emit.entry_point(f"addresses{place}", body, lines)
 
 
 def called_by_address(exported: Sequence[Exported]) -> Functions:
@@ -78,8 +80,9 @@ def _call(callee: Exported) -> tirx.Stmt:
 
 
 def bind_function(modules: Sequence[Sequence[Exported]]) -> Functions:
-    """`bind(table of the first module, ...)`: puts addresses into the slots of a module that has
-    all that `called_by_address` gives; with the text of the calls."""
+    """`bind(launch, table of the first module, ...)`, for a module with all that
+    `called_by_address` gives: puts the tables' addresses into its slots, and the address `launch` of
+    what shares out parallel loops into the modules of the tables."""
     lines: list[str] = []
     for place, exported in enumerate(modules):
         for each in exported:
@@ -87,12 +90,13 @@ def bind_function(modules: Sequence[Sequence[Exported]]) -> Functions:
         lines += _fill(place, exported)
 
     def body() -> Expr:
+        launch = emit.argument("launch", "int64")
         tables = [emit.argument(f"table{place}", "int64") for place in range(len(modules))]
         for place, table in enumerate(tables):
-            T.evaluate(tirx.call_extern("void", f"tvmlayers_fill{place}", table))
+            T.evaluate(tirx.call_extern("void", f"tvmlayers_fill{place}", launch, table))
         return emit.i64(0)
 
-    return _entry("bind", body, lines)
+    return emit.entry_point("bind", body, lines)
 
 
 def _slot(callee: Exported) -> list[str]:
@@ -115,25 +119,15 @@ def _slot(callee: Exported) -> list[str]:
 
 def _fill(place: int, exported: Sequence[Exported]) -> list[str]:
     lines = [
-        f"define void @tvmlayers_fill{place}(i64 %address) {{",
+        f"define void @tvmlayers_fill{place}(i64 %launch, i64 %address) {{",
         "  %table = inttoptr i64 %address to ptr",
+        "  %launcher = load ptr, ptr %table",
+        "  store i64 %launch, ptr %launcher",
     ]
-    for i, each in enumerate(exported):
+    for i, each in enumerate(exported, 1):
         lines += [
             f"  %p{i} = getelementptr ptr, ptr %table, i64 {i}",
             f"  %f{i} = load ptr, ptr %p{i}",
             f"  store ptr %f{i}, ptr @{each.symbol}_slot",
         ]
     return [*lines, "  ret void", "}"]
-
-
-def _entry(name: str, body: Callable[[], Expr], lines: Sequence[str]) -> Functions:
-    """The entry point `name`, which `body` writes but for its result, with LLVM's text."""
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(name)
-        T.func_attr({"global_symbol": name})
-        T.func_ret(emit.INT64)
-        T.Return(body())
-    function = builder.get()
-    text = "\n".join([*lines, ""])
-    return {GlobalVar(name): function.with_body(with_text(function.body, text))}

@@ -18,10 +18,10 @@ from tvm.tirx import Var
 from tvm_ffi import structural_map
 
 from tvmlayers.build import emit
-from tvmlayers.build.helping import MOST_TASKS, go_over, taken_pieces, with_helping
+from tvmlayers.build.helping import go_over, taken_pieces, with_helping
 from tvmlayers.build.kernels import Kernel, elements
 from tvmlayers.build.kernels.kernel import Functions
-from tvmlayers.build.parallel import each_task, with_tasks
+from tvmlayers.build.parallel import MOST_TASKS, each_task
 from tvmlayers.build.weights import ALIGNMENT
 from tvmlayers.schedule import CHAIN_GRAIN_KMACS, chain_block
 from tvmlayers.targets import Target
@@ -150,7 +150,7 @@ class Chain:
 
             emit.chain([(tasks <= 1, everything), (None, shared_out)])
 
-        return with_tasks(emit.private(body))
+        return emit.private(body)
 
     def _task(self, part: GlobalVar) -> tirx.PrimFunc:
         """Goes over the rows of task i of `tasks` in blocks, and helps with those of others."""

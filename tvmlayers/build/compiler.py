@@ -74,7 +74,7 @@ def compile_selected(
     if why_not or targets.can_make_code():
         runnable = library.__getitem__
     else:
-        runnable = _ffi.load_library(linked()).get_function
+        runnable = threads.load_library(linked()).get_function
 
     def get_function(symbol: str) -> Any:
         if not why_not:

@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
-from tvmlayers.build.private import APART, PRIVATE, WRITTEN, pointer_type
+from tvmlayers.build.private import APART, PRIVATE, WRITTEN, pointer_type, with_text
 
 INT32, INT64 = PrimType("int32"), PrimType("int64")
 
@@ -60,6 +60,23 @@ def private(body: Callable[[], None]) -> PrimFunc:
         body()
         T.Return(tirx.const(0, "int32"))
     return builder.get()
+
+
+def entry_point(
+    name: str, body: Callable[[], Expr], lines: Sequence[str] = ()
+) -> dict[GlobalVar, PrimFunc]:
+    """The int64 function `name` that Python can call, which `body` writes but for its result.
+
+    lines: LLVM's own text, for functions that it or others of its module call.
+    """
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"global_symbol": name})
+        T.func_ret(INT64)
+        T.Return(body())
+    function = builder.get()
+    text = "\n".join([*lines, ""])
+    return {GlobalVar(name): function.with_body(with_text(function.body, text))}
 
 
 def apart(function: PrimFunc) -> PrimFunc:

@@ -12,9 +12,9 @@ from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.build import emit
+from tvmlayers.build.parallel import MOST_TASKS
 from tvmlayers.build.private import with_text
 
-MOST_TASKS = 256
 _HELPED = 3  # neighbours that a thread looks at when it is done: of many threads not all
 _TAKE = "tvmlayers_take_piece"
 _TEXT = f"""

@@ -17,11 +17,12 @@ from typing import Any
 from tvm.ir import GlobalVar, IRModule
 from tvm.tirx import PrimFunc
 
-from tvmlayers import targets
+from tvmlayers import targets, threads
 from tvmlayers.build.addresses import Exported, address_table, bind_function, called_by_address
 from tvmlayers.build.kernels import Kernel
 from tvmlayers.build.kernels.kernel import Functions
 from tvmlayers.build.pipeline import each_function, machine_code
+from tvmlayers.build.pool import pool_functions
 from tvmlayers.targets import Target
 
 # The passes and LLVM let go of Python's lock.
@@ -74,9 +75,9 @@ class Modules:
         self._runs_here = targets.can_make_code() and not targets.obstacle(
             target.triple, target.cpu_flags
         )
-        threads = min(targets.physical_cores(), _MOST_THREADS)
+        workers = min(targets.physical_cores(), _MOST_THREADS)
         # Of two kinds, as those for LLVM wait for the others.
-        self._pool, self._compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
+        self._pool, self._compilers = ThreadPoolExecutor(workers), ThreadPoolExecutor(workers)
         self._waiting: list[Kernel] = []
         self._exported: list[list[Exported]] = []
         self._made: list[Future[_Module]] = []
@@ -120,10 +121,13 @@ class Modules:
             functions |= called_by_address(exported)
         if self._exported:
             functions |= bind_function(self._exported)
+        functions |= pool_functions(self._target)
         main = machine_code(_merged(self._lowered(functions)), self._target)
         made = [future.result() for future in self._made]
-        if self._exported and self._runs_here:
-            main["bind"](*(each.table for each in made))
+        if self._runs_here:
+            launch = threads.join(main)
+            if self._exported:
+                main["bind"](launch, *(each.table for each in made))
         return Library(main, [each.code for each in made])
 
     def _lowered(self, functions: Functions) -> list[Future[IRModule]]:

@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
+from tvm.ir import GlobalVar, IRModule
 from tvm.script import tirx as T
 
-from tvmlayers import _ffi, targets
+from tvmlayers import _ffi, targets, threads
 from tvmlayers.arena import allocate_arena
+from tvmlayers.build.pipeline import each_function, machine_code
+from tvmlayers.build.pool import pool_functions
 
 TRIES = 9
 PAUSE_SECONDS = 0.004
@@ -154,9 +156,11 @@ def sum_streams(lanes: int, dtype: str, streams: int, prefetch: bool) -> Any:
 @functools.cache
 def build(kernel: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """The function that `kernel(*arguments)` describes, for this machine."""
-    module = tvm.IRModule({"kernel": kernel(*arguments)})
-    target = targets.to_tvm(targets.native())
-    built: Callable[..., Any] = tvm.compile(module, target=target)["kernel"]
+    target = targets.native()
+    functions = {GlobalVar("kernel"): kernel(*arguments), **pool_functions(target)}
+    code = machine_code(each_function(target)(IRModule(functions)), target)
+    threads.join(code)
+    built: Callable[..., Any] = code["kernel"]
     return built
 
 

@@ -7,7 +7,7 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc
 
 from tvmlayers.build import emit
-from tvmlayers.build.helping import MOST_TASKS, go_over, taken_pieces, with_helping
+from tvmlayers.build.helping import go_over, taken_pieces, with_helping
 from tvmlayers.build.kernels.gemm import (
     GemmSpec,
     row_block_of,
@@ -16,7 +16,7 @@ from tvmlayers.build.kernels.gemm import (
     rows_of_blocks,
 )
 from tvmlayers.build.kernels.kernel import Functions, tensor_arguments
-from tvmlayers.build.parallel import each_task, with_tasks
+from tvmlayers.build.parallel import MOST_TASKS, each_task
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
 
 
@@ -173,7 +173,7 @@ def _driver(
             ]
         )
 
-    return with_tasks(emit.private(body))
+    return emit.private(body)
 
 
 def _decided(spec: GemmSpec) -> list[tuple[int | None, tuple[int, ...]]]:

@@ -11,7 +11,7 @@ from tvm.tirx import PrimFunc, Var
 from tvmlayers import schedule
 from tvmlayers.build import emit
 from tvmlayers.build.kernels.kernel import Functions, Kernel, Shapes
-from tvmlayers.build.parallel import each_task, with_tasks
+from tvmlayers.build.parallel import each_task
 
 Scalars = dict[str, Var]
 # For kernels that are never tuned.
@@ -69,7 +69,7 @@ def row_driver(
 
         emit.chain([(tasks <= emit.i64(1), everything), (None, shared_out)])
 
-    return with_tasks(emit.private(body))
+    return emit.private(body)
 
 
 def call_core(core: GlobalVar, pointers: Sequence[Pointer], extra: Sequence[str] = ()) -> Work:

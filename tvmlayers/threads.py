@@ -1,0 +1,69 @@
+"""The threads that calls share: one pool for the process, of at most the CPUs that it may use.
+
+The first library that the process loads becomes the pool (see `build.pool`); its workers are
+started by the first call that shares out work. A forked child begins with a pool without workers.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from tvmlayers import _ffi, targets
+from tvmlayers.errors import ConfigError
+
+MOST = 256  # tasks of one parallel loop in compiled code
+_USER_THREADS = os.environ.get("TVM_NUM_THREADS")
+
+
+def count(wanted: int | None) -> int:
+    """How many threads a call may use, where the caller wants so many.
+
+    None takes TVM_NUM_THREADS, else OMP_NUM_THREADS, else the physical cores. There are never more
+    than the CPUs that this process may use, nor than a TVM_NUM_THREADS that the user has set.
+    """
+    if wanted is not None and (type(wanted) is not int or wanted < 1):
+        raise ConfigError(f"threads is a whole number from 1 up, or None, got {wanted!r}")
+    limit = _positive(_USER_THREADS) or MOST
+    preferred = wanted or _positive(_USER_THREADS) or _positive(os.environ.get("OMP_NUM_THREADS"))
+    return min(preferred or targets.physical_cores(), limit, targets.usable_cpus(), MOST)
+
+
+def join(library: Any) -> int:
+    """Send the parallel loops of a library to the process's pool, and give where it is."""
+    with _pool.lock:
+        if _pool.library is None:
+            os.register_at_fork(after_in_child=_forget_workers)
+            _pool.library = library
+            _pool.launch = library["new_pool"](targets.usable_cpus())
+    library["use_pool"](_pool.launch)
+    return _pool.launch
+
+
+def load_library(library: bytes) -> Any:
+    """The `tvm_ffi.Module` in the bytes of a shared library, its loops sent to the pool."""
+    module = _ffi.load_library(library)
+    join(module)
+    return module
+
+
+class _Pool:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.library: Any = None  # stays loaded as long as its workers, which is for good
+        self.launch = 0
+
+
+_pool = _Pool()
+
+
+def _forget_workers() -> None:
+    """A forked child has the pool's memory but not its workers, nor the calls of other threads."""
+    _pool.lock = threading.Lock()
+    if _pool.library is not None:
+        _pool.library["new_pool"](targets.usable_cpus())
+
+
+def _positive(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
