@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import cases, cuda_peers, cuda_static, specs
+from bench import cases, contention, cuda_peers, cuda_static, specs
 from bench.cases import Case, CaseError
 
 
@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     )
     cuda_peers.add_arguments(
         kinds.add_parser("cuda", help="against PyTorch and FBGEMM on the GPU here")
+    )
+    contention.add_arguments(
+        kinds.add_parser("contention", help="beside busy processes, and from several threads")
     )
     drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
@@ -112,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cuda_static.run(arguments)
     if arguments.kind == "cuda":
         return cuda_peers.run(arguments)
+    if arguments.kind == "contention":
+        return contention.run(arguments)
     if arguments.kind == "arm-static":
         from bench import arm_static
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -77,15 +78,22 @@ def _sides(models: Sequence[Any], inputs: Sequence[tuple[Array, ...]]) -> list[S
         compiled = _core.compile_model(model, "CPU", CONFIG)
         if result is None:
             result = np.empty(tuple(compiled.output(0).shape), np.float32)
-        request = compiled.create_infer_request()
+        requests = _Requests(compiled)
         for arrays in inputs:
-            fed.append(partial(_infer, request, list(arrays)))
+            fed.append(partial(_infer, requests, list(arrays)))
             bound.append(partial(_infer_bound, _bind(compiled, arrays, result), result))
     return [Side(NAME, fed, variant="infer"), Side(NAME, bound, variant="bound")]
 
 
-def _infer(request: Any, arrays: list[Array]) -> Array:
-    results = request.infer(arrays, share_inputs=True, share_outputs=True)
+class _Requests(threading.local):
+    """A request for each thread that calls."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.one = compiled.create_infer_request()
+
+
+def _infer(requests: _Requests, arrays: list[Array]) -> Array:
+    results = requests.one.infer(arrays, share_inputs=True, share_outputs=True)
     return results[0]  # type: ignore[no-any-return]  # openvino has no types
 
 

@@ -29,13 +29,21 @@
   [124 x i8],
   i32,        ; 6: offers made so far; workers sleep on it
   i32,        ; 7: workers that sleep, or are about to
-  [120 x i8]
+  [120 x i8],
+  i32,        ; 9: workers that a call may have help from; fewer where others use the CPUs
+  i64,        ; 10: when one more is tried again
+  i64,        ; 11: how long that takes
+  i64,        ; 12: when the last call ended that had help
+  i64,        ; 13: when a worker was last kept waiting
+  [88 x i8]
 }
 ; What TVM hands the body of a parallel loop, which divides its range by the number of tasks.
 %group = type { ptr, i32 }
 
 @tvmlayers_jobs = internal global [16 x %job] zeroinitializer, align 128
 @tvmlayers_shared = internal global %shared zeroinitializer, align 128
+; How long the last call took of each parallel loop, by a few bits of its address; 0: not known.
+@tvmlayers_took = internal global [64 x i64] zeroinitializer, align 128
 @tvmlayers_thread_name = internal constant [10 x i8] c"tvmlayers\00"
 @tvmlayers_launch = external global i8
 @tvmlayers_worker = external global i8
@@ -56,9 +64,12 @@ declare i32 @pthread_sigmask(i32, ptr, ptr)
 ; A pool without workers for so many CPUs; gives the address of the function that shares out work.
 define i64 @tvmlayers_new_pool(i64 %cpus) {
   call void @llvm.memset.p0.i64(ptr @tvmlayers_jobs, i8 0, i64 2048, i1 false)
-  call void @llvm.memset.p0.i64(ptr @tvmlayers_shared, i8 0, i64 384, i1 false)
+  call void @llvm.memset.p0.i64(ptr @tvmlayers_shared, i8 0, i64 512, i1 false)
   %count = trunc i64 %cpus to i32
   store i32 %count, ptr @tvmlayers_shared
+  %most = sub i32 %count, 1
+  %spare = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 9
+  store i32 %most, ptr %spare
   ret i64 ptrtoint (ptr @tvmlayers_launch to i64)
 }
 
@@ -235,7 +246,7 @@ define i64 @tvmlayers_open(i32 %tasks, i32 %w) {
 }
 
 ; Waits, awake, until the word is the value (or is not, as %equal says): 1. Gives up after 100 us: 0;
-; and when the system did not run this thread for a while: 2.
+; and when the system did not run this thread for 1 ms: 2.
 define i32 @tvmlayers_spin(ptr %word, i32 %value, i1 %equal, ptr %time) {
 entry:
   %begin = call i64 @tvmlayers_now(ptr %time)
@@ -259,7 +270,7 @@ again:
 clock:
   %now = call i64 @tvmlayers_now(ptr %time)
   %step = sub i64 %now, %last
-  %lost = icmp ugt i64 %step, 200000
+  %lost = icmp ugt i64 %step, 1000000
   br i1 %lost, label %put_aside, label %go_on
 put_aside:
   ret i32 2
@@ -323,6 +334,68 @@ define i1 @tvmlayers_is_open(ptr %job) {
   ret i1 %open
 }
 
+; Notes that a worker was kept waiting for 1 ms. Twice within 50 ms means that others use its CPU: calls have
+; one helper less for 20 ms, and for twice as long each time that the next one is kept waiting as
+; well, up to 1.28 s.
+define void @tvmlayers_crowded(i64 %now) {
+entry:
+  %spare_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 9
+  %retry_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 10
+  %pause_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 11
+  %spare = load atomic i32, ptr %spare_place monotonic, align 4
+  %retry = load atomic i64, ptr %retry_place monotonic, align 8
+  %pause = load atomic i64, ptr %pause_place monotonic, align 8
+  %late_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 13
+  %late = load atomic i64, ptr %late_place monotonic, align 8
+  store atomic i64 %now, ptr %late_place monotonic, align 8
+  %twice = shl i64 %pause, 1
+  %long = add i64 %retry, %twice
+  %again = icmp slt i64 %now, %long
+  %since = sub i64 %now, %late
+  %soon = icmp slt i64 %since, 50000000
+  %counts = or i1 %again, %soon
+  br i1 %counts, label %withdraw, label %out
+withdraw:
+  %less = sub i32 %spare, 1
+  %fewer = call i32 @llvm.smax.i32(i32 %less, i32 0)
+  store atomic i32 %fewer, ptr %spare_place monotonic, align 4
+  %next = select i1 %again, i64 %twice, i64 0
+  %least = call i64 @llvm.smax.i64(i64 %next, i64 20000000)
+  %most = call i64 @llvm.smin.i64(i64 %least, i64 1280000000)
+  store atomic i64 %most, ptr %pause_place monotonic, align 8
+  %then = add i64 %now, %most
+  store atomic i64 %then, ptr %retry_place monotonic, align 8
+  br label %out
+out:
+  ret void
+}
+
+; How many of so many helpers a call may have now.
+define i32 @tvmlayers_helpers(i32 %wanted, i64 %now) {
+entry:
+  %spare_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 9
+  %spare = load atomic i32, ptr %spare_place monotonic, align 4
+  %enough = icmp sge i32 %spare, %wanted
+  br i1 %enough, label %all, label %few
+all:
+  ret i32 %wanted
+few:
+  %retry_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 10
+  %retry = load atomic i64, ptr %retry_place monotonic, align 8
+  %due = icmp sgt i64 %now, %retry
+  br i1 %due, label %more, label %some
+more:
+  %pause_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 11
+  %pause = load atomic i64, ptr %pause_place monotonic, align 8
+  %then = add i64 %now, %pause
+  store atomic i64 %then, ptr %retry_place monotonic, align 8
+  %one_more = add i32 %spare, 1
+  store atomic i32 %one_more, ptr %spare_place monotonic, align 4
+  ret i32 %one_more
+some:
+  ret i32 %spare
+}
+
 ; The caller's side: `body(task, group, data)` for each task. Called as TVM's own function is.
 define i32 @tvmlayers_share(ptr %body, ptr %data) {
 entry:
@@ -338,7 +411,12 @@ entry:
   %beside = sub i32 %cpus, %others
   %idle = sub i32 %beside, 1
   %needed = sub i32 %tasks, 1
-  %helpers = call i32 @llvm.smin.i32(i32 %needed, i32 %idle)
+  %most = call i32 @llvm.smin.i32(i32 %needed, i32 %idle)
+  %any_idle = icmp sgt i32 %most, 0
+  br i1 %any_idle, label %ask, label %alone
+ask:
+  %begin = call i64 @tvmlayers_now(ptr %time)
+  %helpers = call i32 @tvmlayers_helpers(i32 %most, i64 %begin)
   %some = icmp sgt i32 %helpers, 0
   br i1 %some, label %staff, label %alone
 staff:
@@ -382,7 +460,23 @@ tell:
   %asleep_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 7
   %asleep = load atomic i32, ptr %asleep_place seq_cst, align 4
   %any = icmp ne i32 %asleep, 0
-  br i1 %any, label %wake, label %first
+  %address = ptrtoint ptr %body to i64
+  %hashed = lshr i64 %address, 4
+  %site = and i64 %hashed, 63
+  %took_place = getelementptr i64, ptr @tvmlayers_took, i64 %site
+  %last_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 12
+  br i1 %any, label %weigh, label %first
+weigh:
+  ; A sleeping worker comes after some 50 us: for a long call, or when it can stay awake for the next.
+  %took = load atomic i64, ptr %took_place monotonic, align 8
+  %last = load atomic i64, ptr %last_place monotonic, align 8
+  %gap = sub i64 %begin, %last
+  %often = icmp slt i64 %gap, 200000
+  %unknown = icmp eq i64 %took, 0
+  %long = icmp sgt i64 %took, 100000
+  %worth = or i1 %unknown, %long
+  %pays = or i1 %worth, %often
+  br i1 %pays, label %wake, label %first
 wake:
   ; The workers whose own tasks there are, where nobody else has use for them.
   %few = icmp ult i32 %helpers, 31
@@ -414,22 +508,37 @@ wait:
 watch:
   %seen = call i32 @tvmlayers_spin(ptr %finished, i32 %expected, i1 true, ptr %time)
   %soon = icmp eq i32 %seen, 1
-  br i1 %soon, label %free, label %doze
+  br i1 %soon, label %free, label %late
+late:
+  %since = call i64 @tvmlayers_now(ptr %time)
+  br label %doze
 doze:
   ; The system then has a CPU for a worker that it had put aside.
   %told = atomicrmw xchg ptr %sleeps, i32 1 seq_cst
   %yet = load atomic i32, ptr %finished seq_cst, align 4
   %complete = icmp eq i32 %yet, %expected
-  br i1 %complete, label %free, label %nap
+  br i1 %complete, label %judge, label %nap
 nap:
   call void @tvmlayers_sleep(ptr %finished, i32 %yet, i32 -1)
   br label %doze
+judge:
+  %then = call i64 @tvmlayers_now(ptr %time)
+  %waited = sub i64 %then, %since
+  %too_long = icmp sgt i64 %waited, 1000000
+  br i1 %too_long, label %complain, label %free
+complain:
+  call void @tvmlayers_crowded(i64 %then)
+  br label %free
 free:
   %used = getelementptr %job, ptr %job, i64 0, i32 8
   store atomic i32 0, ptr %used release, align 4
+  %until = call i64 @tvmlayers_now(ptr %time)
+  %duration = sub i64 %until, %begin
+  store atomic i64 %duration, ptr %took_place monotonic, align 8
+  store atomic i64 %until, ptr %last_place monotonic, align 8
   br label %end
 alone:
-  %i = phi i32 [ 0, %entry ], [ 0, %offer ], [ %i_next, %alone ]
+  %i = phi i32 [ 0, %entry ], [ 0, %ask ], [ 0, %offer ], [ %i_next, %alone ]
   %i_done = call i32 %body(i32 %i, ptr %group, ptr %data)
   %i_next = add i32 %i, 1
   %i_more = icmp slt i32 %i_next, %tasks
@@ -519,6 +628,10 @@ disturbed:
   %put_aside = icmp eq i32 %seen, 2
   %new_mood = select i1 %put_aside, i32 -64, i32 0
   store i32 %new_mood, ptr %keen
+  br i1 %put_aside, label %tell, label %rest
+tell:
+  %told = call i64 @tvmlayers_now(ptr %time)
+  call void @tvmlayers_crowded(i64 %told)
   br label %rest
 rest:
   %one_more = atomicrmw add ptr %asleep, i32 1 seq_cst
