@@ -35,7 +35,9 @@
   i64,        ; 11: how long that takes
   i64,        ; 12: when the last call ended that had help
   i64,        ; 13: when a worker was last kept waiting
-  [88 x i8]
+  i32,        ; 14: threads that have called within 20 ms, as counted last
+  i64,        ; 15: when that was
+  [72 x i8]
 }
 ; What TVM hands the body of a parallel loop, which divides its range by the number of tasks.
 %group = type { ptr, i32 }
@@ -48,7 +50,10 @@
 @tvmlayers_launch = external global i8
 @tvmlayers_worker = external global i8
 @__TVMBackendParallelLaunch = external global ptr
+; When a thread last called, by a few bits of its address; 0: never.
+@tvmlayers_seen = internal global [64 x i64] zeroinitializer, align 128
 
+declare i64 @pthread_self()
 declare i64 @syscall(i64, ...)
 declare i32 @sched_yield()
 declare i32 @sched_getcpu()
@@ -65,6 +70,7 @@ declare i32 @pthread_sigmask(i32, ptr, ptr)
 define i64 @tvmlayers_new_pool(i64 %cpus) {
   call void @llvm.memset.p0.i64(ptr @tvmlayers_jobs, i8 0, i64 2048, i1 false)
   call void @llvm.memset.p0.i64(ptr @tvmlayers_shared, i8 0, i64 512, i1 false)
+  call void @llvm.memset.p0.i64(ptr @tvmlayers_seen, i8 0, i64 512, i1 false)
   %count = trunc i64 %cpus to i32
   store i32 %count, ptr @tvmlayers_shared
   %most = sub i32 %count, 1
@@ -370,6 +376,44 @@ out:
   ret void
 }
 
+; Notes that this thread calls, and gives how many threads do, by a count of the last millisecond.
+define i32 @tvmlayers_calling(i64 %now) {
+entry:
+  %self = call i64 @pthread_self()
+  %pages = lshr i64 %self, 12
+  %mixed = mul i64 %pages, -7046029254386353131
+  %hash = lshr i64 %mixed, 58
+  %mine = getelementptr i64, ptr @tvmlayers_seen, i64 %hash
+  store atomic i64 %now, ptr %mine monotonic, align 8
+  %count_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 14
+  %when_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 15
+  %when = load atomic i64, ptr %when_place monotonic, align 8
+  %age = sub i64 %now, %when
+  %old = icmp sgt i64 %age, 1000000
+  br i1 %old, label %count, label %known
+count:
+  store atomic i64 %now, ptr %when_place monotonic, align 8
+  %since = sub i64 %now, 20000000
+  br label %each
+each:
+  %i = phi i64 [ 0, %count ], [ %i_next, %each ]
+  %sum = phi i32 [ 0, %count ], [ %sum_next, %each ]
+  %place = getelementptr i64, ptr @tvmlayers_seen, i64 %i
+  %seen = load atomic i64, ptr %place monotonic, align 8
+  %recent = icmp sgt i64 %seen, %since
+  %one = zext i1 %recent to i32
+  %sum_next = add i32 %sum, %one
+  %i_next = add i64 %i, 1
+  %more = icmp ult i64 %i_next, 64
+  br i1 %more, label %each, label %counted
+counted:
+  store atomic i32 %sum_next, ptr %count_place monotonic, align 4
+  ret i32 %sum_next
+known:
+  %last = load atomic i32, ptr %count_place monotonic, align 4
+  ret i32 %last
+}
+
 ; How many of so many helpers a call may have now.
 define i32 @tvmlayers_helpers(i32 %wanted, i64 %now) {
 entry:
@@ -408,14 +452,16 @@ entry:
   %callers = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 4
   %others = atomicrmw add ptr %callers, i32 1 monotonic
   %cpus = load i32, ptr @tvmlayers_shared
-  %beside = sub i32 %cpus, %others
-  %idle = sub i32 %beside, 1
+  %begin = call i64 @tvmlayers_now(ptr %time)
+  %calling = call i32 @tvmlayers_calling(i64 %begin)
+  %here = add i32 %others, 1
+  %competing = call i32 @llvm.smax.i32(i32 %here, i32 %calling)
+  %idle = sub i32 %cpus, %competing
   %needed = sub i32 %tasks, 1
   %most = call i32 @llvm.smin.i32(i32 %needed, i32 %idle)
   %any_idle = icmp sgt i32 %most, 0
   br i1 %any_idle, label %ask, label %alone
 ask:
-  %begin = call i64 @tvmlayers_now(ptr %time)
   %helpers = call i32 @tvmlayers_helpers(i32 %most, i64 %begin)
   %some = icmp sgt i32 %helpers, 0
   br i1 %some, label %staff, label %alone
@@ -545,9 +591,10 @@ alone:
   br i1 %i_more, label %alone, label %end
 end:
   %left = atomicrmw sub ptr %callers, i32 1 monotonic
-  %crowded = icmp sge i32 %others, %cpus
+  %crowded = icmp slt i32 %idle, 0
   br i1 %crowded, label %yield, label %out
 yield:
+  ; Callers that compete for the CPUs take turns, or each would wait for the time slices of all others.
   %yielded = call i32 @sched_yield()
   br label %out
 out:
