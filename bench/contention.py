@@ -1,8 +1,8 @@
 """`python -m bench contention`: calls beside other programs, and from several threads at once.
 
 Each side lives in a process of its own, so that their thread pools do not meet. The sides take
-turns in short rounds; beside them run as many processes that never sleep as `--busy` says. A call is
-made as soon as the last one has ended (closed), or some milliseconds after it (paced). Reported are
+turns in short rounds; beside them run as many processes that never sleep as `--busy` says. A call
+is made as soon as the last one has ended (closed loop), or some milliseconds after it. Reported are
 percentiles of a call's time, calls a second, and the CPU time of a call with all that its process
 does meanwhile.
 """

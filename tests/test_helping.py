@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from pools import looping, note, on_pool, wait_while
 from tvm import tirx
-from tvm.ir import Expr, GlobalVar, IRModule
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
+from tvm.ir import Expr, GlobalVar
 
 import tvmlayers as tl
-from tvmlayers import _ffi, targets
+from tvmlayers import _ffi
 from tvmlayers.build import emit
-from tvmlayers.build.helping import go_over, taken_pieces, with_helping
-from tvmlayers.build.pipeline import each_function, machine_code
+from tvmlayers.build.helping import go_over, with_helping
 
 TASKS, PIECES = 2, 6
-PATIENCE = 5000  # milliseconds, until a thread that nobody helps does all of its pieces itself
 
 
 def noting(waits: bool) -> Any:
-    """`run(done)`: done[task * PIECES + piece] = 1 + the thread that did it.
+    """`run(notes, TASKS)`: notes[task * PIECES + piece] = 1 + the task that did it.
 
     waits: the first piece of the first task takes until no other piece is left of that task.
     """
+    shared = GlobalVar("share")
+    end = emit.i64(TASKS * PIECES)  # where what has been taken is counted
 
     def share_body() -> None:
         done, taken = emit.argument("done", "*int64"), emit.argument("taken", "*int64")
@@ -36,53 +34,31 @@ def noting(waits: bool) -> Any:
         def share(task: Expr) -> tuple[Expr, Callable[[Expr], None]]:
             def do(piece: Expr) -> None:
                 place = emit.bound(task * emit.i64(PIECES) + piece)
-                T.buffer_store(emit.view(done), i + emit.i64(1), [place])
-                if not waits:
-                    return
-
-                def wait() -> None:
-                    with T.serial(emit.i64(0), emit.i64(PATIENCE)):
-                        left = emit.view(taken)[emit.i64(0)] < emit.i64(PIECES)
-                        sleep = tirx.call_extern("int32", "usleep", emit.i32(1000))
-                        emit.when(left, lambda: T.evaluate(sleep))
-
-                emit.when(tirx.all(place.equal(emit.i64(0)), i.equal(emit.i64(0))), wait)
+                note(done, place, i + emit.i64(1))
+                if waits:
+                    first = tirx.all(place.equal(emit.i64(0)), i.equal(emit.i64(0)))
+                    left = emit.view(taken)
+                    emit.when(
+                        first, lambda: wait_while(lambda: left[emit.i64(0)] < emit.i64(PIECES))
+                    )
 
             return emit.i64(PIECES), do
 
         go_over(i, tasks, taken, share)
 
-    shared = GlobalVar("share")
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_attr({"global_symbol": "run"})
-        done = T.arg("done", T.buffer((TASKS * PIECES,), "int64"))
-        tasks = emit.i64(TASKS)
-        taken = taken_pieces(tasks)
-        with T.parallel(0, TASKS) as i:
-            emit.call(shared, done.data, taken, emit.i64(i), tasks)
-    functions = {
-        GlobalVar("run"): builder.get(),
-        shared: with_helping(emit.private(share_body)),
-    }
-    target = targets.native()
-    return machine_code(each_function(target)(IRModule(functions)), target)
+    def task(i: Expr, tasks: Expr, notes: Any) -> None:
+        emit.call(shared, notes, tirx.address_of(emit.view(notes, "int64")[end]), i, tasks)
+
+    return looping(task, {shared: with_helping(emit.private(share_body))})
 
 
-@pytest.mark.skipif(targets.physical_cores() < TASKS, reason="needs two cores")
 @pytest.mark.parametrize("waits", [False, True])
 def test_each_piece_is_done_once_and_those_of_a_slow_thread_by_another(waits: bool) -> None:
-    run = noting(waits)["run"]
-
-    def runs() -> list[list[int]]:
-        _ffi._set_pool_size(TASKS)  # of this thread, which has no pool yet
-        made = [np.zeros(TASKS * PIECES, np.int64) for _ in range(20)]
-        for done in made:
-            run(_ffi.from_array(done))
-        return [list(map(int, done)) for done in made]
-
-    with ThreadPoolExecutor(1) as fresh:
-        made = fresh.submit(runs).result()
-    for done in made:
+    run = on_pool(noting(waits), TASKS)
+    for _ in range(20):
+        notes = np.zeros(TASKS * (PIECES + 1), np.int64)
+        run(_ffi.from_array(notes), TASKS)
+        done = notes[: TASKS * PIECES].tolist()
         assert set(done) <= {1, 2}
         if waits:
             assert done == [1, *[2] * (TASKS * PIECES - 1)]

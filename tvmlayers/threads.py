@@ -6,8 +6,11 @@ started by the first call that shares out work. A forked child begins with a poo
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import threading
+from contextlib import suppress
 from typing import Any
 
 from tvmlayers import _ffi, targets
@@ -35,6 +38,7 @@ def join(library: Any) -> int:
     with _pool.lock:
         if _pool.library is None:
             os.register_at_fork(after_in_child=_forget_workers)
+            atexit.register(_park_daemon_threads)
             _pool.library = library
             _pool.launch = library["new_pool"](targets.usable_cpus())
     library["use_pool"](_pool.launch)
@@ -63,6 +67,18 @@ def _forget_workers() -> None:
     _pool.lock = threading.Lock()
     if _pool.library is not None:
         _pool.library["new_pool"](targets.usable_cpus())
+
+
+def _park_daemon_threads() -> None:
+    """Python ends with daemon threads inside of calls, whose C++ would then end the process.
+
+    Up to version 3.13 a daemon thread that asks for Python's lock after the end is unwound, which
+    C++ takes for an error where it has a frame on the stack. It stays where it is instead.
+    """
+    main = threading.main_thread().ident
+    with suppress(AttributeError):  # another C++ library than GNU's
+        set_terminate = _ffi.load_runtime()["_ZSt13set_terminatePFvvE"]
+        set_terminate(ctypes.c_void_p(_pool.library["parking"](main)))
 
 
 def _positive(text: str | None) -> int:

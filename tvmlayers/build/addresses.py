@@ -81,8 +81,8 @@ def _call(callee: Exported) -> tirx.Stmt:
 
 def bind_function(modules: Sequence[Sequence[Exported]]) -> Functions:
     """`bind(launch, table of the first module, ...)`, for a module with all that
-    `called_by_address` gives: puts the tables' addresses into its slots, and the address `launch` of
-    what shares out parallel loops into the modules of the tables."""
+    `called_by_address` gives: puts the tables' addresses into its slots, and `launch`, the address
+    of what shares out parallel loops, into the modules of the tables."""
     lines: list[str] = []
     for place, exported in enumerate(modules):
         for each in exported:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tvm.ir import GlobalVar
 
 import tvmlayers
-from tvmlayers import _ffi, targets
+from tvmlayers import targets
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
@@ -26,6 +26,7 @@ from tvmlayers.layers.graph import Graph
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
 from tvmlayers.schedule.cuda import CudaSelector
+from tvmlayers.threads import load_library
 
 
 def compile(
@@ -74,7 +75,7 @@ def compile_selected(
     if why_not or targets.can_make_code():
         runnable = library.__getitem__
     else:
-        runnable = threads.load_library(linked()).get_function
+        runnable = load_library(linked()).get_function
 
     def get_function(symbol: str) -> Any:
         if not why_not:

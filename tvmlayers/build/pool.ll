@@ -53,6 +53,11 @@
 ; When a thread last called, by a few bits of its address; 0: never.
 @tvmlayers_seen = internal global [64 x i64] zeroinitializer, align 128
 
+; The thread that the process ends with.
+@tvmlayers_main = internal global i64 0
+@tvmlayers_park = external global i8
+
+declare i32 @pause()
 declare i64 @pthread_self()
 declare i64 @syscall(i64, ...)
 declare i32 @sched_yield()
@@ -83,6 +88,25 @@ define i64 @tvmlayers_new_pool(i64 %cpus) {
 define void @tvmlayers_use_pool(i64 %launch) {
   %function = inttoptr i64 %launch to ptr
   store ptr %function, ptr @__TVMBackendParallelLaunch
+  ret void
+}
+
+; The address of what C++ is to call instead of ending the process, but for its main thread.
+define i64 @tvmlayers_parking(i64 %main) {
+  store i64 %main, ptr @tvmlayers_main
+  ret i64 ptrtoint (ptr @tvmlayers_park to i64)
+}
+
+define void @tvmlayers_stay() {
+entry:
+  %self = call i64 @pthread_self()
+  %main = load i64, ptr @tvmlayers_main
+  %is_main = icmp eq i64 %self, %main
+  br i1 %is_main, label %out, label %wait
+wait:
+  %woken = call i32 @pause()
+  br label %wait
+out:
   ret void
 }
 

@@ -31,8 +31,10 @@ def pool_functions(target: Target) -> Functions:
     """What a library's main module holds of the pool.
 
     `new_pool(cpus) -> launch` makes a pool without workers in this library, or empties it;
-    `use_pool(launch)` sends this module's loops to the pool at that address. `tvmlayers_launch` and
-    `tvmlayers_worker` are C functions: what a caller runs, and what a worker does.
+    `use_pool(launch)` sends this module's loops to the pool at that address. `parking(main) -> park`
+    is for the end of the interpreter. `tvmlayers_launch`, `tvmlayers_worker` and `tvmlayers_park`
+    are C functions: what a caller runs, what a worker does, and what a thread does that is to stay
+    where it is, unless it is the one that Python calls `main`.
     """
     futex, pause = _WORDS[architecture(target.triple)]
     text = (files(__package__) / "pool.ll").read_text()
@@ -46,6 +48,9 @@ def pool_functions(target: Target) -> Functions:
         T.evaluate(tirx.call_extern("void", "tvmlayers_use_pool", emit.argument("launch", "int64")))
         return emit.i64(0)
 
+    def parking() -> Expr:
+        return tirx.call_extern("int64", "tvmlayers_parking", emit.argument("main", "int64"))
+
     def launch() -> None:
         body, data = emit.argument("body", "*int8"), emit.argument("data", "*int8")
         emit.argument("tasks", "int32")
@@ -55,11 +60,16 @@ def pool_functions(target: Target) -> Functions:
         number = emit.argument("number", "int64")
         T.evaluate(tirx.call_extern("void", "tvmlayers_work", number))
 
+    def park() -> None:
+        T.evaluate(tirx.call_extern("void", "tvmlayers_stay"))
+
     return {
         **emit.entry_point("new_pool", new_pool, [text]),
         **emit.entry_point("use_pool", use_pool),
+        **emit.entry_point("parking", parking),
         GlobalVar("tvmlayers_launch"): _for_c(launch, "tvmlayers_launch"),
         GlobalVar("tvmlayers_worker"): _for_c(worker, "tvmlayers_worker"),
+        GlobalVar("tvmlayers_park"): _for_c(park, "tvmlayers_park"),
     }
 
 
