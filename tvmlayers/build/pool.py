@@ -31,10 +31,10 @@ def pool_functions(target: Target) -> Functions:
     """What a library's main module holds of the pool.
 
     `new_pool(cpus) -> launch` makes a pool without workers in this library, or empties it;
-    `use_pool(launch)` sends this module's loops to the pool at that address. `parking(main) -> park`
-    is for the end of the interpreter. `tvmlayers_launch`, `tvmlayers_worker` and `tvmlayers_park`
-    are C functions: what a caller runs, what a worker does, and what a thread does that is to stay
-    where it is, unless it is the one that Python calls `main`.
+    `use_pool(launch)` sends this module's loops to the pool at that address. `parking(main) ->
+    park` is for the end of the interpreter. `tvmlayers_launch`, `tvmlayers_worker` and
+    `tvmlayers_park` are C functions: what a caller runs, what a worker does, and what a thread does
+    that is to stay where it is, unless it is the one that Python calls `main`.
     """
     futex, pause = _WORDS[architecture(target.triple)]
     text = (files(__package__) / "pool.ll").read_text()
