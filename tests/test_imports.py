@@ -33,7 +33,7 @@ LINES = (
     ),
     ("pack",),
     ("targets", "workload"),
-    ("records",),
+    ("records", "threads"),
     ("layers",),
     ("__init__",),
     ("expr",),

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from tvmlayers import _ffi, targets
-from tvmlayers.errors import ConfigError
+from tvmlayers.errors import ArtifactError, ConfigError
 
 MOST = 256  # tasks of one parallel loop in compiled code
 _USER_THREADS = os.environ.get("TVM_NUM_THREADS")
@@ -37,18 +37,27 @@ def join(library: Any) -> int:
     """Send the parallel loops of a library to the process's pool, and give where it is."""
     with _pool.lock:
         if _pool.library is None:
+            _pool.launch = library["new_pool"](targets.usable_cpus())
+            _pool.library = library
             os.register_at_fork(after_in_child=_forget_workers)
             atexit.register(_park_daemon_threads)
-            _pool.library = library
-            _pool.launch = library["new_pool"](targets.usable_cpus())
     library["use_pool"](_pool.launch)
     return _pool.launch
 
 
 def load_library(library: bytes) -> Any:
-    """The `tvm_ffi.Module` in the bytes of a shared library, its loops sent to the pool."""
+    """The `tvm_ffi.Module` in the bytes of a shared library, its loops sent to the pool.
+
+    ArtifactError where the library has no pool.
+    """
     module = _ffi.load_library(library)
-    join(module)
+    try:
+        join(module)
+    except AttributeError as error:
+        raise ArtifactError(
+            "the machine code has no pool of threads, as an earlier tvmlayers wrote it; "
+            "compile the model again with this one"
+        ) from error
     return module
 
 
