@@ -138,9 +138,11 @@ VALUES = """
         X = T.match_buffer(x, (n, 3), "float32", align=4)
         O = T.match_buffer(o, (n, 3), "float32", align=4)
         W = T.match_buffer(w, (128,), "uint8", align=64)
-        for i in T.parallel(n):
-            for j in range(3):
-                O[i, j] = X[i, j] * T.Cast("float32", threads)
+        for t in T.parallel(threads):
+            for i in range(n):
+                if i % T.Cast("int64", threads) == T.Cast("int64", t):
+                    for j in range(3):
+                        O[i, j] = X[i, j] * T.Cast("float32", threads)
         return 0
 """
 

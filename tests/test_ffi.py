@@ -18,70 +18,6 @@ from tvmlayers import _ffi
 torch = pytest.importorskip("torch")
 
 
-POOL = """
-import sys, numpy as np, tvmlayers as tl
-from tvmlayers import _ffi, targets
-targets.physical_cores = lambda: 3
-threads = int(sys.argv[2]) or None
-model = tl.load(sys.argv[1], threads=threads)
-print(model.threads, _ffi.ffi.get_global_func("runtime.NumThreads")())
-"""
-
-
-@pytest.mark.parametrize(
-    ("asked", "environment", "expected"),
-    [
-        ("0", {}, "3 3"),
-        ("2", {}, "2 2"),
-        ("5", {}, "5 5"),
-        ("0", {"OMP_NUM_THREADS": "2"}, "2 2"),
-        ("0", {"TVM_NUM_THREADS": "2"}, "2 2"),
-        ("5", {"TVM_NUM_THREADS": "2"}, "2 2"),
-    ],
-)
-def test_the_pool_has_the_threads_that_were_asked_for(
-    tmp_path: Path, asked: str, environment: dict[str, str], expected: str
-) -> None:
-    if int(expected[-1]) > (os.cpu_count() or 1):
-        expected = f"{expected[0]} {os.cpu_count()}"  # TVM uses one worker for each core at most
-    path = handmade.save(tmp_path / "model.tvml")
-    assert run_python(POOL, path, Path(asked), **environment) == expected
-
-
-OTHER_THREAD = """
-import sys, numpy as np, tvmlayers as tl
-from concurrent.futures import ThreadPoolExecutor
-from tvmlayers import _ffi
-model = tl.load(sys.argv[1], threads=int(sys.argv[2]))
-x = np.ones((64, 3), np.float32)
-
-def bound():
-    model.bind(x)
-
-def called():
-    model(x)
-
-def size_after(call):
-    call()
-    return _ffi.ffi.get_global_func("runtime.NumThreads")()
-
-sizes = []
-for call in (called, bound):
-    with ThreadPoolExecutor(1) as other:
-        sizes.append(other.submit(size_after, call).result())
-print(*sizes)
-"""
-
-
-@pytest.mark.parametrize(("environment", "size"), [({}, 2), ({"TVM_NUM_THREADS": "1"}, 1)])
-def test_every_calling_thread_has_a_pool_of_that_size(
-    tmp_path: Path, environment: dict[str, str], size: int
-) -> None:
-    path = handmade.save(tmp_path / "model.tvml", handmade.spread_manifest())
-    expected = min(size, os.cpu_count() or 1)  # TVM uses one worker for each core at most
-    assert run_python(OTHER_THREAD, path, Path("2"), **environment) == f"{expected} {expected}"
-
-
 FORK = """
 import os, sys, warnings, numpy as np, tvmlayers as tl
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
@@ -90,14 +26,14 @@ x = np.ones((64, 3), np.float32)
 model(x)
 child = os.fork()
 if child == 0:
-    os._exit(0 if model(x).min() == 2 else 1)
-print(os.waitpid(child, 0)[1], model(x).min())
+    os._exit(0 if model(x).min() == model.threads else 1)
+print(os.waitpid(child, 0)[1], model(x).min() == model.threads)
 """
 
 
 def test_a_forked_child_does_not_wait_for_workers_it_has_not(tmp_path: Path) -> None:
     path = handmade.save(tmp_path / "model.tvml", handmade.spread_manifest())
-    assert run_python(FORK, path) == "0 2.0"
+    assert run_python(FORK, path) == "0 True"
 
 
 AFFINITY = """
@@ -112,19 +48,6 @@ print(os.sched_getaffinity(0) == before)
 def test_the_affinity_of_the_caller_is_left_alone(tmp_path: Path) -> None:
     path = handmade.save(tmp_path / "model.tvml", handmade.spread_manifest())
     assert run_python(AFFINITY, path) == "True"
-
-
-POOL_OF_OTHERS = """
-import os
-from tvmlayers.tune import limits
-limits.flops("float32", 2)
-threads = os.listdir("/proc/self/task")
-print(len({tuple(sorted(os.sched_getaffinity(int(thread)))) for thread in threads}))
-"""
-
-
-def test_a_pool_that_other_kernels_made_is_not_pinned() -> None:
-    assert run_python(POOL_OF_OTHERS, TVM_NUM_THREADS="2") == "1"
 
 
 def test_libraries_loaded_one_after_another_do_not_answer_for_each_other(tmp_path: Path) -> None:

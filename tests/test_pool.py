@@ -12,7 +12,8 @@ from handmade import run_python
 from pools import looping, note, on_pool, own_thread, wait_while
 from tvm.ir import Expr
 
-from tvmlayers import _ffi
+import tvmlayers as tl
+from tvmlayers import _ffi, targets, threads
 from tvmlayers.build import emit
 from tvmlayers.build.parallel import MOST_TASKS
 
@@ -33,8 +34,8 @@ def counting() -> Any:
 def made(run: Any, tasks: int) -> tuple[list[int], set[int]]:
     notes = np.zeros(2 * MOST_TASKS, np.int64)
     run(_ffi.from_array(notes), tasks)
-    threads = set(map(int, notes[MOST_TASKS : MOST_TASKS + tasks]))
-    return notes[:MOST_TASKS].tolist(), threads
+    found = set(map(int, notes[MOST_TASKS : MOST_TASKS + tasks]))
+    return notes[:MOST_TASKS].tolist(), found
 
 
 def expected(tasks: int) -> list[int]:
@@ -45,9 +46,9 @@ def expected(tasks: int) -> list[int]:
 def test_each_task_is_done_once(counting: Any, cpus: int) -> None:
     run = on_pool(counting, cpus)
     for tasks in NUMBERS * 20:
-        done, threads = made(run, tasks)
+        done, found = made(run, tasks)
         assert done == expected(tasks)
-        assert len(threads) <= min(cpus, tasks)
+        assert len(found) <= min(cpus, tasks)
 
 
 def test_a_pool_for_one_cpu_leaves_all_to_the_caller(counting: Any) -> None:
@@ -110,8 +111,47 @@ def test_the_caller_does_what_no_worker_has_begun() -> None:
     holder.join()
 
 
+@pytest.mark.parametrize(
+    ("asked", "variables", "expected"),
+    [
+        (None, {}, 4),
+        (2, {}, 2),
+        (8, {}, 8),
+        (2**31, {}, 8),
+        (None, {"OMP_NUM_THREADS": "2"}, 2),
+        (3, {"OMP_NUM_THREADS": "2"}, 3),
+        (None, {"OMP_NUM_THREADS": "20000"}, 8),
+    ],
+)
+def test_a_call_has_the_threads_that_were_asked_for_up_to_the_cpus(
+    asked: int | None, variables: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(targets, "physical_cores", lambda: 4)
+    monkeypatch.setattr(threads, "_USER_THREADS", None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert threads.count(asked) == expected
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 3), (2, 2), (5, 3)])
+def test_a_user_can_limit_the_threads_of_all_calls(
+    asked: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(threads, "_USER_THREADS", "3")
+    assert threads.count(asked) == expected
+
+
+@pytest.mark.parametrize("asked", [0, -1, 1.5, "2", True])
+def test_a_number_of_threads_that_is_none_is_refused(asked: Any) -> None:
+    with pytest.raises(tl.ConfigError, match="whole number from 1 up"):
+        threads.count(asked)
+
+
 MODEL = """
-import os, signal, sys, threading
+import contextlib, os, signal, sys, threading
 import numpy as np
 import tvmlayers as tl
 from tvmlayers import targets
@@ -121,8 +161,11 @@ model = tl.compile(layer, threads=2)
 x = np.random.default_rng(0).standard_normal((256, 512)).astype(np.float32)
 y = model(x)
 def workers():
-    return [n for n in os.listdir("/proc/self/task")
-            if open(f"/proc/self/task/{n}/comm").read() == "tvmlayers\\n"]
+    found = []
+    for number in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{number}/comm") as name:
+            found += [number] * (name.read() == "tvmlayers\\n")
+    return found
 """
 
 
@@ -131,7 +174,7 @@ def test_a_call_that_shares_work_starts_the_workers_which_take_no_signals() -> N
         "(one,) = workers()\n"
         "for _ in range(20): model(x)\n"
         "assert workers() == [one]\n"
-        "status = open(f'/proc/self/task/{one}/status').read()\n"
+        "with open(f'/proc/self/task/{one}/status') as file: status = file.read()\n"
         "blocked = int(status.split('SigBlk:')[1].split()[0], 16)\n"
         "print(blocked >> (signal.SIGALRM - 1) & 1, blocked >> (signal.SIGINT - 1) & 1)"
     )
@@ -176,5 +219,5 @@ def test_the_interpreter_ends_quietly_while_daemon_threads_call() -> None:
         "for _ in range(50): model(x)\n"
         "print('end')"
     )
-    for _ in range(3):
+    for _ in range(2):
         assert run_python(program) == "end"

@@ -484,7 +484,9 @@ entry:
   %needed = sub i32 %tasks, 1
   %most = call i32 @llvm.smin.i32(i32 %needed, i32 %idle)
   %any_idle = icmp sgt i32 %most, 0
-  br i1 %any_idle, label %ask, label %alone
+  %fits = icmp sle i32 %tasks, 256
+  %shared_out = and i1 %any_idle, %fits
+  br i1 %shared_out, label %ask, label %alone
 ask:
   %helpers = call i32 @tvmlayers_helpers(i32 %most, i64 %begin)
   %some = icmp sgt i32 %helpers, 0

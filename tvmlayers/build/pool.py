@@ -37,7 +37,7 @@ def pool_functions(target: Target) -> Functions:
     that is to stay where it is, unless it is the one that Python calls `main`.
     """
     futex, pause = _WORDS[architecture(target.triple)]
-    text = (files(__package__) / "pool.ll").read_text()
+    text = (files(__package__) / "pool.ll").read_text(encoding="utf-8")
     text = text.replace("FUTEX", futex).replace("PAUSE", pause)
 
     def new_pool() -> Expr:

@@ -34,6 +34,8 @@ class Worker:
             **(environment or {}),
             # Read by TVM when it is loaded: it would start half as many threads by itself.
             "TVM_NUM_THREADS": str(threads),
+            # Stock kernels run on TVM's own pool, whose workers share the caller's CPU when bound.
+            "TVM_BIND_THREADS": "0",
             # NumPy's own threads would go on spinning into what is measured next.
             "OPENBLAS_NUM_THREADS": "1",
         }
