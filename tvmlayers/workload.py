@@ -62,6 +62,11 @@ class Workload:
                     f"the size {size} of a {name} workload is a whole number of at least 1, "
                     f"got {given[size]!r}"
                 )
+            if given[size].bit_length() > 63:  # what an axis of a tensor can have
+                raise ConfigError(
+                    f"the size {size} of a {name} workload is below 2**63, got a number of "
+                    f"{given[size].bit_length()} bits"
+                )
         for trait in kind.traits:
             if not isinstance(given[trait], str):
                 raise ConfigError(f"{trait} of a {name} workload is a name, got {given[trait]!r}")

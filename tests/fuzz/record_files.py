@@ -78,12 +78,8 @@ class Records:
             stack.enter_context(contextlib.redirect_stdout(quiet))
             stack.enter_context(contextlib.redirect_stderr(quiet))
             before = [record for file in records.read_all([folder]) for record in file.records]
-            for line in (
-                ["list"],
-                ["list", "--json"],
-                ["prune", "--folder", str(folder), "--dry-run"],
-            ):
-                assert cli.main(["records", *line]) in (0, 2)
+            for line in (["list"], ["list", "--json"], ["prune", "--dry-run"]):
+                assert cli.main(["records", *line, "--folder", str(folder)]) in (0, 2)
             records.load(TARGET, "dense")
             target = targets.TARGETS[TARGET]
             Selector(target, True).regimes(made(8).workload)

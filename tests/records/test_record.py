@@ -64,6 +64,7 @@ def test_decisions_are_a_copy() -> None:
         ({"workload": {"m": 1, "kind": "dense"}}, "without its kind"),
         ({"workload": {"m": 1}}, "a workload of kind 'dense' has"),
         ({"workload": {**json.loads(LINE)["workload"], "m": 0}}, "size m"),
+        ({"workload": {**json.loads(LINE)["workload"], "k": 10**400}}, "size k"),
         ({"workload": {**json.loads(LINE)["workload"], "dtype": "a\nb"}}, "printable"),
         ({"space": ""}, "space is a name"),
         ({"tvm": None}, "tvm is a name"),
