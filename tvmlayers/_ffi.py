@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from tempfile import NamedTemporaryFile
 from types import ModuleType
@@ -27,6 +28,48 @@ _loads = itertools.count()
 # What the import of tvm_ffi brings in and running a model does not need: half of its time.
 _FOR_OLD_TORCH = "tvm_ffi._optional_torch_c_dlpack"
 _DEFERRED = {"importlib.metadata._adapters", "tvm_ffi.cpp", _FOR_OLD_TORCH}
+
+
+class _Deferred(ModuleType):
+    """A module that is executed when something is first asked of it, by one thread alone.
+
+    As by importlib's LazyLoader, which before Python 3.12 lets other threads see what is not there
+    yet. One of these modules is the standard library's, and everybody's.
+    """
+
+    def __init__(self, name: str, loader: Loader) -> None:
+        super().__init__(name)
+        # The lock is one that the module may take again: its own code may ask for what it lacks.
+        self.__dict__["_loading"] = threading.RLock(), [loader]
+
+    def __getattr__(self, name: str) -> Any:
+        lock, loaders = self.__dict__["_loading"]
+        # Names with two underscores are what the import system asks for.
+        with lock:
+            if loaders and not name.startswith("__") and name not in self.__dict__:
+                loader = loaders.pop()
+                try:
+                    loader.exec_module(self)
+                except BaseException:
+                    loaders.append(loader)
+                    raise
+                self.__loader__ = loader
+        if name not in self.__dict__:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return self.__dict__[name]
+
+
+class _DeferringLoader(Loader):
+    """Makes a `_Deferred` of the module that another loader would load."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Deferred(spec.name, self._loader)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
 
 
 class _LeanFinder:
@@ -44,8 +87,11 @@ class _LeanFinder:
             raise ModuleNotFoundError("torch is left for later", name="torch")
         spec = PathFinder.find_spec(fullname, path) if fullname in _DEFERRED else None
         if spec is not None and spec.loader is not None:
-            spec.loader = importlib.util.LazyLoader(spec.loader)
+            spec.loader = _DeferringLoader(spec.loader)
         return spec
+
+
+_finders = threading.Lock()
 
 
 @contextmanager
@@ -55,15 +101,17 @@ def lean_imports() -> Iterator[None]:
     For packages that import torch where they find it and do as well without: tvm_ffi and tvm.
     """
     finder = _LeanFinder()
-    sys.meta_path.insert(0, finder)
+    # The list is replaced, not changed: another thread that walks along it would skip a finder.
+    with _finders:
+        sys.meta_path = [finder, *sys.meta_path]
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        with _finders:
+            sys.meta_path = [each for each in sys.meta_path if each is not finder]
 
 
 def _import_tvm_ffi() -> Any:
-    is_first = "tvm_ffi" not in sys.modules
     try:
         with lean_imports():
             import tvm_ffi
@@ -72,9 +120,9 @@ def _import_tvm_ffi() -> Any:
             "running a compiled model needs the packages apache-tvm and apache-tvm-ffi; "
             "pip install tvmlayers brings both"
         ) from error
-    if is_first:
-        # Deferred, it would import torch when something walks through all modules, as inspect
-        # does. It does nothing without torch, so it goes; whoever asks for it imports it anew.
+    # Deferred, it would import torch when something walks through all modules, as inspect does.
+    # It does nothing without torch, so it goes; whoever asks for it imports it anew.
+    if isinstance(sys.modules.get(_FOR_OLD_TORCH), _Deferred):
         del sys.modules[_FOR_OLD_TORCH]
         del tvm_ffi._optional_torch_c_dlpack
     return tvm_ffi
