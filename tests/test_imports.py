@@ -19,7 +19,7 @@ PACKAGE = Path(tl.__file__).parent
 
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
-    ("dtypes", "errors", "model_config", "printing", "userdata"),
+    ("dtypes", "errors", "foreign", "model_config", "printing", "userdata"),
     (
         "_ffi",
         "_tvm",
@@ -30,6 +30,7 @@ LINES = (
         "safetensors_file",
         "scratch",
         "signature",
+        "tensors",
     ),
     ("pack",),
     ("targets", "workload"),
@@ -39,7 +40,7 @@ LINES = (
     ("expr",),
     ("spaces",),
     ("schedule",),
-    ("artifact", "bound", "call", "cuda", "diagnose", "fastcall", "manifest", "tensors", "runtime"),
+    ("artifact", "bound", "call", "cuda", "diagnose", "fastcall", "folding", "manifest", "runtime"),
     ("build",),
     ("testing",),
     ("tune",),

@@ -4,13 +4,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tvmlayers import tensors
+from tvmlayers import diagnose, tensors
 from tvmlayers.bound import BoundCall
+from tvmlayers.diagnose import Sizes
 from tvmlayers.errors import ConfigError, ShapeError
+from tvmlayers.folding import Shape, folded, leading_shape, unfolded
+from tvmlayers.results import empty
 from tvmlayers.signature import Entry, Slot, input_order
 from tvmlayers.tensors import Array, Kind
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The inputs and outputs of one call, checked and brought into the form of compiled code."""
+
+    entry: Entry
+    sizes: Sizes
+    imported: list[tuple[Array, Kind | None]]
+    seen: list[Array]
+    """The inputs as the caller knows them, which errors speak of."""
+    inputs: list[Array]
+    """The same as compiled code takes them."""
+    results: list[Array]
+    """The outputs as the caller gets them."""
+    outputs: list[Array]
+    """The same as compiled code fills them."""
+
+    @property
+    def arguments(self) -> list[Array]:
+        """What compiled code is called with first."""
+        return [*self.inputs, *self.outputs]
+
+    @property
+    def kind(self) -> Kind:
+        """What makes a tensor of the caller's kind of a result."""
+        return next((kind for _, kind in self.imported if kind is not None), tensors.identity)
 
 
 class ModelCall:
@@ -21,6 +52,8 @@ class ModelCall:
         self._entries = entries
         self._names = input_order(entries)
         self._signatures = {entry.names for entry in entries}
+        # How many first axes of every input and output any others may stand for: see `folding`.
+        self._leading = int(manifest.get("leading_axes", 0))
 
     def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` where given."""
@@ -66,15 +99,35 @@ class ModelCall:
         takes = " or ".join(f"({', '.join(names)})" for names in sorted(self._signatures))
         return f"this model takes the inputs {takes}"
 
-    def _type_lists(
-        self, names: tuple[str, ...], imported: list[tuple[Array, Kind | None]]
-    ) -> list[Array]:
-        """The arrays, nested lists given the dtype that their input has."""
+    def _prepare(self, given: Mapping[str, Any], out: Any) -> Prepared:
+        """A call with these inputs by name; the errors of what does not fit."""
+        names = tuple(given)
         slots = next(entry.inputs for entry in self._entries if entry.names == names)
-        return [
+        imported = [tensors.import_array(value, name) for name, value in given.items()]
+        # Nested lists get the dtype that their input has.
+        seen = [
             tensors.type_list(array, slot) if kind is None else array
             for (array, kind), slot in zip(imported, slots, strict=True)
         ]
+        lead = leading_shape(seen, slots, self._leading)
+        inputs = seen if lead is None else [self._folded(array, lead) for array in seen]
+        entry, sizes = diagnose.choose_entry(self._entries, names, inputs)
+        inputs = [tensors.pack(a, s.dtype) for a, s in zip(inputs, entry.inputs, strict=True)]
+        shapes = self._result_shapes(entry, sizes, lead)
+        results = outputs = tensors.prepare_outputs(out, entry.outputs, shapes, inputs)
+        if lead is not None:
+            outputs = [self._folded(result, lead) for result in results]
+        return Prepared(entry, sizes, imported, seen, inputs, results, outputs)
+
+    def _folded(self, array: Array, lead: Shape) -> Array:
+        shape = folded(array.shape, lead, self._leading)
+        return array.reshape(shape) if array.size else empty(shape, array.dtype)
+
+    def _result_shapes(self, entry: Entry, sizes: Sizes, lead: Shape | None) -> list[Shape]:
+        shapes = entry.output_shapes(sizes)
+        if lead is None:
+            return shapes
+        return [unfolded(shape, lead, self._leading) for shape in shapes]
 
     @property
     def inputs(self) -> tuple[Slot, ...]:

@@ -4,6 +4,7 @@ A small model runs for a few microseconds, so the Python around it counts in ten
 nanoseconds: everything that does not depend on the input is decided when a closure is made.
 Compiled code checks its inputs itself; whatever it refuses goes the general way of the model,
 `Compiled._call`, which either puts it right (a copy, a wider dtype) or says what is wrong.
+What is no refusal, as the error of a signal handler, goes on to the caller of the model.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.folding import folded, leading_shape, unfolded
+from tvmlayers.foreign import is_interruption, is_refusal
 from tvmlayers.results import REUSE_FROM, empty, take
 from tvmlayers.signature import Entry, Slot
 from tvmlayers.tensors import Array, Kind
@@ -52,8 +55,8 @@ def numpy_call(entries: Sequence[Entry], arena: Any, threads: int) -> FastCall:
         try:
             function = functions[array.dtype]
             rows = len(array)
-        except (KeyError, TypeError):  # another dtype, or no axis at all
-            return model._call((array,), {}, None)
+        except (KeyError, TypeError) as error:  # another dtype, or no axis at all
+            return _unless_interrupted(error, model, (array,))
         # carray: packed, aligned and writable (NumPy does not lend a read-only array)
         if not (array.size and array.flags.carray):
             return model._call((array,), {}, None)
@@ -61,8 +64,8 @@ def numpy_call(entries: Sequence[Entry], arena: Any, threads: int) -> FastCall:
         result = empty_small(shape, dtype) if rows < small else take(shape, dtype, rows * row_bytes)
         try:
             status = function(array, result, arena, threads)
-        except Exception:
-            return model._call((array,), {}, None)
+        except Exception as error:
+            return _where_refused(error, model, (array,))
         return model._fail(status, array) if status else result
 
     return call
@@ -82,8 +85,8 @@ def torch_call(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) -
         try:
             function = functions[tensor.dtype]
             rows = tensor.shape[0]
-        except (KeyError, IndexError):
-            return model._call((tensor,), {}, None)
+        except (KeyError, IndexError, RuntimeError) as error:  # or nested, without any shape
+            return _unless_interrupted(error, model, (tensor,))
         # A tensor with a pending sign, or one that asks for gradients, is no plain memory.
         if not tensor.numel() or tensor.is_neg() or tensor.requires_grad:
             return model._call((tensor,), {}, None)
@@ -92,9 +95,18 @@ def torch_call(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) -
         result = from_numpy(memory)
         try:
             status = function(tensor, result, arena, threads)
-        except Exception:
-            return model._call((tensor,), {}, None)
+        except Exception as error:
+            return _where_refused(error, model, (tensor,))
         return model._fail(status, tensor.numpy()) if status else result
+
+    return call
+
+
+def of_rank(fast: FastCall, rank: int) -> FastCall:
+    """As `fast` for tensors of that rank. A refusal takes longer than to look, and than a call."""
+
+    def call(model: Any, tensor: Any) -> Any:
+        return fast(model, tensor) if tensor.ndim == rank else model._call((tensor,), {}, None)
 
     return call
 
@@ -119,7 +131,6 @@ def batched_groups(entries: Sequence[Entry]) -> dict[tuple[str, ...], list[Entry
 def numpy_calls(entries: Sequence[Entry], arena: Any, threads: int) -> FastCalls:
     """The call for several NumPy arrays, for one of the groups that `batched_groups` gave."""
     functions = {tuple([slot.dtype for slot in e.inputs]): e.function for e in entries}
-    find = functions.get
     output = entries[0].outputs[0]
     dtype, tail = output.dtype, tuple(int(dim) for dim in output.shape[1:])
     ndarray = np.ndarray
@@ -128,14 +139,16 @@ def numpy_calls(entries: Sequence[Entry], arena: Any, threads: int) -> FastCalls
         for array in arrays:
             if type(array) is not ndarray or not (array.size and array.flags.carray):
                 return model._call(arrays, {}, None)
-        function = find(tuple([array.dtype for array in arrays]))
-        if function is None:
-            return model._call(arrays, {}, None)
-        result = empty((len(arrays[0]), *tail), dtype)
+        try:
+            function = functions[tuple([array.dtype for array in arrays])]
+            rows = len(arrays[0])
+        except (KeyError, TypeError) as error:  # other dtypes, or no axis at all
+            return _unless_interrupted(error, model, arrays)
+        result = empty((rows, *tail), dtype)
         try:
             status = function(*arrays, result, arena, threads)
-        except Exception:
-            return model._call(arrays, {}, None)
+        except Exception as error:
+            return _where_refused(error, model, arrays)
         return model._call(arrays, {}, None) if status else result
 
     return call
@@ -146,7 +159,6 @@ def torch_calls(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) 
     functions = {
         tuple([getattr(torch, slot.dtype.name) for slot in e.inputs]): e.function for e in entries
     }
-    find = functions.get
     output = entries[0].outputs[0]
     dtype, tail = output.dtype, tuple(int(dim) for dim in output.shape[1:])
     tensor_type, from_numpy = torch.Tensor, torch.from_numpy
@@ -160,14 +172,16 @@ def torch_calls(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) 
                 or tensor.requires_grad
             ):
                 return model._call(given, {}, None)
-        function = find(tuple([tensor.dtype for tensor in given]))
-        if function is None:
-            return model._call(given, {}, None)
-        result = from_numpy(empty((given[0].shape[0], *tail), dtype))
+        try:
+            function = functions[tuple([tensor.dtype for tensor in given])]
+            rows = given[0].shape[0]
+        except (KeyError, IndexError, RuntimeError) as error:  # or nested, without any shape
+            return _unless_interrupted(error, model, given)
+        result = from_numpy(empty((rows, *tail), dtype))
         try:
             status = function(*given, result, arena, threads)
-        except Exception:
-            return model._call(given, {}, None)
+        except Exception as error:
+            return _where_refused(error, model, given)
         return model._call(given, {}, None) if status else result
 
     return call
@@ -179,24 +193,43 @@ def foreign_call(inner: FastCall, to_array: Callable[[Any], Array], kind: Kind) 
     def call(model: Any, tensor: Any) -> Any:
         try:
             array = to_array(tensor)
-        except Exception:
+        except Exception as error:
+            if not is_refusal(error):
+                raise
             return model._call((tensor,), {}, None)
         return kind(inner(model, array))
 
     return call
 
 
+def _where_refused(error: Exception, model: Any, inputs: tuple[Any, ...]) -> Any:
+    """The general way, where the error says that an input was not taken."""
+    if not is_refusal(error):
+        raise error
+    return model._call_refused(inputs)
+
+
+def _unless_interrupted(error: Exception, model: Any, inputs: tuple[Any, ...]) -> Any:
+    """The general way, where the error is what a look at the inputs came to."""
+    if is_interruption(error):
+        raise error
+    return model._call(inputs, {}, None)
+
+
 # run(arrays, out or None, arena, threads) -> outputs, or None for the general way to see to
 Plan = Callable[[list[Array], "Array | None", Any, int], "list[Array] | None"]
 
 
-def make_plan(entries: Sequence[Entry]) -> Plan:
+def make_plan(entries: Sequence[Entry], leading: int) -> Plan:
     """The call for several NumPy arrays: one function for each combination of dtypes.
 
-    entries: those of one signature, alike but for their dtypes.
+    entries: those of one signature, alike but for their dtypes; leading: how many leading axes
+    others may stand for.
     """
     functions = {tuple(slot.dtype for slot in entry.inputs): entry.function for entry in entries}
     find = functions.get
+    slots = entries[0].inputs
+    ranks = [len(slot.shape) for slot in slots]
     outputs = [(slot.dtype, _shape_rule(entries[0], slot)) for slot in entries[0].outputs]
 
     def run(arrays: list[Array], out: Array | None, arena: Any, threads: int) -> list[Array] | None:
@@ -207,17 +240,30 @@ def make_plan(entries: Sequence[Entry]) -> Plan:
             if not (array.size and array.flags.carray):
                 return None
         shapes = [array.shape for array in arrays]
-        try:
-            if out is None:
-                results = [empty(rule(shapes), dtype) for dtype, rule in outputs]
-            elif _is_fit(out, *outputs[0], shapes, arrays):
-                results = [out]
-            else:
+        lead = None
+        if [len(shape) for shape in shapes] != ranks:
+            if not leading or out is not None:
                 return None
-            status = function(*arrays, *results, arena, threads)
-        except Exception:
+            lead = leading_shape(arrays, slots, leading) or ()
+            shapes = [folded(shape, lead, leading) for shape in shapes]
+            arrays = [array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True)]
+        if out is None:
+            results = [empty(rule(shapes), dtype) for dtype, rule in outputs]
+        elif _is_fit(out, *outputs[0], shapes, arrays):
+            results = [out]
+        else:
             return None
-        return None if status else results
+        try:
+            status = function(*arrays, *results, arena, threads)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return None
+        if status:
+            return None
+        if lead is not None:
+            results = [made.reshape(unfolded(made.shape, lead, leading)) for made in results]
+        return results
 
     return run
 
@@ -234,13 +280,13 @@ def _is_fit(
     )
 
 
-def make_plans(entries: Sequence[Entry]) -> dict[tuple[str, ...], Plan]:
+def make_plans(entries: Sequence[Entry], leading: int) -> dict[tuple[str, ...], Plan]:
     """A plan for each signature whose entries differ in nothing but their dtypes."""
     by_names: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         by_names.setdefault(entry.names, []).append(entry)
     return {
-        names: make_plan(alike)
+        names: make_plan(alike, leading)
         for names, alike in by_names.items()
         if len({tuple(slot.shape for slot in entry.inputs) for entry in alike}) == 1
         and len({entry.outputs for entry in alike}) == 1

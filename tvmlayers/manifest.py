@@ -164,6 +164,7 @@ class Manifest(Struct, forbid_unknown_fields=True):
     kernels: list[dict[str, Any]]
     cpu_features: list[str]
     hashes: Hashes
+    leading_axes: Annotated[int, Meta(ge=0, le=64)] = 0
     host: str | UnsetType = UNSET
     cuda: Cuda | UnsetType = UNSET
 
@@ -225,6 +226,12 @@ def _check(manifest: Manifest) -> None:
     _check_weights(manifest)
     for place, entry in enumerate(manifest.entries):
         _check_entry(entry, f"entries[{place}]")
+        for slot in (*entry.inputs, *entry.outputs):
+            leading = slot.shape[: manifest.leading_axes]
+            are_free = len(leading) == manifest.leading_axes and leading == [
+                axis for axis in leading if isinstance(axis, str) and "-" not in axis
+            ]
+            _need(are_free, f"leading_axes is {manifest.leading_axes}, not so in entries[{place}]")
     symbols = [entry.symbol for entry in manifest.entries]
     _need(len(set(symbols)) == len(symbols), "entries: two have the same symbol")
     for place, check in enumerate(manifest.checks):

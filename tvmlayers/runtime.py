@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tvmlayers import _ffi, artifact, diagnose, tensors
 from tvmlayers.arena import view
 from tvmlayers.bound import BoundCall, refuse_copies
-from tvmlayers.call import ModelCall
+from tvmlayers.call import ModelCall, Prepared
 from tvmlayers.errors import ConfigError, TvmLayersError
 from tvmlayers.fastcall import (
     FastCall,
@@ -29,10 +29,12 @@ from tvmlayers.fastcall import (
     make_plans,
     numpy_call,
     numpy_calls,
+    of_rank,
     single_entries,
     torch_call,
     torch_calls,
 )
+from tvmlayers.foreign import is_refusal
 from tvmlayers.signature import Entry, Function, check_functions, read_entries
 from tvmlayers.tensors import Array, Kind
 from tvmlayers.threads import count as count_threads
@@ -73,7 +75,7 @@ class Compiled(ModelCall):
             for names, entries in batched_groups(self._entries).items()
             if names == self._names[: len(names)]
         }
-        self._plans = make_plans(self._entries)
+        self._plans = make_plans(self._entries, self._leading)
         self._forms: dict[tuple[Any, ...], tuple[Plan, list[int]]] = {}
         self._fast: dict[type, FastCall]
         self._several: dict[tuple[type, int], FastCalls]
@@ -102,23 +104,19 @@ class Compiled(ModelCall):
         Bound calls keep to the number of threads that the model has now.
         """
         given = self._by_name(inputs, named)
-        imported = [tensors.import_array(value, name) for name, value in given.items()]
-        arrays = self._type_lists(tuple(given), imported)
-        entry, sizes = diagnose.choose_entry(self._entries, tuple(given), arrays)
-        for value, seen, slot in zip(given.values(), imported, entry.inputs, strict=True):
+        made = self._prepare(given, out)
+        for value, seen, slot in zip(given.values(), made.imported, made.entry.inputs, strict=True):
             refuse_copies(value, seen, slot)
-        arrays = [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
-        shapes = entry.output_shapes(sizes)
-        results = tensors.prepare_outputs(out, entry.outputs, shapes, arrays)
         if out is None:
-            kind = imported[0][1] or tensors.identity
-            outputs = [kind(result) for result in results]
+            kind = made.imported[0][1] or tensors.identity
+            outputs = [kind(result) for result in made.results]
         else:
             outputs = list(out) if isinstance(out, (list, tuple)) else [out]
-        buffers = [_ffi.from_array(array) for array in (*arrays, *results)]
+        entry = made.entry
+        buffers = [_ffi.from_array(array) for array in made.arguments]
         bound = BoundCall(
             entry.prepared(*buffers, self._arena_tensor, self._threads),
-            partial(self._explain, entry, arrays),
+            partial(self._explain, entry, made.seen),
             list(given.values()),
             outputs,
         )
@@ -133,24 +131,23 @@ class Compiled(ModelCall):
             if planned is not None:
                 return planned
         given = self._by_name(inputs, named)
-        names, values = tuple(given), list(given.values())
-        imported = [tensors.import_array(value, name) for name, value in given.items()]
-        arrays = self._type_lists(names, imported)
-        entry, sizes = diagnose.choose_entry(self._entries, names, arrays)
-        arrays = [
-            tensors.pack(array, slot.dtype)
-            for array, slot in zip(arrays, entry.inputs, strict=True)
-        ]
-        shapes = entry.output_shapes(sizes)
-        results = tensors.prepare_outputs(out, entry.outputs, shapes, arrays)
-        self._run(entry, arrays, results)
-        self._learn(values[0])
-        if len(values) == len(inputs) + len(named):
-            self._learn_form(names, inputs, named)
+        made = self._prepare(given, out)
+        self._run(made)
+        self._learn(next(iter(given.values())))
+        if len(given) == len(inputs) + len(named):
+            self._learn_form(tuple(given), inputs, named)
         if out is not None:
             return out
-        kind = next((kind for _, kind in imported if kind is not None), tensors.identity)
-        return _unwrap([kind(result) for result in results])
+        return _unwrap([made.kind(result) for result in made.results])
+
+    def _call_refused(self, inputs: tuple[Any, ...]) -> Any:
+        """The general way for what compiled code has refused."""
+        kind = type(inputs[0])
+        if self._leading and len(inputs) == 1 and kind in self._fast:
+            rank = len(self._single[0].inputs[0].shape)
+            if inputs[0].ndim != rank:
+                self._fast[kind] = of_rank(self._fast[kind], rank)
+        return self._call(inputs, {}, None)
 
     def _call_planned(self, form: tuple[Plan, list[int]], values: list[Any], out: Any) -> Any:
         """The outputs where the inputs are packed tensors of one kind, else None."""
@@ -165,24 +162,26 @@ class Compiled(ModelCall):
         try:
             arrays = [to_array(values[position]) for position in order]
             buffer = None if out is None else to_array(out)
-        except Exception:
+        except Exception as error:
+            if not is_refusal(error):
+                raise
             return None
         results = plan(arrays, buffer, self._arena_tensor, self._threads)
         if results is None or out is not None:
             return None if results is None else out
         return _unwrap([kind(result) for result in results])
 
-    def _run(self, entry: Entry, arrays: list[Array], results: list[Array]) -> None:
+    def _run(self, made: Prepared) -> None:
         try:
-            status = entry.function(*arrays, *results, self._arena_tensor, self._threads)
-        except TvmLayersError:  # compiled for another machine
-            raise
+            status = made.entry.function(*made.arguments, self._arena_tensor, self._threads)
         except Exception as error:
+            if not is_refusal(error):
+                raise
             raise TvmLayersError(
                 f"the compiled code refused inputs that fit its signature: {error}"
             ) from error
         if status:
-            self._explain(entry, arrays, status)
+            self._explain(made.entry, made.seen, status)
 
     def _explain(self, entry: Entry, arrays: Sequence[Array], status: int) -> NoReturn:
         diagnose.raise_for_status(status, self.manifest["checks"], entry, arrays)

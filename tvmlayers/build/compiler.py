@@ -22,7 +22,7 @@ from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import is_half
 from tvmlayers.errors import TargetError, only_on_gpus
 from tvmlayers.layers import Layer, Model, as_model
-from tvmlayers.layers.graph import Graph
+from tvmlayers.layers.graph import Graph, leading_axes
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
 from tvmlayers.schedule.cuda import CudaSelector
@@ -163,6 +163,7 @@ def make_manifest(
         "model": model.get_config(),
         "target": target.describe(),
         "entries": entries,
+        "leading_axes": leading_axes(model.graph),
         "checks": _merged(checks),
         "weights": kernels.arena.manifest(),
         "arena_bytes": kernels.arena.arena_bytes,

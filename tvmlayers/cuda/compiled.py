@@ -13,12 +13,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers import _ffi, artifact, diagnose, tensors
+from tvmlayers import _ffi, artifact, diagnose
 from tvmlayers.arena import address, view
 from tvmlayers.bound import BoundCall
 from tvmlayers.call import ModelCall
@@ -32,6 +33,7 @@ from tvmlayers.cuda.resident import Resident
 from tvmlayers.cuda.streams import current_stream, is_cupy
 from tvmlayers.cuda.torch_tensors import TorchMemory, torch_view
 from tvmlayers.errors import DeviceError, IndexOutOfRangeError
+from tvmlayers.folding import folded, leading_shape
 from tvmlayers.signature import Entry, read_entries
 
 
@@ -148,28 +150,21 @@ class CudaCompiled(ModelCall):
         """Copy the inputs over, run on the first GPU and copy the results back."""
         if out is not None:
             refuse_gpu_outputs(out)
-        imported = [tensors.import_array(value, name) for name, value in given.items()]
-        names = tuple(given)
-        arrays = self._type_lists(names, imported)
-        entry, sizes = diagnose.choose_entry(self._entries, names, arrays)
-        arrays = [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
-        shapes = entry.output_shapes(sizes)
-        results = tensors.prepare_outputs(out, entry.outputs, shapes, arrays)
+        made = self._prepare(given, out)
         stream = current_stream(0)
         memory = DriverMemory(self.driver, 0, stream)
         with self._lock, self.driver.context(0):
-            inputs = [memory.empty(array.shape, array.dtype) for array in arrays]
-            for there, array in zip(inputs, arrays, strict=True):
+            inputs = [memory.empty(array.shape, array.dtype) for array in made.inputs]
+            for there, array in zip(inputs, made.inputs, strict=True):
                 self.driver.upload(there.address, address(array), array.nbytes, stream)
-            made = [memory.empty(r.shape, r.dtype) for r in results]
-            self._run(entry, sizes, inputs, made, memory, arrays)
-            for result, there in zip(results, made, strict=True):
+            outputs = [memory.empty(each.shape, each.dtype) for each in made.outputs]
+            self._run(made.entry, made.sizes, inputs, outputs, memory, made.seen)
+            for result, there in zip(made.outputs, outputs, strict=True):
                 self.driver.download(address(result), there.address, result.nbytes, stream)
             self.driver.synchronize(stream)
         if out is not None:
             return out
-        kind = next((kind for _, kind in imported if kind is not None), tensors.identity)
-        return _unwrap([kind(result) for result in results])
+        return _unwrap([made.kind(result) for result in made.results])
 
     def _call_known(self, form: Form, addresses: list[int], inputs: Sequence[Any], out: Any) -> Any:
         """Run on tensors of shapes and dtypes that a call has had before."""
@@ -207,10 +202,15 @@ class CudaCompiled(ModelCall):
         torch_stream = current_stream(ordinal)
         others = stream != torch_stream and any(map(_is_torch, (*given.values(), *_listed(out))))
         views = [_see(value, name, stream) for name, value in given.items()]
-        entry, sizes = diagnose.choose_entry(self._entries, tuple(given), views)  # type: ignore[arg-type]
+        names = tuple(given)
+        slots = next(entry.inputs for entry in self._entries if entry.names == names)
+        lead, seen = leading_shape(views, slots, self._leading), views
+        if lead is not None:
+            seen = [replace(v, shape=folded(v.shape, lead, self._leading)) for v in views]
+        entry, sizes = diagnose.choose_entry(self._entries, names, seen)  # type: ignore[arg-type]
         is_torch = all(map(_is_torch, given.values()))
         memory: Any = (TorchMemory if is_torch else DriverMemory)(self.driver, ordinal, stream)
-        shapes = entry.output_shapes(sizes)
+        shapes = self._result_shapes(entry, sizes, lead)
         with self._lock, self.driver.context(ordinal):
             if others:  # torch's tensors, on a stream that torch knows nothing of
                 self.driver.order(torch_stream, stream)
@@ -229,9 +229,8 @@ class CudaCompiled(ModelCall):
                 self.driver.order(stream, torch_stream)
             foreign = [v.owner for v in views if not _is_ordered(v.owner)]
             plan.resident.held.keep(foreign, stream)
-            if len(inputs) == len(views) and all(
-                map(lambda one, other: one is other, packed, views)
-            ):
+            as_they_lie = all(map(lambda one, other: one is other, packed, views))
+            if len(inputs) == len(views) and as_they_lie and lead is None:
                 self._forms.learn(plan, inputs, ordinal)
         if out is not None:
             return out

@@ -37,6 +37,9 @@ class Activation(Layer):
     def free_input(self, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
         return tuple((*(None,) * (len(shape) - 1), *shape[-1:]) for shape in shapes)
 
+    def row_axes(self) -> int | None:
+        return 1 if self.activation in activations.OVER_LAST_AXIS else 0
+
     def flops(self, inputs: tuple[SymbolicTensor, ...], output: SymbolicTensor) -> int:
         """1 per element, whatever the function."""
         return output.elements if self.activation != "linear" else 0

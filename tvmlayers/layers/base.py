@@ -98,6 +98,11 @@ class Layer:
         """shapes with every axis freed that one compiled layer serves at any length."""
         return tuple((None, *shape[1:]) for shape in shapes)
 
+    def row_axes(self) -> int | None:
+        """How many last axes of its inputs the layer works along, where it leaves all others as
+        they are, whatever their number; None where it needs to know which axis is the batch."""
+        return None
+
     def example_dtype(self, dtype: str | None) -> str | None:
         """The dtype of an Input that takes arrays of this dtype; DTypeError when none can."""
         return None if dtype is None else float_dtype(self.describe(), dtype)

@@ -39,6 +39,9 @@ class Concatenate(Layer):
             )
         return (*first.axes[:axis], sum(joined), *first.axes[axis + 1 :])
 
+    def row_axes(self) -> int | None:
+        return -self.axis if self.axis < 0 else None
+
     def config(self) -> dict[str, Any]:
         return {"axis": self.axis}
 

@@ -86,6 +86,9 @@ class Dense(Layer):
     def free_input(self, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
         return tuple((*(None,) * (len(shape) - 1), *shape[-1:]) for shape in shapes)
 
+    def row_axes(self) -> int | None:
+        return 1
+
     def flops(self, inputs: tuple[SymbolicTensor, ...], output: SymbolicTensor) -> int:
         """2 per kernel element and vector, 1 per output element for bias and for activation."""
         assert self.input_dim is not None

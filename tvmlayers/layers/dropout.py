@@ -28,5 +28,8 @@ class Dropout(Layer):
             raise ConfigError(f"Dropout expected a rate in 0..1, got {rate!r}")
         self.rate = float(rate)
 
+    def row_axes(self) -> int | None:
+        return 0
+
     def config(self) -> dict[str, Any]:
         return {"rate": self.rate}

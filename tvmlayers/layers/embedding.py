@@ -162,6 +162,9 @@ class Embedding(Table):
             return super().free_input(shapes)
         return tuple((None,) * len(shape) for shape in shapes)
 
+    def row_axes(self) -> int | None:
+        return 0 if self.input_length is None else None
+
     def config(self) -> dict[str, Any]:
         own = {"mask_zero": self.mask_zero, "input_length": self.input_length}
         return {**super().config(), **own}

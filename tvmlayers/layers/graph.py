@@ -250,3 +250,22 @@ def _sorted_layers(nodes: list[Node], found: dict[int, int]) -> list[Layer]:
                 earlier = node_depth.get(id(tensor.node), 0)
                 node_depth[id(tensor.node)] = max(depth + 1, earlier)
     return sorted(layers.values(), key=lambda layer: (-depth_of[id(layer)], found[id(layer)]))
+
+
+def leading_axes(graph: Graph) -> int:
+    """How many first axes of every input and output any number of others may stand for.
+
+    They are of free length, the same for all inputs, and no layer works along one. 0 where there
+    are none.
+    """
+    most = graph.inputs[0].rank
+    for node in graph.nodes:
+        own = node.layer.row_axes()
+        if own is None:
+            return 0
+        most = min(most, *(tensor.rank - own for tensor in node.inputs))
+    for place, axis in enumerate(graph.inputs[0].axes[:most]):
+        shared = [tensor.axes[place : place + 1] == (axis,) for tensor in graph.inputs]
+        if not isinstance(axis, Symbol) or not all(shared):
+            return place
+    return most
