@@ -128,7 +128,7 @@ def test_threads_can_be_set(spread: Compiled) -> None:
     spread.threads = 2
     assert spread(x).min() == 2
     for wrong in (0, -1, 1.5, True):
-        with pytest.raises(tl.ConfigError, match="threads is a whole number"):
+        with pytest.raises(tl.ConfigError, match="threads"):
             spread.threads = wrong
 
 

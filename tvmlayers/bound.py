@@ -7,10 +7,10 @@ buffers again and again binds them once, as with ONNX Runtime's IOBinding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from tvmlayers.arena import address
-from tvmlayers.errors import DTypeError, ShapeError
+from tvmlayers.errors import ConfigError, DTypeError, ShapeError
 from tvmlayers.signature import Slot
 from tvmlayers.tensors import Array, Kind, is_plain
 
@@ -36,6 +36,12 @@ class BoundCall:
         self._run, self._fail = run, fail
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._result = outputs[0] if len(outputs) == 1 else list(outputs)
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            "a bound call belongs to its buffers and can be neither copied nor pickled; "
+            "copy the model, and bind the buffers that are wanted there"
+        )
 
     def __call__(self) -> Any:
         """The outputs for what the inputs hold now, a list where there are several; raises what a

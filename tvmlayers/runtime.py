@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers import _ffi, artifact, diagnose, tensors
-from tvmlayers.arena import view
+from tvmlayers.arena import allocate_arena, view
 from tvmlayers.bound import BoundCall, refuse_copies
 from tvmlayers.call import ModelCall, Prepared
 from tvmlayers.errors import ConfigError, TvmLayersError
@@ -229,7 +229,7 @@ class Compiled(ModelCall):
         self._set_threads(threads)
 
     def _set_threads(self, threads: int | None) -> None:
-        self._threads = count_threads(threads)
+        self._threads, self._wanted_threads = count_threads(threads), threads
         self._lenders = {np.ndarray: (tensors.identity, tensors.identity)}
         self._fast, self._several = {}, {}
         if self._single:
@@ -250,9 +250,16 @@ class Compiled(ModelCall):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a `.tvml` artefact that `tvmlayers.load` takes."""
+        artifact.write(path, self.manifest, self._machine_code(), self.packed_weights())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By what its artefact holds; it is checked and loaded as that is."""
+        return _restored, (self.manifest, self._machine_code(), self._arena, self._wanted_threads)
+
+    def _machine_code(self) -> bytes:
         if self._library is None:
             raise ConfigError("this model was made without its library and cannot be saved")
-        artifact.write(path, self.manifest, self._library(), self.packed_weights())
+        return self._library()
 
     def __repr__(self) -> str:
         takes = ", ".join(f"{slot.name}: {slot.dtype}{slot.text()}" for slot in self.inputs)
@@ -272,10 +279,26 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Compiled |
         from tvmlayers.cuda import CudaCompiled
 
         return CudaCompiled(manifest, library, artifact.read_images(path, manifest), arena)
+    return _loaded(manifest, library, arena, threads)
+
+
+def _loaded(
+    manifest: Mapping[str, Any], library: bytes, arena: NDArray[np.uint8], threads: int | None
+) -> Compiled:
     module = load_library(library)
     compiled = Compiled(manifest, module.get_function, arena, threads, lambda: library)
     check_functions(compiled._entries, compiled._arena_tensor)
     return compiled
+
+
+def _restored(
+    manifest: Mapping[str, Any], library: bytes, packed: NDArray[np.uint8], threads: int | None
+) -> Compiled:
+    """A copy of a compiled model, or one that was pickled; TargetError as of `load`."""
+    artifact.check_machine(manifest, "this model")
+    arena = allocate_arena(packed.nbytes)  # with the alignment that compiled code relies on
+    arena[...] = packed
+    return _loaded(manifest, library, arena, threads)
 
 
 def _unwrap(results: list[Any]) -> Any:

@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 from tvmlayers import _ffi, targets
-from tvmlayers.errors import ArtifactError, ConfigError
+from tvmlayers.errors import ArtifactError
+from tvmlayers.numeric import positive
 
 MOST = 256  # tasks of one parallel loop in compiled code
 _USER_THREADS = os.environ.get("TVM_NUM_THREADS")
@@ -26,8 +27,8 @@ def count(wanted: int | None) -> int:
     None takes TVM_NUM_THREADS, else OMP_NUM_THREADS, else the physical cores. There are never more
     than the CPUs that this process may use, nor than a TVM_NUM_THREADS that the user has set.
     """
-    if wanted is not None and (type(wanted) is not int or wanted < 1):
-        raise ConfigError(f"threads is a whole number from 1 up, or None, got {wanted!r}")
+    if wanted is not None:
+        wanted = positive("a compiled model", "threads", wanted)
     limit = _positive(_USER_THREADS) or MOST
     preferred = wanted or _positive(_USER_THREADS) or _positive(os.environ.get("OMP_NUM_THREADS"))
     return min(preferred or targets.physical_cores(), limit, targets.usable_cpus(), MOST)

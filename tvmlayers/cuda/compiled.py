@@ -136,6 +136,11 @@ class CudaCompiled(ModelCall):
         weights = self.packed_weights()
         artifact.write(path, self.manifest, self._library, weights, self._images)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By what its artefact holds; the copy finds its own way to a GPU."""
+        parts = (self.manifest, self._library, self._images, self._arena)
+        return CudaCompiled, parts, {"deferred": self.deferred}
+
     def __repr__(self) -> str:
         takes = ", ".join(f"{slot.name}: {slot.dtype}{slot.text()}" for slot in self.inputs)
         gives = ", ".join(f"{slot.dtype}{slot.text()}" for slot in self.outputs)

@@ -17,6 +17,7 @@ from tvmlayers.layers.checks import checked_seed, float_dtype
 from tvmlayers.layers.graph import Dim, Node, Shape, SymbolicTensor
 from tvmlayers.layers.names import checked_name, snake_case
 from tvmlayers.layers.weights import checked_weight, frozen, set_flat
+from tvmlayers.numeric import sizes
 
 if TYPE_CHECKING:
     from tvmlayers.layers.model import Model
@@ -38,6 +39,9 @@ class WeightSpec:
         if self.zero_row is not None:
             values[self.zero_row] = 0
         return frozen(values)
+
+
+_NOT_COPIED = ("_compiled",)
 
 
 class Layer:
@@ -67,11 +71,23 @@ class Layer:
         self.stem = snake_case(self.kind)
         self.name = self.stem if name is None else checked_name(name)
         self.dtype = float_dtype(self.kind, dtype)
-        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.input_shape = (
+            None if input_shape is None else sizes(self.kind, "input_shape", input_shape)
+        )
         self.seed = checked_seed(self.kind, seed)
         self.version = 0
         self._weights: dict[str, Array] | None = None
         self._compiled: dict[object, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was compiled, and with weights, which every copy would draw anew."""
+        state = {key: value for key, value in self.__dict__.items() if key not in _NOT_COPIED}
+        return {**state, "_weights": self.weights or None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _compiled={})
+        if self._weights is not None:
+            self._weights = {name: frozen(weight) for name, weight in self._weights.items()}
 
     # What a layer says of itself; most override some of these.
 

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import TypeVar
 
 from tvmlayers.dtypes import FLOAT_DTYPES, numpy_dtype
 from tvmlayers.errors import ConfigError, DTypeError, unknown_name
+from tvmlayers.numeric import not_negative
 
 INDEX_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 
 Name = TypeVar("Name", bound=str)
 
 
-def whole(owner: str, argument: str, value: object) -> int:
-    """value as an int; ConfigError when it is not a whole number (bool and 3.0 are not)."""
-    if isinstance(value, bool):
-        raise ConfigError(f"{owner} expected a whole number for {argument}, got {value!r}")
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ConfigError(
-            f"{owner} expected a whole number for {argument}, got {value!r}"
-        ) from None
-
-
-def positive(owner: str, argument: str, value: object) -> int:
-    """value as an int of at least 1."""
-    number = whole(owner, argument, value)
-    if number < 1:
-        raise ConfigError(f"{owner} expected {argument} of at least 1, got {number}")
-    return number
-
-
 def checked_seed(owner: str, seed: object) -> int | None:
     """seed, None or a whole number from 0 up."""
-    number = None if seed is None else whole(owner, "seed", seed)
-    if number is not None and number < 0:
-        raise ConfigError(f"{owner} expected a seed of at least 0, got {number}")
-    return number
+    return None if seed is None else not_negative(owner, "a seed", seed)
 
 
 def axis_in(owner: str, axis: int, rank: int) -> int:

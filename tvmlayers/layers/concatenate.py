@@ -6,8 +6,9 @@ from typing import Any
 
 from tvmlayers.errors import ShapeError
 from tvmlayers.layers.base import Layer
-from tvmlayers.layers.checks import axis_in, whole
+from tvmlayers.layers.checks import axis_in
 from tvmlayers.layers.graph import Dim, SymbolicTensor, same_length
+from tvmlayers.numeric import whole
 
 
 class Concatenate(Layer):

@@ -9,8 +9,8 @@ from tvmlayers.errors import ShapeError
 from tvmlayers.layers import activations, initializers
 from tvmlayers.layers.activations import Activation
 from tvmlayers.layers.base import Layer, WeightSpec
-from tvmlayers.layers.checks import positive
 from tvmlayers.layers.graph import Dim, Shape, SymbolicTensor
+from tvmlayers.numeric import positive
 
 
 class Dense(Layer):
@@ -47,8 +47,8 @@ class Dense(Layer):
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.input_dim = None if input_dim is None else positive(self.kind, "input_dim", input_dim)
-        if input_shape:
-            self.build((None, *input_shape))
+        if self.input_shape:
+            self.build((None, *self.input_shape))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         features = input_shape[-1] if len(input_shape) > 1 else None

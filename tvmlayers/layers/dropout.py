@@ -7,6 +7,7 @@ from typing import Any
 
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers.base import Layer
+from tvmlayers.numeric import real
 
 
 class Dropout(Layer):
@@ -24,9 +25,9 @@ class Dropout(Layer):
         input_shape: Sequence[int | None] | None = None,
     ) -> None:
         super().__init__(name=name, seed=seed, input_shape=input_shape)
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        self.rate = real(self.kind, "rate", rate)
+        if not 0 <= self.rate <= 1:
             raise ConfigError(f"Dropout expected a rate in 0..1, got {rate!r}")
-        self.rate = float(rate)
 
     def row_axes(self) -> int | None:
         return 0

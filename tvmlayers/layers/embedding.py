@@ -10,8 +10,9 @@ import numpy as np
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.layers import initializers
 from tvmlayers.layers.base import Layer, WeightSpec
-from tvmlayers.layers.checks import index_dtype, one_of, positive, whole
+from tvmlayers.layers.checks import index_dtype, one_of
 from tvmlayers.layers.graph import Dim, Shape, SymbolicTensor
+from tvmlayers.numeric import positive, whole
 
 OUT_OF_BOUNDS = ("raise", "clip", "zero", "unchecked")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 from tvmlayers.errors import ConfigError
@@ -66,6 +66,17 @@ class Symbol:
 
     def __repr__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self is BATCH:  # there is one, for copies as well
+            return "BATCH"
+        if self._joined is not None:
+            return _itself, (self.root,)
+        return Symbol, (self._name, self.base)
+
+
+def _itself(symbol: Symbol) -> Symbol:
+    return symbol
 
 
 BATCH = Symbol("n")
@@ -129,6 +140,14 @@ class SymbolicTensor:
         """How many elements one sample has, free axes counted as 1."""
         return prod(axis for axis in self.axes if isinstance(axis, int))
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self.node is not None:
+            raise ConfigError(
+                f"{self.name!r} is the output of a layer and is copied or pickled with its model; "
+                "make a tl.Model that ends in it"
+            )
+        return self.__dict__
+
     def __repr__(self) -> str:
         return f"<SymbolicTensor {self.name!r} {self.shape} {self.dtype}>"
 
@@ -188,6 +207,33 @@ def graph_of(inputs: list[SymbolicTensor], outputs: list[SymbolicTensor]) -> Gra
         if id(tensor) not in used:
             raise ConfigError(f"no output depends on Input {tensor.name!r}; leave it out")
     return Graph(inputs, outputs, nodes, _sorted_layers(nodes, found))
+
+
+FlatGraph: TypeAlias = tuple[
+    list[SymbolicTensor], list[tuple["Layer", list[int], tuple[str, ...]]], list[int]
+]
+"""Inputs; layer, numbers of the inputs and roles for each node; numbers of the outputs. Tensors are
+numbered: the inputs first, then what each node makes."""
+
+
+def flat(graph: Graph) -> FlatGraph:
+    """The graph as lists, which are copied and pickled however deep it is."""
+    tensors = [*graph.inputs, *(node.output for node in graph.nodes)]
+    number = {id(tensor): place for place, tensor in enumerate(tensors)}
+    nodes = [
+        (node.layer, [number[id(tensor)] for tensor in node.inputs], node.roles)
+        for node in graph.nodes
+    ]
+    return graph.inputs, nodes, [number[id(tensor)] for tensor in graph.outputs]
+
+
+def unflat(lists: FlatGraph) -> Graph:
+    """The graph that `flat` gave the lists of."""
+    inputs, nodes, outputs = lists
+    tensors = list(inputs)
+    for layer, taken, roles in nodes:
+        tensors.append(layer.replay(tuple(tensors[place] for place in taken), roles))
+    return graph_of(inputs, [tensors[place] for place in outputs])
 
 
 def _check_ends(inputs: list[SymbolicTensor], outputs: list[SymbolicTensor]) -> None:

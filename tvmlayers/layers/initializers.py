@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tvmlayers.dtypes import wide
 from tvmlayers.errors import ConfigError, WeightsError, unknown_name
 from tvmlayers.layers.checks import checked_seed, one_of
+from tvmlayers.numeric import real
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -29,10 +30,10 @@ class Initializer:
     def __post_init__(self) -> None:
         owner = type(self).__name__
         for argument, value in asdict(self).items():
-            if argument == "seed":
-                checked_seed(owner, value)
-            elif argument not in ("mode", "distribution") and not isinstance(value, int | float):
-                raise ConfigError(f"{owner} expected a number for {argument}, got {value!r}")
+            if argument not in ("mode", "distribution"):
+                is_seed = argument == "seed"
+                number = checked_seed(owner, value) if is_seed else real(owner, argument, value)
+                object.__setattr__(self, argument, number)  # Python's own, for the configuration
 
     def values(self, shape: Shape, dtype: str, rng: np.random.Generator) -> Array:
         """An array of this shape and dtype."""

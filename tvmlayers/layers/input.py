@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import ConfigError, DTypeError
-from tvmlayers.layers.checks import INDEX_DTYPES, dtype_name, positive
+from tvmlayers.layers.checks import INDEX_DTYPES, dtype_name
 from tvmlayers.layers.graph import BATCH, Dim, Symbol, SymbolicTensor
 from tvmlayers.layers.names import checked_name
+from tvmlayers.numeric import positive, sizes
 
 
 def Input(
@@ -30,7 +31,7 @@ def Input(
     if (shape is None) == (batch_shape is None):
         raise ConfigError("Input expected either shape=... or batch_shape=...")
     if batch_shape is not None:
-        shape = tuple(batch_shape)
+        shape = sizes("Input", "batch_shape", batch_shape)
         if not shape or shape[0] is not None:
             raise ConfigError(
                 f"Input expected a batch_shape that begins with None, got {shape}; "
@@ -38,8 +39,7 @@ def Input(
             )
         shape = shape[1:]
     assert shape is not None
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    axes = axes_of("Input", sizes)
+    axes = axes_of("Input", sizes("Input", "shape", shape))
     if not batch and not axes:
         raise ConfigError("Input without a batch axis needs at least one axis in shape")
     if name == "out":

@@ -15,13 +15,18 @@ from tvmlayers.layers.graph import (
     Shape,
     Symbol,
     SymbolicTensor,
+    flat,
     graph_of,
+    unflat,
 )
 from tvmlayers.layers.names import checked_name, free_name, snake_case, unique_names
 from tvmlayers.layers.weights import set_flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+_NOT_COPIED = ("_compiled",)
 
 
 class Model:
@@ -47,6 +52,18 @@ class Model:
         self.name = snake_case(type(self).__name__) if name is None else checked_name(name)
         self._graph = None
         self._compiled: tuple[object, Callable[..., Any]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was compiled."""
+        state = {key: value for key, value in self.__dict__.items() if key not in _NOT_COPIED}
+        return {**state, "_graph": None if self._graph is None else flat(self._graph)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._begin(state["name"])
+        self.__dict__.update(state)
+        if state["_graph"] is not None:
+            self._graph = unflat(state["_graph"])
+            self.name_parts()
 
     @property
     def graph(self) -> Graph:

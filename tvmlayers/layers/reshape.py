@@ -8,9 +8,9 @@ from typing import Any
 
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.layers.base import Layer
-from tvmlayers.layers.checks import whole
 from tvmlayers.layers.flatten import fixed_sizes
 from tvmlayers.layers.graph import Dim, SymbolicTensor
+from tvmlayers.numeric import sizes, whole
 
 
 class Reshape(Layer):
@@ -26,8 +26,10 @@ class Reshape(Layer):
         input_shape: Sequence[int | None] | None = None,
     ) -> None:
         super().__init__(name=name, input_shape=input_shape)
-        sizes = (target_shape,) if isinstance(target_shape, int) else target_shape
-        self.target_shape = tuple(whole(self.kind, "target_shape", size) for size in sizes)
+        self.target_shape = tuple(
+            whole(self.kind, "target_shape", size)
+            for size in sizes(self.kind, "target_shape", target_shape)
+        )
         if any(size < 1 and size != -1 for size in self.target_shape):
             raise ConfigError(f"Reshape expected sizes of at least 1, or -1, got {target_shape}")
         if self.target_shape.count(-1) > 1:

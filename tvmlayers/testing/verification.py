@@ -10,6 +10,7 @@ import numpy as np
 from tvmlayers.call import ModelCall
 from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
 from tvmlayers.layers import Layer, Model
+from tvmlayers.numeric import not_negative
 from tvmlayers.signature import shape_text
 from tvmlayers.testing.bounds import Array, Bounded, Difference, Rounding, compare
 from tvmlayers.testing.inputs import draw, is_lone_bag
@@ -63,10 +64,9 @@ def verify(
 
 
 def _checked_samples(samples: Sequence[int]) -> tuple[int, ...]:
-    batches = tuple(samples) if isinstance(samples, Sequence) else ()
-    if not batches or any(type(batch) is not int or batch < 0 for batch in batches):
+    if not isinstance(samples, Sequence) or not samples:
         raise ConfigError(f"samples are batch sizes from 0 up, such as {BATCHES}, got {samples!r}")
-    return batches
+    return tuple(not_negative("verify", "each of samples", batch) for batch in samples)
 
 
 def _row(
