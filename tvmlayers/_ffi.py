@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from tvmlayers.errors import ArtifactError, MissingDependencyError, TvmLayersError
+from tvmlayers.foreign import is_interruption
 
 _loads = itertools.count()
 
@@ -115,7 +116,9 @@ def _import_tvm_ffi() -> Any:
     try:
         with lean_imports():
             import tvm_ffi
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "tvm_ffi":
+            raise
         raise MissingDependencyError(
             "running a compiled model needs the packages apache-tvm and apache-tvm-ffi; "
             "pip install tvmlayers brings both"
@@ -149,6 +152,8 @@ def load_runtime() -> ctypes.CDLL:
     try:
         return ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
     except OSError as error:
+        if is_interruption(error):
+            raise
         raise MissingDependencyError(
             f"TVM's runtime library does not load ({error}); reinstall apache-tvm"
         ) from error

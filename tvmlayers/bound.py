@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from tvmlayers.arena import address
 from tvmlayers.errors import ConfigError, DTypeError, ShapeError
 from tvmlayers.signature import Slot
-from tvmlayers.tensors import Array, Kind, is_plain
+from tvmlayers.tensors import Array, Kind, is_plain, packing
 
 
 class BoundCall:
@@ -74,5 +74,5 @@ def refuse_copies(value: Any, seen: tuple[Array, Kind | None], slot: Slot) -> No
         raise ShapeError(
             f"bind reads input {slot.name!r} where it lies and expected it packed in C order and "
             f"aligned, got strides {array.strides} for shape {array.shape}; pass "
-            f"np.ascontiguousarray(...), {instead}"
+            f"{packing(kind)}, {instead}"
         )

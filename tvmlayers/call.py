@@ -109,9 +109,10 @@ class ModelCall:
             tensors.type_list(array, slot) if kind is None else array
             for (array, kind), slot in zip(imported, slots, strict=True)
         ]
+        kinds = [kind for _, kind in imported]
         lead = leading_shape(seen, slots, self._leading)
         inputs = seen if lead is None else [self._folded(array, lead) for array in seen]
-        entry, sizes = diagnose.choose_entry(self._entries, names, inputs)
+        entry, sizes = diagnose.choose_entry(self._entries, names, inputs, kinds)
         inputs = [tensors.pack(a, s.dtype) for a, s in zip(inputs, entry.inputs, strict=True)]
         shapes = self._result_shapes(entry, sizes, lead)
         results = outputs = tensors.prepare_outputs(out, entry.outputs, shapes, inputs)

@@ -13,18 +13,24 @@ import numpy as np
 
 from tvmlayers.errors import DTypeError, IndexOutOfRangeError, OffsetsError, ShapeError
 from tvmlayers.signature import LAST_STATUS_BIT, Entry, Slot, extent, shape_text
-from tvmlayers.tensors import Array
+from tvmlayers.tensors import Array, Kind, cast, identity
 
 Sizes = dict[str, int]
 
 
 def choose_entry(
-    entries: Sequence[Entry], names: tuple[str, ...], arrays: Sequence[Array]
+    entries: Sequence[Entry],
+    names: tuple[str, ...],
+    arrays: Sequence[Array],
+    kinds: Sequence[Kind | None] = (),
 ) -> tuple[Entry, Sizes]:
-    """(entry, sizes of its symbols) for inputs called `names`; `arrays` are in that order."""
+    """(entry, sizes of its symbols) for inputs called `names`; `arrays` are in that order.
+
+    kinds: those of the caller's tensors, whose words the errors use; NumPy's where not given.
+    """
     candidates = [entry for entry in entries if entry.names == names]
     candidates = _fitting_ranks(candidates, arrays)
-    entry = _fitting_dtypes(candidates, arrays)
+    entry = _fitting_dtypes(candidates, arrays, kinds)
     return entry, bind_sizes(entry, arrays)
 
 
@@ -59,7 +65,9 @@ def _refuse_rank(slots: list[Slot], array: Array) -> NoReturn:
     )
 
 
-def _fitting_dtypes(entries: list[Entry], arrays: Sequence[Array]) -> Entry:
+def _fitting_dtypes(
+    entries: list[Entry], arrays: Sequence[Array], kinds: Sequence[Kind | None]
+) -> Entry:
     """The entry whose dtypes hold the arrays' dtypes, the narrowest if there are several."""
     by_width = sorted(entries, key=lambda entry: sum(s.dtype.itemsize for s in entry.inputs))
     for entry in by_width:
@@ -68,7 +76,7 @@ def _fitting_dtypes(entries: list[Entry], arrays: Sequence[Array]) -> Entry:
     for position, array in enumerate(arrays):
         slots = [entry.inputs[position] for entry in by_width]
         if not any(_holds(slot, array.dtype) for slot in slots):
-            _refuse_dtype(slots, array)
+            _refuse_dtype(slots, array.dtype, kinds[position] if kinds else identity)
     dtypes = ", ".join(f"{n!r} {a.dtype}" for n, a in zip(entries[0].names, arrays, strict=True))
     raise DTypeError(f"no compiled entry point takes these dtypes together: {dtypes}")
 
@@ -79,17 +87,18 @@ def _holds(slot: Slot, dtype: np.dtype[Any]) -> bool:
     return dtype.newbyteorder("=") == slot.dtype
 
 
-def _refuse_dtype(slots: list[Slot], array: Array) -> NoReturn:
-    slot, dtype = slots[0], array.dtype
+def _refuse_dtype(slots: list[Slot], dtype: np.dtype[Any], kind: Kind | None) -> NoReturn:
+    slot = slots[0]
     if slot.is_integer:
         raise DTypeError(
             f"input {slot.name!r} expected integers (int8 to int64, uint8 to uint32), got "
-            f"{dtype}; cast with .astype('int64') once every value is known to be a whole number"
+            f"{dtype}; cast with {cast(kind, np.dtype('int64'))} once every value is known to be "
+            "a whole number"
         )
     expected = " or ".join(dict.fromkeys(str(each.dtype) for each in slots))
     raise DTypeError(
         f"input {slot.name!r} expected {expected}, got {dtype}; cast with "
-        f".astype({str(slot.dtype)!r}), or compile the model for that dtype"
+        f"{cast(kind, slot.dtype)}, or compile the model for that dtype"
     )
 
 

@@ -109,7 +109,7 @@ class Compiled(ModelCall):
             refuse_copies(value, seen, slot)
         if out is None:
             kind = made.imported[0][1] or tensors.identity
-            outputs = [kind(result) for result in made.results]
+            outputs = [tensors.in_same_memory(result, kind) for result in made.results]
         else:
             outputs = list(out) if isinstance(out, (list, tuple)) else [out]
         entry = made.entry

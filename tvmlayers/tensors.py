@@ -13,6 +13,7 @@ from tvmlayers import _ffi
 from tvmlayers.arena import address
 from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError, DeviceError, DTypeError, ShapeError
+from tvmlayers.foreign import is_refusal
 from tvmlayers.results import empty
 from tvmlayers.signature import Slot
 
@@ -33,16 +34,23 @@ def import_array(value: Any, name: str) -> tuple[Array, Kind | None]:
         return np.asarray(value), identity
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        return _from_torch(value, name), _to_torch
+        return _from_torch(value, name), to_torch
     if isinstance(value, _ffi.Tensor) or hasattr(value, "__dlpack__"):
         return _from_dlpack(value, name), _kind_of(value)
     try:
         return np.asarray(value), (identity if hasattr(value, "__array__") else None)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         raise ShapeError(f"input {name!r} is no tensor and cannot become one: {error}") from error
 
 
 def identity(array: Array) -> Array:
+    return array
+
+
+def _for_others(array: Array) -> Array:
+    """For tensors that speak DLPack and do not say how another is made."""
     return array
 
 
@@ -58,13 +66,20 @@ def _from_torch(tensor: Any, name: str) -> Array:
             f"input {name!r} is on device {str(tensor.device)!r} and the model was compiled "
             "for the CPU; pass tensor.cpu()"
         )
-    plain = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.is_nested:
+        raise DTypeError(
+            f"input {name!r} is a nested torch tensor, whose rows may differ in length; pass one "
+            "plain tensor, as torch.nested.to_padded_tensor gives"
+        )
     try:
+        plain = tensor.detach().resolve_conj().resolve_neg()
         if str(tensor.dtype) == "torch.bfloat16":  # whose name NumPy does not take from torch
             bits: Array = plain.view(sys.modules["torch"].int16).numpy()
             return bits.view(numpy_dtype("bfloat16"))
         array: Array = plain.numpy()
-    except (TypeError, RuntimeError) as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         raise DTypeError(
             f"input {name!r} is a torch tensor of {tensor.dtype}, {tensor.layout}, "
             "which has no plain array behind it; pass a strided tensor of an accepted dtype"
@@ -72,7 +87,7 @@ def _from_torch(tensor: Any, name: str) -> Array:
     return array
 
 
-def _to_torch(array: Array) -> Any:
+def to_torch(array: Array) -> Any:
     torch = sys.modules["torch"]
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -80,6 +95,11 @@ def _to_torch(array: Array) -> Any:
 
 
 def _from_dlpack(value: Any, name: str) -> Array:
+    if not hasattr(value, "__dlpack_device__"):
+        raise DTypeError(
+            f"input {name!r} ({type(value).__name__}) has __dlpack__ but no __dlpack_device__, "
+            "which says where it lies; pass np.asarray(...) of it"
+        )
     device = int(value.__dlpack_device__()[0])
     if device != CPU:
         raise DeviceError(
@@ -88,7 +108,9 @@ def _from_dlpack(value: Any, name: str) -> Array:
         )
     try:
         return np.from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         if hasattr(value, "__array__"):
             return np.asarray(value)
         raise DTypeError(
@@ -101,7 +123,34 @@ def _kind_of(value: Any) -> Kind:
     if hasattr(value, "__array_namespace__"):
         namespace = value.__array_namespace__()
         return lambda array: namespace.from_dlpack(array)
-    return _ffi.from_array
+    return _ffi.from_array if isinstance(value, _ffi.Tensor) else _for_others
+
+
+def in_same_memory(result: Array, kind: Kind) -> Any:
+    """`result` as a tensor of that kind, or itself where the library would make a copy."""
+    made = kind(result)
+    if kind in _CASTS or address(np.from_dlpack(made)) == address(result):
+        return made
+    return result
+
+
+_CASTS: dict[Kind | None, str] = {
+    None: "np.asarray(x, {!r})",  # of nested lists
+    identity: ".astype({!r})",
+    to_torch: ".to(torch.{})",
+    _ffi.from_array: "np.from_dlpack(x).astype({!r})",
+    _for_others: "np.from_dlpack(x).astype({!r})",
+}
+
+
+def cast(kind: Kind | None, dtype: np.dtype[Any]) -> str:
+    """How a user casts a tensor of that kind, as `import_array` gives it, to a dtype."""
+    return _CASTS.get(kind, _CASTS[identity]).format(dtype.name)
+
+
+def packing(kind: Kind | None) -> str:
+    """How a user packs a tensor of that kind."""
+    return ".contiguous()" if kind is to_torch else "np.ascontiguousarray(...)"
 
 
 def lender_of(value: Any) -> tuple[Callable[[Any], Array], Kind] | None:

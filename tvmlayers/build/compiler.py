@@ -14,7 +14,7 @@ from tvmlayers import targets
 from tvmlayers.build.entries import entry_specs
 from tvmlayers.build.forward import forward_function
 from tvmlayers.build.graph import Kernels, planned, relax_module
-from tvmlayers.build.kernels.kernel import Functions
+from tvmlayers.build.kernels.kernel import Functions, Kernel
 from tvmlayers.build.link import shared_library
 from tvmlayers.build.modules import Library, Modules
 from tvmlayers.build.weights import ArenaPlan
@@ -23,6 +23,7 @@ from tvmlayers.dtypes import is_half
 from tvmlayers.errors import TargetError, only_on_gpus
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.layers.graph import Graph, leading_axes
+from tvmlayers.layers.names import naming
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector
 from tvmlayers.schedule.cuda import CudaSelector
@@ -113,9 +114,22 @@ def _build(model: Model, selector: Selector) -> tuple[Library, dict[str, Any], A
 def _build_in(
     modules: Modules, model: Model, selector: Selector
 ) -> tuple[Library, dict[str, Any], ArenaPlan]:
-    graph = model.graph
-    _refuse_halves(graph, selector.target)
-    kernels = Kernels(selector, on_made=lambda made: modules.add(made.kernel))
+    _refuse_halves(model.graph, selector.target)
+    # TVM keeps one stack of builders for all threads; and names must not change meanwhile.
+    with naming:
+        functions, manifest, arena = _functions(model, selector, modules.add)
+    return modules.finish(functions), manifest, arena
+
+
+def _functions(
+    model: Model, selector: Selector, on_made: Callable[[Kernel], None]
+) -> tuple[Functions, dict[str, Any], ArenaPlan]:
+    """(entry points and what they call, manifest, plan of the arena) of a built model.
+
+    on_made: called with each kernel as soon as it is made.
+    """
+    graph = model.ready().graph
+    kernels = Kernels(selector, on_made=lambda made: on_made(made.kernel))
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
     functions: Functions = {}
@@ -138,7 +152,7 @@ def _build_in(
         )
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = list(selector.target.cpu_flags)
-    return modules.finish(functions), manifest, kernels.arena
+    return functions, manifest, kernels.arena
 
 
 def _refuse_halves(graph: Graph, target: targets.Target) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers import _ffi, artifact, diagnose
+from tvmlayers import _ffi, artifact, diagnose, tensors
 from tvmlayers.arena import address, view
 from tvmlayers.bound import BoundCall
 from tvmlayers.call import ModelCall
@@ -209,10 +209,11 @@ class CudaCompiled(ModelCall):
         views = [_see(value, name, stream) for name, value in given.items()]
         names = tuple(given)
         slots = next(entry.inputs for entry in self._entries if entry.names == names)
+        kinds = [tensors.to_torch if _is_torch(v) else tensors.identity for v in given.values()]
         lead, seen = leading_shape(views, slots, self._leading), views
         if lead is not None:
             seen = [replace(v, shape=folded(v.shape, lead, self._leading)) for v in views]
-        entry, sizes = diagnose.choose_entry(self._entries, names, seen)  # type: ignore[arg-type]
+        entry, sizes = diagnose.choose_entry(self._entries, names, seen, kinds)  # type: ignore[arg-type]
         is_torch = all(map(_is_torch, given.values()))
         memory: Any = (TorchMemory if is_torch else DriverMemory)(self.driver, ordinal, stream)
         shapes = self._result_shapes(entry, sizes, lead)
@@ -275,12 +276,12 @@ class CudaCompiled(ModelCall):
         row, kernels = self._described[id(entry)], self.manifest["cuda"]["kernels"]
         return Plan(entry, row, sizes, self._resident(memory.ordinal), kernels)
 
-    def _ready(self, plan: Plan, tensors: Sequence[View], memory: Any) -> Callable[[], None]:
+    def _ready(self, plan: Plan, views: Sequence[View], memory: Any) -> Callable[[], None]:
         scratch = None if plan.scratch is None else plan.resident.scratch(memory, plan.scratch)
         place = 0 if scratch is None else scratch.address
-        addresses, stream = [each.address for each in tensors], memory.stream
+        addresses, stream = [each.address for each in views], memory.stream
 
-        def launch(_held: object = (scratch, tensors)) -> None:  # what the addresses are of
+        def launch(_held: object = (scratch, views)) -> None:  # what the addresses are of
             plan.launch(addresses, stream, place)
 
         return launch

@@ -14,6 +14,7 @@ import numpy as np
 
 from tvmlayers import _ffi
 from tvmlayers.errors import DTypeError
+from tvmlayers.foreign import is_refusal
 
 if TYPE_CHECKING:
     from tvmlayers.cuda.arrays import DeviceArray
@@ -69,7 +70,9 @@ def read(value: Any, what: str, stream: int) -> Any:
         return value
     try:
         return _ffi.ffi.from_dlpack(value.__dlpack__(stream=stream or LEGACY_DEFAULT))
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         raise DTypeError(
             f"{what} ({type(value).__name__}) cannot be read through DLPack: {error}"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -41,7 +42,7 @@ class WeightSpec:
         return frozen(values)
 
 
-_NOT_COPIED = ("_compiled",)
+_NOT_COPIED = ("_compiled", "_compiling", "_making")
 
 
 class Layer:
@@ -77,7 +78,12 @@ class Layer:
         self.seed = checked_seed(self.kind, seed)
         self.version = 0
         self._weights: dict[str, Array] | None = None
+        self._begin_calls()
+
+    def _begin_calls(self) -> None:
         self._compiled: dict[object, Any] = {}
+        # One thread makes the weights, or compiles for a call; others wait for it.
+        self._making, self._compiling = threading.RLock(), threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was compiled, and with weights, which every copy would draw anew."""
@@ -85,7 +91,8 @@ class Layer:
         return {**state, "_weights": self.weights or None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _compiled={})
+        self.__dict__.update(state)
+        self._begin_calls()
         if self._weights is not None:
             self._weights = {name: frozen(weight) for name, weight in self._weights.items()}
 
@@ -194,13 +201,16 @@ class Layer:
     @property
     def weights(self) -> dict[str, Array]:
         """Read-only arrays by name, in Keras's order and layout; made when first asked for."""
-        if self._weights is None:
-            specs = self.weight_specs()
-            if not specs:
-                return {}
-            rng = np.random.default_rng(self.seed)
-            self._weights = {name: spec.make(self.dtype, rng) for name, spec in specs.items()}
-        return self._weights
+        if (known := self._weights) is not None:
+            return known
+        with self._making:
+            if self._weights is None:
+                specs = self.weight_specs()
+                if not specs:
+                    return {}
+                rng = np.random.default_rng(self.seed)
+                self._weights = {name: spec.make(self.dtype, rng) for name, spec in specs.items()}
+            return self._weights
 
     def check(self, weights: Mapping[str, object]) -> dict[str, Array]:
         """Read-only copies of weights in the layer's dtype; WeightsError when one does not fit."""
@@ -212,9 +222,10 @@ class Layer:
 
     def assign(self, checked: dict[str, Array]) -> None:
         """Put what `check` gave in place of all weights; compiled forms are let go."""
-        self._weights = checked
-        self.version += 1
-        self._compiled.clear()
+        with self._making:
+            self._weights = checked
+            self.version += 1
+            self._compiled.clear()
 
     def get_weights(self) -> list[Array]:
         """Copies of the weights as a flat list in Keras's order; a Dense kernel is (in, out)."""

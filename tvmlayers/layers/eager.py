@@ -16,6 +16,7 @@ from tvmlayers.layers.base import Layer
 from tvmlayers.layers.checks import dtype_name
 from tvmlayers.layers.graph import Shape
 from tvmlayers.layers.input import Input
+from tvmlayers.layers.names import naming
 
 if TYPE_CHECKING:
     from tvmlayers.layers.model import Model
@@ -69,9 +70,13 @@ def call_layer(layer: Layer, tensors: tuple[Any, ...], roles: tuple[str, ...]) -
     """What the layer makes of the arrays, in the caller's kind of array."""
     # A bag's offsets and sample weights are further ways into the model of its indices.
     specs = example_specs(tensors if layer.takes_list else tensors[:1])
-    key = tuple(free_specs(layer, specs))
-    if key not in layer._compiled:
-        layer._compiled[key] = _compile(model_of_layer(layer, specs))
+    key = (layer.version, *free_specs(layer, specs))
+    compiled = layer._compiled.get(key)
+    if compiled is None:
+        with layer._compiling:
+            compiled = layer._compiled.get(key)
+            if compiled is None:
+                compiled = layer._compiled[key] = _compile(model_of_layer(layer, specs))
     positional, named = [], {}
     for tensor, role in zip(tensors, roles, strict=True):
         array = as_array(tensor, "int64" if role in INDEX_ROLES else layer.dtype)
@@ -79,17 +84,24 @@ def call_layer(layer: Layer, tensors: tuple[Any, ...], roles: tuple[str, ...]) -
             named[role] = array
         else:
             positional.append(array)
-    return layer._compiled[key](*positional, **named)
+    return compiled(*positional, **named)
 
 
 def call_model(model: Model, tensors: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """What the model makes of the arrays, in the caller's kind of array."""
-    ready = model.ready([shape for shape, _ in example_specs(tensors)] or None)
-    graph = ready.graph
-    key = (graph, tuple(layer.version for layer in graph.layers))
-    if ready._compiled is None or ready._compiled[0] != key:
-        ready._compiled = (key, _compile(ready))
-    dtypes = {tensor.name: tensor.dtype for tensor in graph.inputs}
+    specs = example_specs(tensors)
+    with model._compiling:  # inputs of another rank may build the model anew
+        model.settle([shape for shape, _ in specs] or None)
+        graph = model.graph
+        key = (graph, tuple(layer.version for layer in graph.layers))
+        if model._compiled is None or model._compiled[0] != key:
+            compiled = _compile(model)
+            with naming:
+                model.name_parts()
+                names = [tensor.name for tensor in graph.inputs]
+            model._compiled = (key, compiled, names)
+        _, compiled, names = model._compiled
+    dtypes = {name: tensor.dtype for name, tensor in zip(names, graph.inputs, strict=True)}
     # Arrays beyond the graph's inputs are the offsets of a bag, which may also come by name.
     wanted = [*dtypes.values(), *("int64" for _ in tensors)]
     arrays = [as_array(tensor, dtype) for tensor, dtype in zip(tensors, wanted, strict=False)]
@@ -98,7 +110,7 @@ def call_model(model: Model, tensors: tuple[Any, ...], named: dict[str, Any]) ->
     by_name = {
         name: as_array(value, dtypes.get(name, value_dtype)) for name, value in named.items()
     }
-    return ready._compiled[1](*arrays, **by_name)
+    return compiled(*arrays, **by_name)
 
 
 def as_array(value: object, dtype: str) -> Any:
@@ -123,11 +135,11 @@ def _has_dtype(value: object) -> bool:
 
 def _shaped(value: Any) -> Any:
     """value itself when it has shape and dtype, else as NumPy: lists, numbers, DLPack tensors."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if type(value) is np.ndarray:
         return value
-    if hasattr(value, "__dlpack__"):
-        return np.from_dlpack(value)
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ShapeError(f"a nested list of unequal rows is no tensor: {error}") from None
+    is_nested = getattr(value, "is_nested", False)  # a torch tensor without a shape
+    if not is_nested and hasattr(value, "shape") and hasattr(value, "dtype"):
+        return value
+    from tvmlayers.tensors import import_array
+
+    return import_array(value, "input")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,14 @@ from tvmlayers.layers.graph import (
     graph_of,
     unflat,
 )
-from tvmlayers.layers.names import checked_name, free_name, snake_case, unique_names
+from tvmlayers.layers.names import checked_name, free_name, naming, snake_case, unique_names
 from tvmlayers.layers.weights import set_flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-_NOT_COPIED = ("_compiled",)
+_NOT_COPIED = ("_compiled", "_compiling")
 
 
 class Model:
@@ -51,7 +52,8 @@ class Model:
     def _begin(self, name: str | None) -> None:
         self.name = snake_case(type(self).__name__) if name is None else checked_name(name)
         self._graph = None
-        self._compiled: tuple[object, Callable[..., Any]] | None = None
+        self._compiled: tuple[object, Callable[..., Any], list[str]] | None = None
+        self._compiling = threading.RLock()  # one thread compiles for a call, others wait
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was compiled."""
@@ -108,8 +110,12 @@ class Model:
     def build(self, input_shape: Sequence[int | None] | None = None) -> None:
         """Nothing: a functional model is built when it is made. A Sequential overrides this."""
 
+    def settle(self, shapes: Sequence[Shape] | None = None) -> None:
+        """Build the model for inputs of these shapes where it is not built, or only by a guess."""
+
     def ready(self, shapes: Sequence[Shape] | None = None) -> Model:
         """This model, built and with unique names. shapes: those of example inputs."""
+        self.settle(shapes)
         self.name_parts()
         return self
 
@@ -119,17 +125,18 @@ class Model:
         A part that two models share bears the name that the model asked last gave it.
         """
         graph = self.graph
-        unique_names(graph.layers)
-        unique_names(graph.inputs)
-        _name_symbols(tensor for tensor in graph.inputs)
-        taken: set[str] = {layer.name for layer in graph.layers}
-        first: set[int] = set()
-        for node in graph.nodes:
-            node.output.name = node.layer.name
-            if id(node.layer) in first:
-                node.output.name = free_name(node.layer.name, taken)
-                taken.add(node.output.name)
-            first.add(id(node.layer))
+        with naming:
+            unique_names(graph.layers)
+            unique_names(graph.inputs)
+            _name_symbols(tensor for tensor in graph.inputs)
+            taken: set[str] = {layer.name for layer in graph.layers}
+            first: set[int] = set()
+            for node in graph.nodes:
+                node.output.name = node.layer.name
+                if id(node.layer) in first:
+                    node.output.name = free_name(node.layer.name, taken)
+                    taken.add(node.output.name)
+                first.add(id(node.layer))
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         tensors = args
@@ -173,12 +180,13 @@ class Model:
     @property
     def weights(self) -> dict[str, Array]:
         """Read-only arrays named "<layer>/<weight>", in Keras's order."""
-        self.name_parts()
-        return {
-            f"{layer.name}/{name}": weight
-            for layer in self.layers
-            for name, weight in layer.weights.items()
-        }
+        with naming:
+            self.name_parts()
+            return {
+                f"{layer.name}/{name}": weight
+                for layer in self.layers
+                for name, weight in layer.weights.items()
+            }
 
     def get_weights(self) -> list[Array]:
         """Copies of all weights as a flat list in Keras's order."""
@@ -192,21 +200,24 @@ class Model:
         """Write the weights as safetensors, named "<layer>/<weight>"."""
         from tvmlayers.layers.serialize import save_weights
 
-        self.name_parts()
-        save_weights(self.layers, path)
+        with naming:
+            self.name_parts()
+            save_weights(self.layers, path)
 
     def load_weights(self, path: str | Path) -> None:
         """Read what `save_weights` or `save` wrote; WeightsError when it does not fit."""
         from tvmlayers.layers.serialize import load_weights
 
-        self.name_parts()
-        load_weights(self.layers, path)
+        with naming:
+            self.name_parts()
+            load_weights(self.layers, path)
 
     def save(self, path: str | Path) -> None:
         """Write configuration and weights in one safetensors file; see `load_model`."""
         from tvmlayers.layers.serialize import save_model
 
-        save_model(self, path)
+        with naming:
+            save_model(self, path)
 
     def count_params(self) -> int:
         """How many numbers the weights hold; a shared layer counts once."""
@@ -216,13 +227,15 @@ class Model:
         """A table of the layers with shapes, parameters, FLOPs and bytes; printed as well."""
         from tvmlayers.layers.summary import summary
 
-        return summary(self, print_fn)
+        with naming:
+            return summary(self, print_fn)
 
     def get_config(self) -> dict[str, Any]:
         """The JSON-able layers and wiring that make this model again, weights left out."""
         from tvmlayers.layers.serialize import model_config
 
-        return model_config(self)
+        with naming:
+            return model_config(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Model:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
 from typing import Protocol
 
 from tvmlayers.errors import ConfigError
+
+naming = threading.RLock()
+"""Held by who gives the parts of a model their names, and by who relies on these: a part that
+several models share is called as the one says that did so last."""
 
 
 class Named(Protocol):

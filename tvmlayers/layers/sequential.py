@@ -80,10 +80,9 @@ class Sequential(Model):
         self._chain(given)
         self._input, self._open = given, False
 
-    def ready(self, shapes: Sequence[Shape] | None = None) -> Model:
+    def settle(self, shapes: Sequence[Shape] | None = None) -> None:
         if shapes and self.parts and self._open and not self._takes_rank_of(shapes[0]):
             self._build_from_example(shapes)
-        return super().ready(shapes)
 
     def replay(self, tensors: Sequence[SymbolicTensor]) -> list[SymbolicTensor]:
         if not self._open:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers.errors import WeightsError
+from tvmlayers.foreign import is_refusal
 
 if TYPE_CHECKING:
     from tvmlayers.layers.base import Layer
@@ -24,11 +25,14 @@ def frozen(values: Array) -> Array:
 
 
 def to_numpy(value: Any) -> Array:
-    """Any array-like as NumPy; torch tensors that need a gradient or live elsewhere included."""
+    """Any array-like as NumPy: torch tensors with a gradient, a pending sign or on a GPU, and what
+    speaks DLPack alone included."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
+        value = value.detach().cpu().resolve_conj().resolve_neg()
         if str(value.dtype) == "torch.bfloat16":  # NumPy takes none from torch
             value = value.float()
+    elif hasattr(value, "__dlpack_device__") and not hasattr(value, "__array__"):
+        return np.from_dlpack(value)
     return np.asarray(value)
 
 
@@ -37,7 +41,9 @@ def checked_weight(layer: Layer, name: str, shape: tuple[int, ...], value: objec
     where = f"{layer.describe()} weight {name!r}"
     try:
         array = to_numpy(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         raise WeightsError(f"{where} expected an array of shape {shape}: {error}") from error
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise WeightsError(f"{where} expected {layer.dtype} numbers, got {array.dtype}")

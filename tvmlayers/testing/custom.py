@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers.errors import ConfigError
+from tvmlayers.foreign import is_refusal
 from tvmlayers.testing.bounds import Bounded, Rounding
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def _evaluator(activation: Callable[[Any], Any], label: str) -> Callable[[Tensor
     try:
         out = te.compute(x.shape, lambda i: activation(x[i]), name="out")
         compiled = tvm.compile(te.create_prim_func([x, out]), target="llvm")
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         raise ConfigError(
             f"the activation {label!r} cannot be evaluated in float64, which verifying it takes: "
             f"{error}; make its constants of its argument's dtype"

@@ -21,6 +21,7 @@ from tvmlayers.build.graph import Kernels, planned, relax_module
 from tvmlayers.build.weights import ArenaPlan
 from tvmlayers.cuda import CudaCompiled, Driver
 from tvmlayers.layers import Model
+from tvmlayers.layers.names import naming
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import CudaTarget
 
@@ -52,7 +53,13 @@ def lower_model(
     model: Model, selector: CudaSelector, arena_of: Callable[[ArenaPlan], Any] = ArenaPlan.fill
 ) -> tuple[LoweredModule, dict[str, Any], Any]:
     """(host code and CUDA source, manifest, filled arena) of a built model."""
-    graph = model.graph
+    with naming:  # as for a CPU
+        module, manifest, arena = _lowered(model, selector)
+    return lower(module, selector.target, host_target()), manifest, arena_of(arena)
+
+
+def _lowered(model: Model, selector: CudaSelector) -> tuple[IRModule, dict[str, Any], ArenaPlan]:
+    graph = model.ready().graph
     kernels = Kernels(selector, lower_kernel, lower_copy)
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
@@ -82,7 +89,7 @@ def lower_model(
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = []
     manifest["host"] = host_target()["mtriple"]
-    return lower(module, selector.target, host_target()), manifest, arena_of(kernels.arena)
+    return module, manifest, kernels.arena
 
 
 def host_target() -> dict[str, Any]:
