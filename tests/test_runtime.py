@@ -125,8 +125,9 @@ def test_threads_can_be_set(spread: Compiled) -> None:
     assert spread.threads == 2
     spread.threads = 1
     assert spread(x).max() == 1
-    spread.threads = 2
+    spread.threads = np.int64(2)
     assert spread(x).min() == 2
+    assert type(spread.threads) is int
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(tl.ConfigError, match="threads"):
             spread.threads = wrong

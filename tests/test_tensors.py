@@ -200,3 +200,120 @@ def test_a_large_result_starts_at_a_cache_line(embedding: Compiled) -> None:
     result = embedding(np.tile(IDS, (500, 1)))
     assert address(result) % 64 == 0
     np.testing.assert_array_equal(result, TABLE[np.tile(IDS, (500, 1))])
+
+
+class OnlyDLPack:
+    """A tensor that speaks DLPack, and neither the array API nor NumPy's ways."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        return self.array.__dlpack__(**arguments)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+
+def test_a_tensor_that_speaks_dlpack_alone_gives_numpy(embedding: Compiled) -> None:
+    ids = IDS.copy()
+    for call in (
+        embedding,
+        lambda value: embedding.bind(value)(),
+        tl.Embedding(5, 4, weights=TABLE),
+    ):
+        for _ in range(2):
+            result = call(OnlyDLPack(ids))
+            assert type(result) is np.ndarray
+            np.testing.assert_array_equal(result, TABLE[ids])
+    layer = tl.Embedding(5, 4, weights=OnlyDLPack(TABLE))
+    np.testing.assert_array_equal(layer.get_weights()[0], TABLE)
+
+
+def test_an_ort_value_gives_numpy(embedding: Compiled) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    result = embedding(runtime.OrtValue.ortvalue_from_numpy(IDS))
+    assert type(result) is np.ndarray
+    np.testing.assert_array_equal(result, TABLE[IDS])
+
+
+def test_dlpack_without_a_device_is_refused(embedding: Compiled) -> None:
+    class NoDevice:
+        def __dlpack__(self, **arguments: Any) -> Any:
+            return IDS.__dlpack__(**arguments)
+
+    for call in (embedding, tl.Embedding(5, 4)):
+        with pytest.raises(tl.DTypeError, match="no __dlpack_device__"):
+            call(NoDevice())
+
+
+def test_bound_results_are_numpy_where_a_library_would_copy_them(embedding: Compiled) -> None:
+    class Copying(Foreign):
+        def __array_namespace__(self, api_version: str | None = None) -> Any:
+            class Namespace:
+                from_dlpack = staticmethod(lambda array: Foreign(np.from_dlpack(array).copy()))
+
+            return Namespace
+
+    ids = IDS.copy()
+    bound = embedding.bind(Copying(ids))
+    ids[...] = 0
+    np.testing.assert_array_equal(bound(), TABLE[ids])
+    assert type(embedding.bind(Foreign(ids))()) is Foreign
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.zeros((1, 3)), r"\.astype\('float32'\)"),
+        (torch.zeros(1, 3, dtype=torch.float64), r"\.to\(torch\.float32\)"),
+        (OnlyDLPack(np.zeros((1, 3))), r"np\.from_dlpack\(x\)\.astype\('float32'\)"),
+    ],
+    ids=["numpy", "torch", "dlpack"],
+)
+def test_a_wrong_dtype_is_told_in_the_words_of_the_callers_library(
+    scale: Compiled, value: Any, words: str
+) -> None:
+    for call in (scale, scale.bind):
+        with pytest.raises(tl.DTypeError, match=f"got float64; cast with {words}"):
+            call(value)
+
+
+def test_wrong_indices_are_told_in_the_words_of_the_callers_library(embedding: Compiled) -> None:
+    with pytest.raises(tl.DTypeError, match=r"cast with \.to\(torch\.int64\) once"):
+        embedding(torch.zeros(3, 10))
+    with pytest.raises(tl.DTypeError, match=r"cast with np\.asarray\(x, 'int64'\) once"):
+        embedding([[0.5] * 10])
+    with pytest.raises(tl.ShapeError, match=r"pass \.contiguous\(\)"):
+        embedding.bind(torch.from_numpy(np.asfortranarray(IDS)))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_a_nested_tensor_is_refused_alike_at_every_call(scale: Compiled, layout: Any) -> None:
+    rows = [torch.ones(2, 3), torch.ones(1, 3)]
+    nested = torch.nested.nested_tensor(rows, layout=layout)
+    dense = tl.Dense(2, input_dim=3)
+    messages = set()
+    for call in (scale, scale.bind, dense, tl.Sequential([tl.Dense(2)])):
+        for _ in range(2):
+            with pytest.raises(tl.DTypeError, match="nested torch tensor") as found:
+                call(nested)
+            messages.add(str(found.value).partition("is a nested")[2])
+            scale(torch.ones(1, 3))  # teaches the short way of plain tensors
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_a_number_among_several_inputs_is_refused_alike(bag: Compiled, kind: Any) -> None:
+    for _ in range(2):
+        with pytest.raises(tl.ShapeError, match="'indices' expected 1 axes"):
+            bag(kind(1), kind([0]))
+        bag(kind([1]), kind([0]))
+
+
+def test_weights_with_a_pending_sign_are_taken() -> None:
+    negative = torch.complex(torch.zeros(5, 4), torch.from_numpy(TABLE)).conj().imag
+    assert negative.is_neg()
+    layer = tl.Embedding(5, 4, weights=negative)
+    np.testing.assert_array_equal(layer.get_weights()[0], -TABLE)

@@ -8,6 +8,7 @@ knows them, in this process they are put in when all are there (see `addresses`)
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Library:
 
     def __init__(self, main: Any, others: list[Any]) -> None:
         self._main, self._others = main, others
+        self._writing = threading.Lock()  # LLVM writes a module from one thread at a time
         for other in others:
             main.mod.import_module(other.mod)
 
@@ -46,12 +48,14 @@ class Library:
 
     def export_library(self, path: str, **options: Any) -> None:
         """A shared library written to `path`, with the options that TVM's function has."""
-        self._main.export_library(path, **options)
+        with self._writing:
+            self._main.export_library(path, **options)
 
     def assembly(self) -> str:
         """The machine code as an assembler takes it, of one module after the other."""
-        parts = (self._main, *self._others)
-        return "".join(str(part.mod.inspect_source("asm")) for part in parts)
+        with self._writing:
+            parts = (self._main, *self._others)
+            return "".join(str(part.mod.inspect_source("asm")) for part in parts)
 
 
 @dataclass(frozen=True)
