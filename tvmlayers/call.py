@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tvmlayers import diagnose, tensors
 from tvmlayers.bound import BoundCall
@@ -17,8 +16,7 @@ from tvmlayers.signature import Entry, Slot, input_order
 from tvmlayers.tensors import Array, Kind
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """The inputs and outputs of one call, checked and brought into the form of compiled code."""
 
     entry: Entry

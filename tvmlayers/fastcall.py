@@ -241,7 +241,7 @@ def make_plan(entries: Sequence[Entry], leading: int) -> Plan:
                 return None
         shapes = [array.shape for array in arrays]
         lead = None
-        if [len(shape) for shape in shapes] != ranks:
+        if list(map(len, shapes)) != ranks:
             if not leading or out is not None:
                 return None
             lead = leading_shape(arrays, slots, leading) or ()

@@ -93,7 +93,8 @@ class Compiled(ModelCall):
                 several = self._several.get((type(value), len(more)))
                 if several is not None:
                     return several(self, (value, *more))
-        return self._call((value, *more), named, out)
+        inputs = () if value is None and not more else (value, *more)
+        return self._call(inputs, named, out)
 
     def bind(self, *inputs: Any, out: Any = None, **named: Any) -> BoundCall:
         """A call with these buffers, to be made as often as wanted: `bound()`.
