@@ -146,7 +146,7 @@ def test_a_user_can_limit_the_threads_of_all_calls(
 
 @pytest.mark.parametrize("asked", [0, -1, 1.5, "2", True])
 def test_a_number_of_threads_that_is_none_is_refused(asked: Any) -> None:
-    with pytest.raises(tl.ConfigError, match="whole number from 1 up"):
+    with pytest.raises(tl.ConfigError, match="threads"):
         threads.count(asked)
 
 

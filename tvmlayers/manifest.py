@@ -226,12 +226,10 @@ def _check(manifest: Manifest) -> None:
     _check_weights(manifest)
     for place, entry in enumerate(manifest.entries):
         _check_entry(entry, f"entries[{place}]")
-        for slot in (*entry.inputs, *entry.outputs):
-            leading = slot.shape[: manifest.leading_axes]
-            are_free = len(leading) == manifest.leading_axes and leading == [
-                axis for axis in leading if isinstance(axis, str) and "-" not in axis
-            ]
-            _need(are_free, f"leading_axes is {manifest.leading_axes}, not so in entries[{place}]")
+        shapes = [*(each.shape for each in entry.inputs), *(each.shape for each in entry.outputs)]
+        leading = manifest.leading_axes
+        are_free = all(len([a for a in s[:leading] if _is_free(a)]) == leading for s in shapes)
+        _need(are_free, f"leading_axes is {leading}, not so in entries[{place}]")
     symbols = [entry.symbol for entry in manifest.entries]
     _need(len(set(symbols)) == len(symbols), "entries: two have the same symbol")
     for place, check in enumerate(manifest.checks):
@@ -317,6 +315,10 @@ def _check_shape(shape: Sequence[int | str], bound: set[str], field: str, *, bin
             if binds and not less:
                 bound.add(symbol)
             _need(symbol in bound, f"{field} has {axis!r}, and no input before it says {symbol}")
+
+
+def _is_free(axis: int | str) -> bool:
+    return isinstance(axis, str) and "-" not in axis
 
 
 def _is_about_an_input(check: IndexCheck | OffsetsCheck, entries: Sequence[Entry]) -> bool:
