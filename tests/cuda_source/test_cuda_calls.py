@@ -123,3 +123,26 @@ def test_threads_call_one_model_at_once() -> None:
         each.join()
     assert not wrong
     assert driver() is model.driver
+
+
+@pytest.mark.parametrize("lead", [(7,), (2, 3, 4), (0,), (2, 3)])
+def test_any_leading_axes_are_taken_where_the_layers_do(lead: tuple[int, ...]) -> None:
+    table = np.ones((50, 8), np.float32).cumsum(0)
+    model = emulated(tl.Embedding(50, 8, weights=table))
+    ids = np.asarray(indices(50, *lead))
+    out = there(np.zeros((*lead, 8), np.float32))
+    for _ in range(2):
+        np.testing.assert_array_equal(model(ids), table[ids])
+        result = model(there(ids))
+        assert result.shape == (*lead, 8)
+        np.testing.assert_array_equal(result.numpy(), table[ids])
+        assert model(there(ids), out=out) is out
+        np.testing.assert_array_equal(out.numpy(), table[ids])
+    if ids.size:
+        wrong = np.where(ids == ids.max(), 50, ids)
+        place = ", ".join(map(str, np.unravel_index(np.argmax(wrong == 50), lead)))
+        at = f"({place})" if len(lead) > 1 else place
+        for given in (wrong, there(wrong)):
+            with pytest.raises(tl.IndexOutOfRangeError) as found:
+                model(given)
+            assert f"at position {at}" in str(found.value)

@@ -66,7 +66,7 @@ def verify(
 def _checked_samples(samples: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(samples, Sequence) or not samples:
         raise ConfigError(f"samples are batch sizes from 0 up, such as {BATCHES}, got {samples!r}")
-    return tuple(not_negative("verify", "each of samples", batch) for batch in samples)
+    return tuple(not_negative("verify", "batch sizes", batch) for batch in samples)
 
 
 def _row(
