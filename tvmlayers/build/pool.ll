@@ -364,9 +364,9 @@ define i1 @tvmlayers_is_open(ptr %job) {
   ret i1 %open
 }
 
-; Notes that a worker was kept waiting for 1 ms. Twice within 50 ms means that others use its CPU: calls have
-; one helper less for 20 ms, and for twice as long each time that the next one is kept waiting as
-; well, up to 1.28 s.
+; Notes that a worker was kept waiting: for 1 ms, and so long that the caller alone would have been
+; done. Twice within 50 ms means that others use its CPU: calls have one helper less for 20 ms, and
+; for twice as long each time that the next one is kept waiting as well, up to 1.28 s.
 define void @tvmlayers_crowded(i64 %now) {
 entry:
   %spare_place = getelementptr %shared, ptr @tvmlayers_shared, i64 0, i32 9
@@ -596,7 +596,9 @@ nap:
 judge:
   %then = call i64 @tvmlayers_now(ptr %time)
   %waited = sub i64 %then, %since
-  %too_long = icmp sgt i64 %waited, 1000000
+  %own_time = sub i64 %since, %begin
+  %bearable = call i64 @llvm.smax.i64(i64 %own_time, i64 1000000)
+  %too_long = icmp sgt i64 %waited, %bearable
   br i1 %too_long, label %complain, label %free
 complain:
   call void @tvmlayers_crowded(i64 %then)

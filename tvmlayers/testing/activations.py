@@ -37,8 +37,8 @@ def smooth(function: Callable[[Tensor], Tensor], roundings: int = 0) -> Step:
 
 
 def _moved(function: Callable[[Tensor], Tensor], x: Tensor, reach: Tensor) -> Tensor:
-    """How far the function goes where its argument goes as far as `reach`."""
-    value = function(x)
+    """How far the function goes where its argument goes as far as `reach`; an infinity stays."""
+    value, reach = function(x), reach.where(x.isfinite(), 0.0)
     return (function(x + reach) - value).abs().maximum((function(x - reach) - value).abs())
 
 
