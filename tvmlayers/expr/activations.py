@@ -45,7 +45,7 @@ def selu(x: Expr) -> Expr:
 
 def gelu(x: Expr) -> Expr:
     """x * Phi(x), Phi the cumulative distribution function of the standard normal"""
-    return x * m.normal_cdf(x)
+    return m.times_normal_cdf(x)
 
 
 def gelu_tanh(x: Expr) -> Expr:

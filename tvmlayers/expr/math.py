@@ -6,7 +6,7 @@ and right for infinities and NaN; in float64 they are libm's. `docs/accuracy.md`
 
 Sources: the range reductions of `exp` and `log` and the coefficients of `log` and `tanh` are those
 of the Cephes library's single-precision routines (S. L. Moshier). The coefficients of `exp`,
-`log1p` and `normal_cdf` are minimax fits of the relative error, by Lawson's iteration.
+`log1p` and `times_normal_cdf` are minimax fits of the relative error, by Lawson's iteration.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,29 +48,30 @@ _TANH = (
     1.33314422036e-1,
     -3.33332819422e-1,
 )
-# Phi(-t) exp(t^2 / 2), the ratio of two polynomials, where 0 <= t <= 15: to 6e-9
-_MILLS_OVER = (
-    4.1532272343367226e-3,
-    4.088110271412731e-2,
-    1.8396905245845488e-1,
-    4.3928329629045365e-1,
-    5.000000031508064e-1,
-)
-_MILLS_UNDER = (
-    1.0410485149509386e-2,
-    1.0247984456783116e-1,
-    4.714084742205369e-1,
-    1.205547894243024,
-    1.6764515996429608,
+_LOG2_E = 1.4426950408889634
+# Phi(-t) 2^(-_TAIL_POWER(t) t), the ratio of two polynomials, where 0 <= t <= 13.3. The linear term
+# of the power was fitted with them, the error weighted with 1 / (2 + t^2 / 3), as a rounding of t
+# moves the result by t^2 roundings: to 7e-8 where t <= 1, 2e-7 up to 5, 1.2e-6 at the end.
+_TAIL_POWER = (-0.5 * _LOG2_E, 3.74319726e-5)
+_TAIL_OVER = (1.32003892e-2, 1.02384344e-1, 3.30091774e-1, 0.5)
+_TAIL_UNDER = (3.31337377e-2, 2.55937546e-1, 8.68202567e-1, 1.45809126, 1.0)
+# 2^f where |f| <= 1/2: to 8e-8 times a constant, which is in _TAIL_OVER
+_EXP2 = (
+    1.32764713e-3,
+    9.67554096e-3,
+    5.55071272e-2,
+    2.40221173e-1,
+    6.93146944e-1,
     1.0,
 )
-# exp(-t^2 / 2) is less than any normal number from here on; its power of two, 2^-127, is made 0
+# 2^-127, which _power_of_two makes 0, is the nearest power from here on
 _MOST_DEVIATIONS = 13.27
 _LEAST_NORMAL = 1.17549435e-38
 # A number of up to 2^22 added to it loses its fraction, and stands in the lowest bits of the sum.
-_ROUNDING, _ROUNDING_BITS = 1.5 * 2.0**23, 0x4B400000
+_ROUNDING = 1.5 * 2.0**23
+_BIAS = 127  # of the exponent of a float32
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
-_LOG2_E, _SQRT_2, _SQRT_HALF = 1.4426950408889634, 1.4142135623730951, 0.7071067811865476
+_SQRT_2, _SQRT_HALF = 1.4142135623730951, 0.7071067811865476
 
 
 def dtype_of(x: Expr) -> str:
@@ -126,29 +127,31 @@ def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
     return total
 
 
-def _power_of_two(n: Expr) -> Expr:
-    """2^n as a float32, n from -126 to 127; 0 for n = -127, inf for 128."""
-    return tirx.reinterpret("float32", (n + 127) << 23)
+def _power_of_two(exponent: Expr) -> Expr:
+    """2^n, n + 127 in the lowest bits of `exponent`; 0 for n = -127, inf for 128."""
+    return tirx.reinterpret("float32", exponent << 23)
 
 
 def _with_exp_parts(x: Expr, use: Callable[[Expr, Expr], Expr]) -> Expr:
-    """use(q, n) where exp(x) = (1 + q) * 2^n, x within +-150 and n an int32."""
+    """use(q, e) where exp(x) = (1 + q) * 2^n, x within +-150, and e an int32 with n + 254 in its
+    lowest ten bits: the biased exponents of two factors of 2^n."""
+    shift = constant(_ROUNDING + 2 * _BIAS, x)
 
     def split(shifted: Expr) -> Expr:
-        whole = tirx.reinterpret("int32", shifted) - _ROUNDING_BITS
-        return bind(whole, lambda whole: reduced(shifted - constant(_ROUNDING, x), whole))
+        exponents = tirx.reinterpret("int32", shifted)
+        return bind(shifted - shift, lambda n: reduced(n, exponents))
 
-    def reduced(n: Expr, whole: Expr) -> Expr:
-        r = bind(n, lambda n: x - n * constant(_LN2_HIGH, x) - n * constant(_LN2_LOW, x))
-        return bind(r, lambda r: use(polynomial(r, _EXP) * r * r + r, whole))
+    def reduced(n: Expr, exponents: Expr) -> Expr:
+        r = x - n * constant(_LN2_HIGH, x) - n * constant(_LN2_LOW, x)
+        return bind(r, lambda r: use(polynomial(r, _EXP) * r * r + r, exponents))
 
-    return bind(x * constant(_LOG2_E, x) + constant(_ROUNDING, x), split)
+    return bind(x * constant(_LOG2_E, x) + shift, split)
 
 
-def _scaled(value: Expr, n: Expr) -> Expr:
-    """value * 2^n in two steps, as 2^n may be no float32: n from -150 to 129."""
-    half = n >> 1
-    return bind(half, lambda half: value * _power_of_two(half) * _power_of_two(n - half))
+def _scaled(value: Expr, exponents: Expr) -> Expr:
+    """value * 2^n in two steps, as 2^n may be no float32: n from -150 to 129, n + 254 given."""
+    half = exponents >> 1
+    return bind(half, lambda half: value * _power_of_two(half) * _power_of_two(exponents - half))
 
 
 def _libm(name: str, x: Expr) -> Expr:
@@ -161,7 +164,7 @@ def exp(x: Expr) -> Expr:
         return te.exp(x)
     return bind(
         clamp(x, -104.0, 89.0),
-        lambda x: _with_exp_parts(x, lambda q, n: _scaled(q + constant(1.0, q), n)),
+        lambda x: _with_exp_parts(x, lambda q, e: _scaled(q + constant(1.0, q), e)),
     )
 
 
@@ -170,8 +173,8 @@ def expm1(x: Expr) -> Expr:
     if dtype_of(x) != "float32":
         return _libm("expm1", x)
 
-    def of_parts(q: Expr, n: Expr) -> Expr:
-        return bind(_power_of_two(n), lambda p: q * p + (p - constant(1.0, p)))
+    def of_parts(q: Expr, e: Expr) -> Expr:
+        return bind(_power_of_two(e - _BIAS), lambda p: q * p + (p - constant(1.0, p)))
 
     return bind(clamp(x, -30.0, 0.0), lambda x: _with_exp_parts(x, of_parts))
 
@@ -209,7 +212,7 @@ def log1p(x: Expr) -> Expr:
 
 def absolute(x: Expr) -> Expr:
     """|x|"""
-    return select(x < constant(0, x), -x, x)
+    return tirx.abs(x)
 
 
 def _masked(x: Expr, bits: int) -> Expr:
@@ -238,21 +241,36 @@ def tanh(x: Expr) -> Expr:
     return _with_sign_of(bind(absolute(x), of_magnitude), x)
 
 
-def normal_cdf(x: Expr) -> Expr:
-    """Phi(x), the share of a standard normal distribution below x, exact in the lower tail too."""
+def times_normal_cdf(x: Expr) -> Expr:
+    """x Phi(x), Phi(x) the share of a standard normal distribution below x, exact in both tails.
+
+    In float32 max(x, 0) - t Phi(-t) with t = |x|, where Phi(-t) is a ratio of polynomials times a
+    power of two, of which the whole part comes last: t Phi(-t) underflows later than Phi(-t).
+    """
     if dtype_of(x) != "float32":
-        return constant(0.5, x) * _libm("erfc", x * constant(-_SQRT_HALF, x))
+        return x * (constant(0.5, x) * _libm("erfc", x * constant(-_SQRT_HALF, x)))
+    zero = constant(0.0, x)
+    above = x - select(x < zero, x, zero)  # max(x, 0), but NaN for -inf as in PyTorch
+    shift = constant(_ROUNDING + _BIAS, x)
 
-    def tail(t: Expr) -> Expr:
-        ratio = polynomial(t, _MILLS_OVER) / polynomial(t, _MILLS_UNDER)
-        power = t * t * constant(-0.5, t)
-        return bind(ratio, lambda ratio: bind(power, lambda power: of_power(power, ratio)))
+    def of_distance(t: Expr) -> Expr:
+        return bind(polynomial(t, _TAIL_POWER), lambda scaled: of_power(t, scaled))
 
-    def of_power(power: Expr, ratio: Expr) -> Expr:
-        return _with_exp_parts(power, lambda q, n: (q * ratio + ratio) * _power_of_two(n))
+    def of_power(t: Expr, scaled: Expr) -> Expr:
+        return bind(
+            scaled * t + shift,
+            lambda shifted: bind(
+                scaled * t - (shifted - shift),
+                lambda f: of_parts(t, f, _power_of_two(tirx.reinterpret("int32", shifted))),
+            ),
+        )
 
-    below = bind(at_most(absolute(x), _MOST_DEVIATIONS), tail)
-    return bind(below, lambda p: select(x < constant(0, x), p, constant(1.0, p) - p))
+    def of_parts(t: Expr, f: Expr, power: Expr) -> Expr:
+        # the quotient does not wait for the power
+        quotient = t * polynomial(t, _TAIL_OVER) / polynomial(t, _TAIL_UNDER)
+        return above - quotient * polynomial(f, _EXP2) * power
+
+    return bind(at_most(absolute(x), _MOST_DEVIATIONS), of_distance)
 
 
 def sigmoid(x: Expr) -> Expr:
@@ -261,8 +279,8 @@ def sigmoid(x: Expr) -> Expr:
     if dtype_of(x) != "float32":
         return one / (one + exp(-x))
 
-    def of_parts(q: Expr, n: Expr) -> Expr:
+    def of_parts(q: Expr, e: Expr) -> Expr:
         """Both sides divided by 2^n, which may be larger than any float32."""
-        return bind(-n, lambda n: _scaled(one / (_scaled(one, n) + (q + one)), n))
+        return bind(4 * _BIAS - e, lambda e: _scaled(one / (_scaled(one, e) + (q + one)), e))
 
     return bind(clamp(-x, -40.0, 104.0), lambda x: _with_exp_parts(x, of_parts))
