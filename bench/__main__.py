@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import cases, contention, cuda_peers, cuda_static, specs
+from bench import cases, contention, cuda_peers, cuda_static, specs, turns
 from bench.cases import Case, CaseError
 
 
@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     contention.add_arguments(
         kinds.add_parser("contention", help="beside busy processes, and from several threads")
     )
+    turns.add_arguments(
+        kinds.add_parser("turns", help="in one process, in turns with a peer's own calls")
+    )
     drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")
@@ -71,8 +74,9 @@ def _common(sub: argparse.ArgumentParser) -> None:
         "--peers",
         type=_words,
         default=["torch"],
-        help="torch (the default), torch.compile, onnxruntime, openvino, fbgemm, or all of these; "
-        "untuned: ourselves without records, a peer like any other where it is named",
+        help="torch (the default), torch.compile, onnxruntime, openvino, fbgemm, litert, zentorch, "
+        "jax, or all: those of these that are installed; untuned: ourselves without records, a "
+        "peer like any other where it is named",
     )
     sub.add_argument("--untuned", action="store_true", help="ignore the records of tuned schedules")
     sub.add_argument("--threads", type=_positive, help="of every side; default the physical cores")
@@ -117,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cuda_peers.run(arguments)
     if arguments.kind == "contention":
         return contention.run(arguments)
+    if arguments.kind == "turns":
+        return turns.run(arguments)
     if arguments.kind == "arm-static":
         from bench import arm_static
 

@@ -21,21 +21,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench import cases, peers, specs
-from bench.cases import Case, CaseError
+from bench import children, peers
+from bench.cases import CaseError
+from bench.timing import Side
 
 SPIN = "while True: pass"
 WARM_CALLS = 20
 CASES = ("model seed@1", "model seed@32", "model seed@256", "model text@512")
 DENSE = "dense 128x768x3072:gelu"
-OURS = {"ours": None, "ours, 1 thread": 1}
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,12 @@ class Figures:
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--cases",
-        nargs="+",
-        metavar="CASE",
-        default=[*CASES, DENSE],
-        help='a kind and a case, as "dense 7x333x129:tanh" or "model seed@32"',
-    )
-    sub.add_argument("--peers", default="onnxruntime,openvino,torch", help="%(default)s")
+    children.add_arguments(sub, [*CASES, DENSE], "onnxruntime,openvino,torch")
     sub.add_argument("--busy", default="0,1,2", help="processes beside; %(default)s")
     sub.add_argument("--callers", default="1", help="threads that call; %(default)s")
     sub.add_argument("--pauses", default="0,2", help="milliseconds; %(default)s")
     sub.add_argument("--seconds", type=float, default=1.0, help="of a round; %(default)s")
     sub.add_argument("--rounds", type=int, default=3, help="%(default)s")
-    sub.add_argument("--threads", type=int, help="of the peers; default the physical cores")
-    sub.add_argument("--json", type=Path, metavar="FILE")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,10 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tvmlayers.targets import physical_cores
 
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
-    names = [name for name in arguments.peers.split(",") if name]
     try:
-        wanted = [read_case(text) for text in arguments.cases]
-        peers.load(names)
+        wanted = children.rivals(arguments)
     except (CaseError, peers.PeerError) as error:
         console.print(f"bench: {error}", style="red")
         return 2
@@ -106,24 +94,22 @@ def run(arguments: argparse.Namespace) -> int:
         )
     ]
     found: list[Figures] = []
-    for case, text in zip(wanted, arguments.cases, strict=True):
-        able = [name for name in names if case.kind in peers.load([name])[0].SIDES]
+    for case, names in wanted:
         with contextlib.ExitStack() as stack:
-            sides = [stack.enter_context(child(text, name, threads)) for name in (*OURS, *able)]
+            sides = [
+                stack.enter_context(child(case, name, threads)) for name in (*children.OURS, *names)
+            ]
+            for side in list(sides):
+                if reason := side.receive():
+                    console.print(f"{case}: {side.name} is left out: {reason}")
+                    sides.remove(side)
             for load in loads:
-                found += measure(text, load, sides, arguments.seconds, arguments.rounds)
+                found += measure(case, load, sides, arguments.seconds, arguments.rounds)
                 console.print(table(found[-len(sides) :]))
     if arguments.json is not None:
         rows = [asdict(each) for each in found]
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def read_case(text: str) -> Case:
-    kind, _, spec = text.partition(" ")
-    if kind not in cases.KINDS:
-        raise CaseError(f"a case begins with its kind ({', '.join(cases.KINDS)}), got {text!r}")
-    return specs.parse(kind, spec)
 
 
 @dataclass(frozen=True)
@@ -133,20 +119,22 @@ class Child:
     name: str
     process: subprocess.Popen[str]
 
-    def ask(self, load: Load, seconds: float) -> dict[str, Any]:
+    def ask(self, load: Load, seconds: float) -> Any:
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps([load.callers, load.pause, seconds]) + "\n")
         self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+        return self.receive()
+
+    def receive(self) -> Any:
+        """The next line that `serve` writes; the first is why the side leaves the case out."""
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
 
 
 @contextlib.contextmanager
 def child(case: str, name: str, threads: int) -> Iterator[Child]:
     command = [sys.executable, "-m", "bench.contention", case, name, str(threads)]
-    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = {**os.environ, **dict.fromkeys(variables, str(threads))}
+    environment = children.environment(threads)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -200,28 +188,19 @@ def table(rows: Sequence[Figures]) -> Table:
     return made
 
 
-def calls_of(case: Case, name: str, threads: int) -> Any:
-    """The side that a child has: ours through `compiled(x)`, a peer's through its plain call."""
-    from bench import ours, work
-    from bench.settings import Settings
-    from tvmlayers.targets import native
-
-    given = work.make(case, "rotated", "float32", "int64", native().l2 * threads)
-    if name in OURS:
-        return ours.prepare(given, Settings("native", OURS[name], "float32", "int64")).call
-    (peer,) = peers.load([name])
-    peer.set_up(Settings("native", threads, "float32", "int64"))
-    return peer.SIDES[case.kind](given)[0]
-
-
 def serve(case: str, name: str, threads: int) -> None:
-    """Answers each line of standard input with what its load gave."""
-    side = calls_of(read_case(case), name, threads)
+    """Answers each line of standard input with what its load gave, where the side does the case."""
+    try:
+        (side,) = children.prepare(case, [name], threads)
+    except peers.Unsupported as reason:
+        print(json.dumps(str(reason)), flush=True)
+        return
+    print(json.dumps(""), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(side, *json.loads(line))), flush=True)
 
 
-def answer(side: Any, callers: int, pause: float, seconds: float) -> dict[str, Any]:
+def answer(side: Side, callers: int, pause: float, seconds: float) -> dict[str, Any]:
     times: list[list[float]] = [[] for _ in range(callers)]
     begin = threading.Barrier(callers + 1)
     ended: list[bool] = []

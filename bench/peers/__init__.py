@@ -7,6 +7,7 @@ is checked; the fastest is timed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, cast
@@ -21,6 +22,9 @@ PEERS = {
     "onnxruntime": ("bench.peers.onnx_runtime", "onnx onnxruntime"),
     "openvino": ("bench.peers.open_vino", "onnx openvino"),
     "fbgemm": ("bench.peers.fbgemm", "fbgemm-gpu-cpu"),
+    "litert": ("bench.peers.lite_rt", "ai-edge-litert"),
+    "zentorch": ("bench.peers.zen_torch", "zentorch"),
+    "jax": ("bench.peers.jax_xla", "jax"),
     "untuned": ("bench.peers.untuned", "tvmlayers"),
 }
 OURSELVES = ("untuned",)
@@ -46,13 +50,25 @@ class Unsupported(ValueError):
 
 
 def load(names: Sequence[str]) -> list[Peer]:
-    """The peers of these names, imported; "all" stands for all but ourselves."""
-    others = [name for name in PEERS if name not in OURSELVES]
-    wanted = others if list(names) == ["all"] else list(dict.fromkeys(names))
+    """The peers of these names, imported; "all" stands for the installed ones but ourselves."""
+    if list(names) == ["all"]:
+        return _installed([name for name in PEERS if name not in OURSELVES])
+    wanted = list(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in PEERS]
     if unknown:
         raise PeerError(f"no peer is called {unknown[0]!r}; known are {', '.join(PEERS)}")
     return [_import(name) for name in wanted]
+
+
+def _installed(names: Sequence[str]) -> list[Peer]:
+    """Those of the peers that can be imported; of the others a line says what is missing."""
+    found = []
+    for name in names:
+        try:
+            found.append(_import(name))
+        except PeerError as error:
+            print(f"bench: {error}", file=sys.stderr)
+    return found
 
 
 def only_float32(array: Any) -> None:

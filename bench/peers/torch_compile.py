@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -42,66 +43,101 @@ def set_up(settings: Settings) -> None:
     torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
-def dense(work: DenseWork) -> list[Side]:
-    """The kernel as an argument; frozen too where there is one, as (out, in) in both."""
-    after = activation(work.case)
-    x, bias = torch.from_numpy(work.x), torch.from_numpy(work.bias)
-    linears = [frozen_linear(torch.from_numpy(kernel), bias) for kernel in work.kernels]
+@dataclass(frozen=True)
+class Backend:
+    """The sides of a peer that torch.compile calls by the name of `backend`.
 
-    def layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return after(F.linear(x, weight, bias))
+    freeze: makes of a module the one whose weights are frozen.
+    """
 
-    sides = [_side("", layer, [(x, linear.weight, bias) for linear in linears])]
-    if len(linears) == 1:  # copies could share the code of the first, and with it its weights
-        sides.append(_side("frozen", _Layer(linears[0], after), [(x,)], {"freezing": True}))
-    return sides
+    name: str
+    backend: str = "inductor"
+    freeze: Callable[[nn.Module], nn.Module] = lambda module: module
 
+    def sides(self) -> dict[str, Callable[[Any], list[Side]]]:
+        """What a peer has as SIDES."""
+        kinds = {
+            "dense": self._dense,
+            "embedding": self._embedding,
+            "bag": self._bag,
+            "model": self._model,
+        }
+        return {kind: partial(_anew, sides) for kind, sides in kinds.items()}
 
-def embedding(work: EmbeddingWork) -> list[Side]:
-    table = torch.from_numpy(work.table)
+    def _dense(self, work: DenseWork) -> list[Side]:
+        """The kernel as an argument; frozen too where there is one, as (out, in) in both."""
+        after = activation(work.case)
+        x, bias = torch.from_numpy(work.x), torch.from_numpy(work.bias)
+        linears = [frozen_linear(torch.from_numpy(kernel), bias) for kernel in work.kernels]
 
-    # A function of torch's own is not compiled when it is the outermost one.
-    def lookup(ids: Tensor, table: Tensor) -> Tensor:
-        return F.embedding(ids, table)
+        def layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return after(F.linear(x, weight, bias))
 
-    return [_side("", lookup, [(torch.from_numpy(ids), table) for ids in work.indices])]
+        sides = [self._side("", layer, [(x, linear.weight, bias) for linear in linears])]
+        if len(linears) == 1:  # copies could share the code of the first, and with it its weights
+            sides.append(self._frozen(_Layer(linears[0], after), [(x,)]))
+        return sides
 
+    def _embedding(self, work: EmbeddingWork) -> list[Side]:
+        table = torch.from_numpy(work.table)
 
-def bag(work: BagWork) -> list[Side]:
-    """embedding_bag, which is called as it is; bags of one length as a fused reduction too."""
-    table, mode = torch.from_numpy(work.table), work.case.mode
-    sides = []
-    if mode != "min":  # which embedding_bag does not know
-        sets = [
-            (torch.from_numpy(ids), table, torch.from_numpy(starts))
-            for ids, starts in zip(work.flat, work.offsets, strict=True)
-        ]
+        # A function of torch's own is not compiled when it is the outermost one.
+        def lookup(ids: Tensor, table: Tensor) -> Tensor:
+            return F.embedding(ids, table)
 
-        def bags(ids: Tensor, table: Tensor, starts: Tensor) -> Tensor:
-            return F.embedding_bag(ids, table, starts, mode=mode)
+        return [self._side("", lookup, [(torch.from_numpy(ids), table) for ids in work.indices])]
 
-        # Ragged sets differ in length: one function for all of them, not one for each.
-        sides.append(_side("embedding_bag", bags, sets, dynamic=work.case.ragged))
-    if not work.case.ragged:
-        reduce = REDUCTIONS[mode]
+    def _bag(self, work: BagWork) -> list[Side]:
+        """embedding_bag, which is called as it is; bags of one length as a fused reduction too."""
+        table, mode = torch.from_numpy(work.table), work.case.mode
+        sides = []
+        if mode != "min":  # which embedding_bag does not know
+            sets = [
+                (torch.from_numpy(ids), table, torch.from_numpy(starts))
+                for ids, starts in zip(work.flat, work.offsets, strict=True)
+            ]
 
-        def gathered(ids: Tensor, table: Tensor) -> Tensor:
-            return reduce(F.embedding(ids, table), 1)
+            def bags(ids: Tensor, table: Tensor, starts: Tensor) -> Tensor:
+                return F.embedding_bag(ids, table, starts, mode=mode)
 
-        squares = [(torch.from_numpy(ids), table) for ids in work.indices]
-        sides.append(_side("gather", gathered, squares))
-    if not sides:
-        raise Unsupported("embedding_bag knows no minimum")
-    return sides
+            # Ragged sets differ in length: one function for all of them, not one for each.
+            sides.append(self._side("embedding_bag", bags, sets, dynamic=work.case.ragged))
+        if not work.case.ragged:
+            reduce = REDUCTIONS[mode]
 
+            def gathered(ids: Tensor, table: Tensor) -> Tensor:
+                return reduce(F.embedding(ids, table), 1)
 
-def model(work: ModelWork) -> list[Side]:
-    inputs = [tuple(torch.from_numpy(array) for array in arrays) for arrays in work.inputs]
-    twin = TWINS[work.case.name](work.weights).eval()
-    return [
-        _side("", twin, inputs),
-        _side("frozen", twin, inputs, {"freezing": True}),
-    ]
+            squares = [(torch.from_numpy(ids), table) for ids in work.indices]
+            sides.append(self._side("gather", gathered, squares))
+        if not sides:
+            raise Unsupported("embedding_bag knows no minimum")
+        return sides
+
+    def _model(self, work: ModelWork) -> list[Side]:
+        inputs = [tuple(torch.from_numpy(array) for array in arrays) for arrays in work.inputs]
+        twin = TWINS[work.case.name](work.weights).eval()
+        return [self._side("", twin, inputs), self._frozen(twin, inputs)]
+
+    def _frozen(self, module: nn.Module, inputs: Sequence[tuple[Tensor, ...]]) -> Side:
+        return self._side("frozen", self.freeze(module), inputs, freezing=True)
+
+    def _side(
+        self,
+        variant: str,
+        function: Function,
+        inputs: Sequence[tuple[Tensor, ...]],
+        freezing: bool = False,
+        dynamic: bool = False,
+    ) -> Side:
+        """The compiled function on each of the inputs, called once so that it is compiled here."""
+        compiled = torch.compile(function, backend=self.backend, dynamic=dynamic)
+        calls = [partial(compiled, *tensors) for tensors in inputs]
+        # A backend may set passes of its own there, which others would run from then on.
+        options = {"freezing": freezing, "joint_custom_post_pass": None}
+        with torch._inductor.config.patch(options), torch.inference_mode():
+            calls[0]()
+        return Side(self.name, calls, torch.inference_mode, variant)
 
 
 def _anew(sides: Callable[[Any], list[Side]], work: Any) -> list[Side]:
@@ -110,12 +146,7 @@ def _anew(sides: Callable[[Any], list[Side]], work: Any) -> list[Side]:
     return sides(work)
 
 
-SIDES: dict[str, Callable[[Any], list[Side]]] = {
-    "dense": partial(_anew, dense),
-    "embedding": partial(_anew, embedding),
-    "bag": partial(_anew, bag),
-    "model": partial(_anew, model),
-}
+SIDES = Backend(NAME).sides()
 
 
 class _Layer(nn.Module):
@@ -128,18 +159,3 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(self.linear(x))
-
-
-def _side(
-    variant: str,
-    function: Function,
-    inputs: Sequence[tuple[Tensor, ...]],
-    options: dict[str, Any] | None = None,
-    dynamic: bool = False,
-) -> Side:
-    """The compiled function on each of the inputs, called once so that it is compiled here."""
-    compiled = torch.compile(function, dynamic=dynamic, options=options)
-    calls = [partial(compiled, *tensors) for tensors in inputs]
-    with torch.inference_mode():
-        calls[0]()
-    return Side(NAME, calls, torch.inference_mode, variant)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -33,14 +34,19 @@ KINDS = {
     "onnxruntime": ("dense", "embedding", "bag", "model"),
     "openvino": ("dense", "embedding", "model"),
     "fbgemm": ("embedding", "bag"),
+    "litert": ("dense", "embedding", "bag", "model"),
+    "jax": ("dense", "embedding", "bag", "model"),
     "untuned": ("dense", "embedding", "bag", "model"),
 }
 RAGGED = ("bag", "333x17x31x0..9:sum")
+# What LiteRT has no operator for.
+LEFT_OUT = {("litert", f"3x17x31:{name}") for name in ("selu", "softplus", "softsign", "mish")}
+MODULES = {"fbgemm-gpu-cpu": "fbgemm_gpu", "ai-edge-litert": "ai_edge_litert"}
 
 
 def load(name: str) -> Any:
     for package in peers.PEERS[name][1].split():
-        pytest.importorskip({"fbgemm-gpu-cpu": "fbgemm_gpu"}.get(package, package))
+        pytest.importorskip(MODULES.get(package, package))
     (peer,) = peers.load([name])
     peer.set_up(SETTINGS)
     return peer
@@ -53,7 +59,12 @@ def make(spec: tuple[str, str], layout: str = "rotated", dtype: str = "float32")
 @pytest.mark.parametrize(
     ("name", "spec"),
     [
-        *((name, spec) for name, kinds in KINDS.items() for spec in CASES if spec[0] in kinds),
+        *(
+            (name, spec)
+            for name, kinds in KINDS.items()
+            for spec in CASES
+            if spec[0] in kinds and (name, spec[1]) not in LEFT_OUT
+        ),
         *((name, RAGGED) for name in ("fbgemm", "untuned")),
     ],
 )
@@ -75,7 +86,34 @@ def test_torch_compile_compiles_and_agrees() -> None:
     reference.check(sides, given)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("spec", [("dense", "3x17x31:gelu"), ("model", "seed@3")])
+def test_zentorch_agrees_and_leaves_torch_compile_and_the_weights_alone(
+    spec: tuple[str, str],
+) -> None:
+    peer, given = load("zentorch"), make(spec, "repeated")
+    inductor = pytest.importorskip("torch._inductor.config")
+    passes = inductor.joint_custom_post_pass
+    kernels = given.kernels if isinstance(given, work.DenseWork) else [*given.weights.values()]
+    before = [kernel.copy() for kernel in kernels]
+    sides = peer.SIDES[spec[0]](given)
+    assert [side.variant for side in sides] == ["", "frozen"]
+    reference.check(sides, given)
+    assert inductor.joint_custom_post_pass is passes
+    assert all(map(np.array_equal, kernels, before))
+
+
+def test_zentorch_says_what_it_fails_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, given = load("zentorch"), make(("dense", "3x17x31"), "repeated")
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no kernel for it\nand more")
+
+    monkeypatch.setattr(torch, "compile", failing)
+    with pytest.raises(peers.Unsupported, match=r"at dense 3x17x31:linear: no kernel for it$"):
+        peer.SIDES["dense"](given)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "litert", "jax"])
 def test_dlrm_and_two_tower_are_the_twins(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench import models
 
@@ -95,7 +133,11 @@ def test_dlrm_and_two_tower_are_the_twins(name: str, monkeypatch: pytest.MonkeyP
         ("onnxruntime", ("dense", "3x17x31:relu"), "float64", "float32 only"),
         ("openvino", ("dense", "3x17x31:relu"), "float64", "float32 only"),
         ("fbgemm", ("embedding", "31x17x333"), "float64", "float32 only"),
+        ("litert", ("dense", "3x17x31:relu"), "float64", "float32 only"),
+        ("litert", ("dense", "3x17x31:mish"), "float32", "no operator"),
         ("onnxruntime", RAGGED, "float32", "ragged"),
+        ("litert", RAGGED, "float32", "ragged"),
+        ("jax", RAGGED, "float32", "ragged"),
         ("fbgemm", ("bag", "333x17x31x3:max"), "float32", "not of max"),
         ("torch", ("bag", "333x17x31x0..9:min"), "float32", "minimum"),
     ],
@@ -111,6 +153,16 @@ def test_missing_package_is_named_with_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(peers.PEERS, "absent", ("no_such_package.peer", "no-such-package"))
     with pytest.raises(peers.PeerError, match="pip install no-such-package"):
         peers.load(["absent"])
+
+
+def test_all_stands_for_the_peers_that_are_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = {"here": ("bench.peers.untuned", "tvmlayers")}
+    absent = {"absent": ("no_such_package.peer", "no-such-package")}
+    monkeypatch.setattr(peers, "PEERS", here | absent)
+    assert [peer.NAME for peer in peers.load(["all"])] == ["untuned"]
+    assert "pip install no-such-package" in capsys.readouterr().err
 
 
 def test_all_stands_for_every_peer_but_ourselves(monkeypatch: pytest.MonkeyPatch) -> None:
