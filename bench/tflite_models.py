@@ -218,7 +218,8 @@ def _seed(layers: _Layers) -> bytes:
 
 
 def _text(layers: _Layers) -> bytes:
-    bags = layers.graph.bag(layers.table("bag"), *layers.inputs, "mean")
+    (ids,) = layers.inputs
+    bags = layers.graph.bag(layers.table("bag"), ids, "mean")
     return layers.graph.model(layers.dense(bags, "output", "softmax"))
 
 

@@ -16,7 +16,9 @@ def frozen_linear(kernel: Tensor, bias: Tensor) -> nn.Linear:
     """A Linear of this kernel, (in, out), which torch keeps as (out, in), and this bias."""
     # "meta": no random weights are drawn only to be replaced.
     layer = nn.Linear(*kernel.shape, device="meta")
-    layer.weight = nn.Parameter(kernel.t().contiguous(), requires_grad=False)
+    # A copy of any kernel, also of one column, which would be contiguous as it is.
+    weight = kernel.t().clone(memory_format=torch.contiguous_format)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
     layer.bias = nn.Parameter(bias, requires_grad=False)
     return layer.eval()
 

@@ -1,6 +1,6 @@
 """JAX on the CPU: functions that XLA compiles, weights as arguments and as constants."""
 
-# mypy: disable-error-code="import-untyped, import-not-found"
+# mypy: disable-error-code="import-untyped, import-not-found, no-untyped-call"
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _sides(
     given = jax.device_put(list(inputs))
     held = [jax.device_put(each) for each in weights]
     compiled = jax.jit(function)
-    ways = {"arguments": [partial(compiled, each) for each in held]}
+    ways: dict[str, list[Function]] = {"arguments": [partial(compiled, each) for each in held]}
     size = sum(array.nbytes for array in jax.tree.leaves(held))
     if len(held) == 1 and size < MOST_CONSTANT_BYTES:  # of many kernels each would be compiled
         ways["constants"] = [jax.jit(partial(function, held[0]))]

@@ -47,16 +47,15 @@ def set_up(settings: Settings) -> None:
 class Backend:
     """The sides of a peer that torch.compile calls by the name of `backend`.
 
-    freeze: makes of a module the one whose weights are frozen.
+    A frozen module has weights of its own: a backend may pack them where they are.
     """
 
     name: str
     backend: str = "inductor"
-    freeze: Callable[[nn.Module], nn.Module] = lambda module: module
 
     def sides(self) -> dict[str, Callable[[Any], list[Side]]]:
         """What a peer has as SIDES."""
-        kinds = {
+        kinds: dict[str, Callable[[Any], list[Side]]] = {
             "dense": self._dense,
             "embedding": self._embedding,
             "bag": self._bag,
@@ -75,7 +74,8 @@ class Backend:
 
         sides = [self._side("", layer, [(x, linear.weight, bias) for linear in linears])]
         if len(linears) == 1:  # copies could share the code of the first, and with it its weights
-            sides.append(self._frozen(_Layer(linears[0], after), [(x,)]))
+            own = frozen_linear(torch.from_numpy(work.kernels[0]), bias)
+            sides.append(self._side("frozen", _Layer(own, after), [(x,)], freezing=True))
         return sides
 
     def _embedding(self, work: EmbeddingWork) -> list[Side]:
@@ -116,11 +116,11 @@ class Backend:
 
     def _model(self, work: ModelWork) -> list[Side]:
         inputs = [tuple(torch.from_numpy(array) for array in arrays) for arrays in work.inputs]
-        twin = TWINS[work.case.name](work.weights).eval()
-        return [self._side("", twin, inputs), self._frozen(twin, inputs)]
-
-    def _frozen(self, module: nn.Module, inputs: Sequence[tuple[Tensor, ...]]) -> Side:
-        return self._side("frozen", self.freeze(module), inputs, freezing=True)
+        twin, own = (TWINS[work.case.name](work.weights).eval() for _ in range(2))
+        return [
+            self._side("", twin, inputs),
+            self._side("frozen", own, inputs, freezing=True),
+        ]
 
     def _side(
         self,
@@ -131,9 +131,15 @@ class Backend:
         dynamic: bool = False,
     ) -> Side:
         """The compiled function on each of the inputs, called once so that it is compiled here."""
-        compiled = torch.compile(function, backend=self.backend, dynamic=dynamic)
+
+        # A function for each side: those of one backend share what is compiled of the same module.
+        def backend(graph: Any, inputs: list[Tensor]) -> Any:
+            return torch._dynamo.lookup_backend(self.backend)(graph, inputs)
+
+        compiled = torch.compile(function, backend=backend, dynamic=dynamic)
         calls = [partial(compiled, *tensors) for tensors in inputs]
-        # A backend may set passes of its own there, which others would run from then on.
+        # Dynamo asks for `freezing` too, so that it is no option of the backend. zentorch sets
+        # passes of its own, which other backends would run from then on.
         options = {"freezing": freezing, "joint_custom_post_pass": None}
         with torch._inductor.config.patch(options), torch.inference_mode():
             calls[0]()

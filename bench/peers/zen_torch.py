@@ -1,13 +1,12 @@
 """zentorch: AMD's kernels for PyTorch, a backend of torch.compile.
 
-It packs frozen weights where they are: a module that others use too would give wrong results.
+It packs frozen weights where they are: a module that another side uses too gives wrong results.
 """
 
 # mypy: disable-error-code="import-untyped, import-not-found"
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version as version_of
@@ -32,11 +31,12 @@ def _or_unsupported(sides: Callable[[Any], list[Side]], work: Any) -> list[Side]
     try:
         return sides(work)
     except RuntimeError as error:
-        reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        cause = getattr(error, "inner_exception", error)  # beneath what torch.compile adds
+        reason, *_ = str(cause).strip().splitlines() or [type(cause).__name__]
         raise Unsupported(f"it fails at {work.case.kind} {work.case.spec}: {reason}") from error
 
 
 SIDES: dict[str, Callable[[Any], list[Side]]] = {
     kind: partial(_or_unsupported, sides)
-    for kind, sides in torch_compile.Backend(NAME, "zentorch", copy.deepcopy).sides().items()
+    for kind, sides in torch_compile.Backend(NAME, "zentorch").sides().items()
 }

@@ -86,7 +86,15 @@ def test_torch_compile_compiles_and_agrees() -> None:
     reference.check(sides, given)
 
 
-@pytest.mark.parametrize("spec", [("dense", "3x17x31:gelu"), ("model", "seed@3")])
+def test_torch_compile_freezes_a_model_beside_the_one_that_is_not_frozen() -> None:
+    counters = pytest.importorskip("torch._dynamo.utils").counters
+    peer, given = load("torch.compile"), make(("model", "text@3"))
+    counters.clear()
+    reference.check(peer.SIDES["model"](given), given)
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+@pytest.mark.parametrize("spec", [("dense", "3x17x1:gelu"), ("model", "seed@3")])
 def test_zentorch_agrees_and_leaves_torch_compile_and_the_weights_alone(
     spec: tuple[str, str],
 ) -> None:
