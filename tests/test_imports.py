@@ -37,6 +37,7 @@ LINES = (
     ("records", "threads"),
     ("layers",),
     ("__init__",),
+    ("interop",),
     ("expr",),
     ("spaces",),
     ("schedule",),

@@ -14,6 +14,7 @@ from tvmlayers.errors import (
     HostMemoryError,
     IndexOutOfRangeError,
     MissingDependencyError,
+    ModelImportError,
     OffsetsError,
     RecordError,
     RecordWarning,
@@ -47,6 +48,8 @@ from tvmlayers.layers import (
 
 if TYPE_CHECKING:
     from tvmlayers.build import compile as compile
+    from tvmlayers.interop.sklearn import from_sklearn as from_sklearn
+    from tvmlayers.interop.torch import from_torch as from_torch
     from tvmlayers.runtime import Compiled as Compiled
     from tvmlayers.runtime import load as load
     from tvmlayers.testing import verify as verify
@@ -57,6 +60,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "Compiled": "tvmlayers.runtime",
     "compile": "tvmlayers.build",
+    "from_sklearn": "tvmlayers.interop.sklearn",
+    "from_torch": "tvmlayers.interop.torch",
     "load": "tvmlayers.runtime",
     "tune": "tvmlayers.tune",
     "verify": "tvmlayers.testing",
@@ -86,6 +91,7 @@ __all__ = [
     "Layer",
     "MissingDependencyError",
     "Model",
+    "ModelImportError",
     "OffsetsError",
     "RecordError",
     "RecordWarning",
@@ -99,6 +105,8 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "compile",
+    "from_sklearn",
+    "from_torch",
     "initializers",
     "load",
     "load_model",

@@ -69,6 +69,10 @@ class ConfigError(TvmLayersError, ValueError):
     """A layer or a model is described in a way that cannot be."""
 
 
+class ModelImportError(TvmLayersError, ValueError):
+    """A model of another framework is damaged, or has parts that no layer here computes."""
+
+
 class RecordError(TvmLayersError, ValueError):
     """A record of a tuned decision is damaged, or cannot be written."""
 

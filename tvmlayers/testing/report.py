@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of a verification, and its conditions."""
+    """All rows of a verification, and its conditions. against: an original's class, or ""."""
 
     model: str
     target: str
@@ -52,6 +52,7 @@ class Report:
     seed: int
     torch: str
     rows: tuple[Row, ...]
+    against: str = ""
 
     @property
     def passed(self) -> bool:
@@ -80,7 +81,7 @@ class Report:
         verdict = "passed" if self.passed else f"FAILED in {failed} of {len(self.rows)} calls"
         lines = [
             f"{self.model} for {self.target}, {self.threads} threads, "
-            f"against PyTorch {self.torch} in float64: {verdict}"
+            f"against {self.against or f'PyTorch {self.torch} in float64'}: {verdict}"
         ]
         for entry in dict.fromkeys(row.entry for row in self.rows):
             rows = [row for row in self.rows if row.entry == entry]

@@ -10,10 +10,12 @@ import numpy as np
 from tvmlayers.call import ModelCall
 from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
 from tvmlayers.layers import Layer, Model
+from tvmlayers.layers.weights import to_numpy
 from tvmlayers.numeric import not_negative
 from tvmlayers.signature import shape_text
 from tvmlayers.testing.bounds import Array, Bounded, Difference, Rounding, compare
 from tvmlayers.testing.inputs import draw, is_lone_bag
+from tvmlayers.testing.originals import Original
 from tvmlayers.testing.rebuild import model_of, weights_of
 from tvmlayers.testing.reference import Reference
 from tvmlayers.testing.report import Report, Row
@@ -25,14 +27,19 @@ BATCHES = (0, 1, 2, 3, 7, 17, 64, 333)
 def verify(
     compiled: ModelCall,
     *,
-    samples: Sequence[int] = BATCHES,
+    samples: Sequence[int] | None = None,
     seed: int = 0,
     model: Model | Layer | None = None,
+    against: object = None,
+    inputs: object = None,
 ) -> Report:
     """What came out when every entry point was called on random inputs, beside PyTorch in float64.
 
-    samples: the batch sizes to call with; seed: of the inputs; model: the model that was compiled,
-    needed only where a Python callable is one of its activations.
+    samples: the batch sizes to call with, by default `BATCHES`; seed: of the inputs; model: the
+    model that was compiled, needed only where a Python callable is one of its activations.
+    against: the model of another framework that it was imported from, whose own results are then
+        wanted: an nn.Module, an ExportedProgram, an ONNX model, or a callable on NumPy arrays.
+    inputs: an array, or a tuple of them in the model's order, to call with instead of random ones.
 
     The reference is made from the manifest and the packed weights alone. A result may differ by
     what rounding can amount to in its dtype, element by element (see `testing.bounds`). A wrong
@@ -45,22 +52,47 @@ def verify(
             "tvmlayers.verify compares with PyTorch, which is not installed: "
             "pip install 'tvmlayers[torch]'"
         ) from error
-    batches = _checked_samples(samples)
+    batches = _checked_samples(BATCHES[against is not None :] if samples is None else samples)
     rebuilt = model_of(compiled, model)
     reference = Reference(rebuilt, weights_of(compiled, rebuilt))
+    original = None if against is None else Original(against)
+    entries = compiled.manifest["entries"]
+    if original is not None or inputs is not None:
+        # A bag's further ways of a call are not the original's.
+        entries = [entry for entry in entries if not is_lone_bag(reference.graph, entry)]
     rng = np.random.default_rng(seed)
+    drawn = (
+        (entry, draw(reference.graph, entry, batch, rng), batch)
+        for entry in entries
+        for batch in batches
+    )
+    if inputs is not None:
+        given = _named(entries[0], inputs)
+        drawn = ((entries[0], given, len(next(iter(given.values())))) for _ in (0,))
     return Report(
         model=rebuilt.name,
         target=compiled.target,
         threads=compiled.threads,
         seed=seed,
         torch=torch.__version__,
+        against="" if original is None else original.name,
         rows=tuple(
-            _row(compiled, reference, entry, batch, rng)
-            for entry in compiled.manifest["entries"]
-            for batch in batches
+            _row(compiled, reference, original, entry, taken, batch)
+            for entry, taken, batch in drawn
         ),
     )
+
+
+def _named(entry: Mapping[str, Any], inputs: object) -> dict[str, Array]:
+    """The user's inputs as arrays by name."""
+    values = inputs if isinstance(inputs, tuple) else (inputs,)
+    slots = entry["inputs"]
+    if len(values) != len(slots):
+        raise ConfigError(f"verify expected {len(slots)} inputs, got {len(values)}")
+    return {
+        slot["name"]: to_numpy(value).astype(slot["dtype"], copy=False)
+        for slot, value in zip(slots, values, strict=True)
+    }
 
 
 def _checked_samples(samples: Sequence[int]) -> tuple[int, ...]:
@@ -72,14 +104,16 @@ def _checked_samples(samples: Sequence[int]) -> tuple[int, ...]:
 def _row(
     compiled: ModelCall,
     reference: Reference,
+    original: Original | None,
     entry: Mapping[str, Any],
+    inputs: dict[str, Array],
     batch: int,
-    rng: np.random.Generator,
 ) -> Row:
-    inputs = draw(reference.graph, entry, batch, rng)
     wanted = expected(reference, entry, inputs)
     try:
         given = compiled(**inputs)
+        if original is not None:
+            wanted = original.values(inputs, wanted)
     except TvmLayersError as error:
         found, output, problem = Difference(), "", f"{type(error).__name__}: {error}"
     else:

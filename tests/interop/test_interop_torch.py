@@ -1,0 +1,415 @@
+"""`from_torch`: what PyTorch's modules compute, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import tvmlayers as tl
+
+
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any], **parts: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(self, *inputs)
+
+
+def ids(*shape: int, rows: int = 20) -> Tensor:
+    return torch.randint(0, rows, shape)
+
+
+def check(module: Any, example: Any, samples: tuple[int, ...] = (1, 5), **options: Any) -> tl.Model:
+    """The imported model, whose compiled form gives what the module gives."""
+    model = tl.from_torch(module, example, **options)
+    report = tl.verify(tl.compile(model), against=module, samples=samples)
+    assert report.ok, str(report)
+    return model
+
+
+X = torch.zeros(3, 6)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "celu": F.celu,
+    "clamp": lambda x: x.clamp(min=0),
+    "elu": F.elu,
+    "exp": torch.exp,
+    "gelu": F.gelu,
+    "gelu_tanh": nn.GELU("tanh"),
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "hardtanh": nn.Hardtanh(0.0, 6.0),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "log_softmax": nn.LogSoftmax(1),
+    "mish": F.mish,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "selu": F.selu,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "silu_written_out": lambda x: x * x.sigmoid(),
+    "softmax": nn.Softmax(-1),
+    "softplus": F.softplus,
+    "softsign": F.softsign,
+    "tanh": torch.tanh,
+}
+
+
+def test_activations() -> None:
+    functions = list(ACTIVATIONS.values())
+    check(Lambda(lambda _, x: [function(x) for function in functions]), X)
+
+
+def test_float64_stays_float64() -> None:
+    model = check(nn.Sequential(nn.Linear(6, 4), nn.Tanh()).double(), X.double())
+    assert model.weights["0/kernel"].dtype == np.float64
+
+
+def test_linear_keeps_its_weights_bit_by_bit_and_its_name() -> None:
+    module = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        module[0].weight[0, 0] = float("nan")
+        module[0].bias[0] = -0.0
+    model = tl.from_torch(module)  # a module that begins with Linear needs no example
+    assert list(model.weights) == ["0/kernel", "0/bias", "2/kernel"]
+    kernel, bias, last = model.weights.values()
+    assert kernel.tobytes() == module[0].weight.detach().numpy().T.tobytes()
+    assert bias.tobytes() == module[0].bias.detach().numpy().tobytes()
+    assert last.tobytes() == module[2].weight.detach().numpy().T.tobytes()
+
+
+def test_products_with_a_constant_matrix_are_dense_layers() -> None:
+    def forward(self: Any, x: Tensor) -> Any:
+        added = torch.addmm(self.shift, x, self.matrix)
+        return x @ self.matrix, x @ self.matrix + 0.5, x @ self.matrix - self.shift, added
+
+    parts = {"matrix": nn.Parameter(torch.randn(6, 4)), "shift": nn.Parameter(torch.randn(4))}
+    model = check(Lambda(forward, **parts), X)
+    assert "matrix" in {layer.name for layer in model.layers}
+    assert all(isinstance(layer, tl.Dense) for layer in model.layers)
+    check(Lambda(lambda self, x: x @ self.vector, vector=nn.Parameter(torch.randn(6))), X)
+    check(Lambda(lambda self, x: F.linear(x, self.w * 2), w=nn.Parameter(torch.randn(3, 6))), X)
+
+
+def test_a_module_used_twice_is_one_layer() -> None:
+    def forward(self: Any, x: Tensor, y: Tensor) -> Any:
+        return self.act(self.tower(x)), self.act(self.tower(y))
+
+    model = check(Lambda(forward, tower=nn.Linear(6, 4), act=nn.Tanh()), (X, X))
+    assert [layer.name for layer in model.layers] == ["tower", "act"]
+
+
+def test_parameters_tied_between_modules_are_one_layer() -> None:
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight, second.bias = first.weight, first.bias
+    assert len(check(nn.Sequential(first, second), X).layers) == 1
+
+
+def test_modules_of_one_name_in_different_parents_are_two_layers() -> None:
+    tower = lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU())  # noqa: E731
+    model = check(nn.Sequential(tower(), tower()), X)
+    assert [layer.name for layer in model.layers] == ["0.0", "0.1", "1.0", "1.1"]
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding_idx", [None, 3])
+def test_two_dimensional_bags(mode: str, padding_idx: int | None) -> None:
+    bag = nn.EmbeddingBag(20, 8, mode=mode, padding_idx=padding_idx)
+    model = check(bag, ids(3, 5))
+    (layer,) = model.layers
+    assert isinstance(layer, tl.EmbeddingBag)
+    assert (layer.mode, layer.padding_idx) == (mode, padding_idx)
+
+
+@pytest.mark.parametrize("has_last", [False, True])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_with_offsets(mode: str, has_last: bool) -> None:
+    bag = nn.EmbeddingBag(20, 8, mode=mode, include_last_offset=has_last)
+    check(bag, (ids(7), torch.tensor([0, 2, 7])))
+    # As many indices as offsets: the two axes are no batch all the same.
+    check(bag, (ids(3), torch.tensor([0, 2, 3])))
+
+
+def test_bags_with_sample_weights() -> None:
+    bag = nn.EmbeddingBag(20, 8, mode="sum")
+    ragged = Lambda(lambda self, i, o, w: self.bag(i, o, w), bag=bag)
+    check(ragged, (ids(7), torch.tensor([0, 2, 2]), torch.rand(7)))
+    even = Lambda(lambda self, i, w: self.bag(i, per_sample_weights=w), bag=bag)
+    check(even, (ids(3, 5), torch.rand(3, 5)))
+    table = nn.Embedding(20, 8)
+    written = Lambda(lambda self, i, w: (self.e(i) * w.unsqueeze(-1)).sum(1), e=table)
+    model = check(written, (ids(3, 5), torch.rand(3, 5)))
+    assert [layer.kind for layer in model.layers] == ["EmbeddingBag"]
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda e: e.mean(1),
+        lambda e: e.mean(-2, keepdim=True),
+        lambda e: e.sum(1),
+        lambda e: e.sum(dim=(1,), keepdim=True),
+        lambda e: e.amax(1),
+        lambda e: e.amin(1),
+        lambda e: e.max(1).values,
+        lambda e: e.min(dim=1, keepdim=True)[0],
+        lambda e: e.flatten(1),
+        lambda e: e.view(e.shape[0], -1),
+        lambda e: e.reshape(-1, 40),
+        lambda e: e.unsqueeze(1).squeeze(1).unflatten(1, (5, 1)),
+    ],
+)
+def test_embedding_and_what_becomes_of_its_rows(pool: Callable[[Tensor], Tensor]) -> None:
+    check(Lambda(lambda self, i: pool(self.e(i)), e=nn.Embedding(20, 8)), ids(3, 5))
+
+
+def test_the_mean_of_a_free_length() -> None:
+    module = Lambda(lambda self, i: self.e(i).mean(1), e=nn.Embedding(20, 8))
+    auto = torch.export.Dim.AUTO
+    model = check(module, ids(3, 5), dynamic_shapes={"inputs": ({0: auto, 1: auto},)})
+    assert model.input_shape == (None, None)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, y: (x * y).sum(-1),
+        lambda x, y: (x * y).sum(1, keepdim=True),
+        lambda x, y: torch.einsum("bd,bd->b", x, y),
+        lambda x, y: torch.linalg.vecdot(x, y),
+        lambda x, y: torch.bmm(x.unsqueeze(1), y.unsqueeze(2)).flatten(1),
+        lambda x, y: x.view(-1, 2, 3) @ y.view(-1, 3, 2),
+        lambda x, y: x.view(-1, 2, 3) @ y.view(-1, 2, 3).transpose(1, 2),
+        lambda x, y: x.view(-1, 2, 3).mT @ y.view(-1, 2, 3),
+        lambda x, y: torch.einsum("bid,bjd->bij", x.view(-1, 3, 2), y.view(-1, 3, 2)),
+        lambda x, y: torch.einsum("b i d, b d j -> b i j", x.view(-1, 3, 2), y.view(-1, 2, 3)),
+    ],
+)
+def test_products_of_two_towers(product: Callable[[Tensor, Tensor], Tensor]) -> None:
+    check(Lambda(lambda _, x, y: product(x, y)), (X, X))
+
+
+def test_the_interaction_of_dlrm() -> None:
+    class Dlrm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tables = nn.ModuleList(nn.EmbeddingBag(20, 4, mode="sum") for _ in range(2))
+            self.bottom = nn.Sequential(nn.Linear(6, 4), nn.ReLU(inplace=True))
+            row, column = torch.tril_indices(3, 3, offset=-1)
+            self.register_buffer("row", row)
+            self.register_buffer("column", column)
+            self.top = nn.Linear(7, 1)
+
+        def forward(self, x: Tensor, one: Tensor, two: Tensor) -> Tensor:
+            dense = self.bottom(x)
+            t = torch.stack([dense, self.tables[0](one), self.tables[1](two)], 1)
+            q = torch.bmm(t, t.transpose(1, 2))
+            pairs = q[:, self.row, self.column]
+            return torch.sigmoid(self.top(torch.cat([dense, pairs], 1)))
+
+    model = check(Dlrm(), (X, ids(3, 5), ids(3, 2)))
+    assert [type(layer) for layer in model.layers].count(tl.DotInteraction) == 1
+    assert "tables.1/embeddings" in model.weights
+
+
+def test_in_place_operators_change_what_comes_after_them() -> None:
+    def forward(self: Any, x: Tensor) -> Any:
+        hidden = self.a(x)
+        view = hidden.view(-1, 2, 2)
+        hidden.relu_()
+        return view.flatten(1), hidden.tanh_()
+
+    check(Lambda(forward, a=nn.Linear(6, 4)), X)
+
+
+def test_dropout_goes_and_the_module_keeps_its_mode() -> None:
+    module = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5))
+    module[1].train()
+    module[0].eval()
+    model = tl.from_torch(module)
+    assert [layer.name for layer in model.layers] == ["0"]
+    assert (module.training, module[0].training, module[1].training) == (True, False, True)
+
+
+def test_inputs_bear_the_names_of_forward() -> None:
+    class Named(nn.Module):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            return torch.cat([left, right], -1)
+
+    model = tl.from_torch(Named(), {"right": X, "left": X})
+    assert sorted(tensor.name for tensor in model.inputs) == ["left", "right"]
+
+
+def test_one_sample_is_example_enough() -> None:
+    check(nn.Sequential(nn.Linear(6, 4)), X[:1])
+    check(nn.Sequential(nn.Linear(6, 4)), X[:1].numpy())
+
+
+def test_exported_programs_and_pt2_files(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.EmbeddingBag(20, 8), nn.Linear(8, 3), nn.ReLU(inplace=True)).eval()
+    program = torch.export.export(module, (ids(3, 5),))  # its batch is fixed
+    path = tmp_path / "tagger.pt2"
+    torch.export.save(program, path)
+    for given in (program, path, str(path)):
+        model = tl.from_torch(given)
+        assert tl.verify(tl.compile(model), against=module, samples=(1, 5)).ok
+        assert list(model.weights) == ["0/embeddings", "1/kernel", "1/bias"]
+    assert model.name == "tagger"
+    assert tl.verify(tl.compile(model), against=program, inputs=ids(3, 5)).ok
+
+
+# What is refused.
+
+
+def problems(module: Any, example: Any = None) -> str:
+    with pytest.raises(tl.ModelImportError) as caught:
+        tl.from_torch(module, example)
+    return str(caught.value)
+
+
+def test_everything_unsupported_is_named_at_once_with_its_place() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(x).sin()  # the first place
+
+    module = nn.Sequential(Block(), nn.Linear(6, 6), nn.PReLU(), nn.LeakyReLU(0.01))
+    found = problems(module, X)
+    assert found.startswith("4 parts of this PyTorch model cannot be imported:")
+    assert "layer_norm, in 0.norm (LayerNorm)" in found
+    assert "`return self.norm(x).sin()  # the first place`" in found
+    assert "sin, in 0 (Block) at test_interop_torch.py:" in found
+    assert "prelu, in 2 (PReLU)" in found
+    assert "leaky_relu, in 3 (LeakyReLU): only negative_slope=0.2 is there, not 0.01" in found
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (lambda x: x.sum(), "only axis 1"),
+        (lambda x: x.softmax(0), "only the last axis"),
+        (lambda x: x.t(), "no layer here computes it"),
+        (lambda x: x.view(-1, 3), "fixed axes after the batch"),
+        (lambda x: torch.cat([x, x]), "axis 0"),
+        (lambda x: x.double(), "casts float32 to float64"),
+        (lambda x: x[:, :3], "cuts a part out"),
+        (lambda x: F.gelu(x) + x, "no layer here adds"),
+        (lambda x: F.softplus(x, beta=2), "only beta=1"),
+        (lambda x: x.view(-1, 2, 3).sum(1), "only rows that an embedding looked up"),
+        (lambda x: torch.zeros(2), "zeros, at test_interop_torch.py"),
+        (lambda x: x if x.sum() > 0 else -x, "torch.export cannot follow"),
+        (lambda x: x.new_empty(3, 2) + 1, "does not depend|no layer here"),
+    ],
+)
+def test_unsupported_operators_and_options_are_named(
+    forward: Callable[[Tensor], Any], said: str
+) -> None:
+    module = Lambda(lambda _, x: forward(x))
+    with pytest.raises(tl.TvmLayersError, match=said):
+        tl.from_torch(module, X)
+
+
+def test_a_batch_that_forward_fixes_is_refused() -> None:
+    module = Lambda(lambda _, x: x.view(3, 2, 3).flatten(1))
+    assert "works for 3 samples only" in problems(module, X)
+
+
+def test_a_changed_buffer_is_refused() -> None:
+    module = Lambda(lambda self, x: (self.count.add_(1), x.relu())[1])
+    module.register_buffer("count", torch.zeros(1))
+    assert "count: forward changes it" in problems(module, X)
+
+
+def test_weights_without_numbers_are_refused() -> None:
+    with torch.device("meta"):
+        module = nn.Linear(6, 4)
+    assert "meta device" in problems(module, torch.zeros(3, 6, device="meta"))
+
+
+def test_halves_are_refused_by_a_cpu_target() -> None:
+    model = tl.from_torch(nn.Sequential(nn.Linear(6, 4)).bfloat16())
+    with pytest.raises(tl.DTypeError, match="CUDA targets only"):
+        tl.compile(model)
+
+
+@pytest.mark.parametrize(
+    ("given", "example", "said"),
+    [
+        (3, None, "expected a torch.nn.Module"),
+        (nn.ReLU(), None, "pass example="),
+        (nn.ReLU(), X[:0], "at least one sample"),
+        (nn.ReLU(), "text", "got str"),
+        ("model.pt", None, "is a pickle"),
+    ],
+)
+def test_wrong_arguments_are_config_errors(given: Any, example: Any, said: str) -> None:
+    with pytest.raises(tl.ConfigError, match=said):
+        tl.from_torch(given, example)
+
+
+class Bomb:
+    """A pickle that writes a file where it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> Path:
+    """A copy of an archive whose members went through change."""
+    copied = path.with_name("changed.pt2")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copied, "w") as new:
+        for name in old.namelist():
+            new.writestr(*change(name, old.read(name)))
+    return copied
+
+
+def test_no_pickle_of_a_pt2_file_is_opened(tmp_path: Path) -> None:
+    path, mark = tmp_path / "model.pt2", tmp_path / "opened"
+    torch.export.save(torch.export.export(nn.Linear(6, 4), (X,)), path)
+    pickled = io.BytesIO()
+    torch.save(Bomb(mark), pickled)
+
+    def in_samples(name: str, data: bytes) -> tuple[str, bytes]:
+        return name, pickled.getvalue() if name.endswith(".pt") else data
+
+    def in_weights(name: str, data: bytes) -> tuple[str, bytes]:
+        if name.endswith("weight_0"):
+            return name, pickled.getvalue()
+        return name, data.replace(b'"use_pickle": false', b'"use_pickle": true')
+
+    def as_object(name: str, data: bytes) -> tuple[str, bytes]:
+        return name.replace("weight_0", "custom_obj_0"), data
+
+    for change in (in_samples, in_weights, as_object):
+        with pytest.raises(tl.ModelImportError):
+            tl.from_torch(rewritten(path, change))
+    assert not mark.exists()
+
+
+def test_a_damaged_pt2_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(tl.ModelImportError, match="damaged"):
+        tl.from_torch(path)
+    with pytest.raises(FileNotFoundError):
+        tl.from_torch(tmp_path / "absent.pt2")

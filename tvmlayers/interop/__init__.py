@@ -1,0 +1,1 @@
+"""Models of other frameworks as models of ours: one room a framework, loaded when asked for."""

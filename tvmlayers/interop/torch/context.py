@@ -1,0 +1,105 @@
+"""The layers of a program, named after its modules and shared as its weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tvmlayers.errors import WeightsError
+from tvmlayers.interop.building import AnyLayer, Builder, Unsupported
+from tvmlayers.interop.torch.calls import Call, same_storage
+from tvmlayers.layers import Dense, Embedding, EmbeddingBag, Layer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.fx import Node
+
+
+class Context:
+    """What the rows of the table make layers with.
+
+    flat: the inputs that turned out to have no batch axis, as the indices of a bag with offsets.
+    """
+
+    def __init__(
+        self, builder: Builder, constants: Mapping[Node, Tensor], names: Mapping[Node, str]
+    ) -> None:
+        self.builder, self.constants, self._names = builder, constants, names
+        self.flat: set[Node] = set()
+
+    def plain(self, call: Call, kind: Callable[..., Layer], *args: Any) -> Layer:
+        """A layer without weights. One module of torch.nn that is called twice is one layer."""
+        path, _ = call.module
+        if call.is_torch_module:
+            key: Hashable = (path, kind, repr(args))
+            return self.builder.layer(key, path, lambda name: kind(*args, name=name))
+        name = f"{path}.{call.node.name}" if path else call.node.name
+        return self.builder.layer(object(), name, lambda name: kind(*args, name=name))
+
+    def dense(self, call: Call, weight: str, kernel: Tensor, bias: Tensor | None) -> Dense:
+        """The Dense of this kernel (in, out) and bias; weight: the argument that it comes from."""
+        if kernel.ndim != 2 or (bias is not None and bias.dtype != kernel.dtype):
+            raise Unsupported("its weight is no matrix, or its bias has another dtype")
+        features, units = kernel.shape
+        has_bias = bias is not None
+
+        def make(name: str) -> Dense:
+            return Dense(
+                units, use_bias=has_bias, input_dim=features, dtype=str(kernel.dtype), name=name
+            )
+
+        return self._weighted(call, weight, make, "dense", kernel, *([bias] if has_bias else []))
+
+    def embedding(self, call: Call) -> Embedding:
+        """The Embedding of a call of aten::embedding."""
+        table = self._table(call)
+        rows, columns = table.shape
+        return self._weighted(
+            call,
+            "weight",
+            lambda name: Embedding(rows, columns, dtype=str(table.dtype), name=name),
+            "embedding",
+            table,
+        )
+
+    def bag(self, call: Call, mode: str, padding_idx: int | None, has_last: bool) -> EmbeddingBag:
+        """The EmbeddingBag over the weight of a call."""
+        table = self._table(call)
+        rows, columns = table.shape
+
+        def make(name: str) -> EmbeddingBag:
+            return EmbeddingBag(
+                rows,
+                columns,
+                mode=mode,
+                padding_idx=padding_idx,
+                include_last_offset=has_last,
+                dtype=str(table.dtype),
+                name=name,
+            )
+
+        return self._weighted(call, "weight", make, ("bag", mode, padding_idx, has_last), table)
+
+    def _table(self, call: Call) -> Tensor:
+        table = call.constant("weight")
+        if table is None:
+            raise Unsupported("its table depends on the inputs")
+        return table
+
+    def _weighted(
+        self,
+        call: Call,
+        weight: str,
+        make: Callable[[str], AnyLayer],
+        kind: Hashable,
+        *tensors: Tensor | None,
+    ) -> AnyLayer:
+        parameter = self._names[call[weight]]
+        for tensor in tensors:
+            if tensor is not None and tensor.is_meta:
+                raise WeightsError(
+                    f"{parameter} is on the meta device and has no numbers: load its weights first"
+                )
+        owner = parameter.rpartition(".")[0] if parameter.endswith(".weight") else parameter
+        name = call.module[0] if call.is_torch_module else owner
+        return self.builder.layer((kind, same_storage(tensors)), name, make, tensors)
