@@ -1,4 +1,4 @@
-"""The README's Python blocks run, in order, as one program."""
+"""The Python blocks of the README and of each page of the docs run, in order, as one program."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_python_blocks_of_the_readme_run_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_of_a_page_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the blocks write files
-    text = README.read_text()
+    text = page.read_text()
     blocks = list(BLOCK.finditer(text))
     assert len(blocks) == text.count("```python")
     names: dict[str, object] = {}
     for block in blocks:
         line = text.count("\n", 0, block.start(1))
-        # Blank lines in front make a traceback point at the README's own line.
-        exec(compile("\n" * line + block[1], str(README), "exec"), names)
+        # Blank lines in front make a traceback point at the page's own line.
+        exec(compile("\n" * line + block[1], str(page), "exec"), names)
 
 
 def test_the_two_commands_lead_the_readme() -> None:

@@ -48,6 +48,8 @@ from tvmlayers.layers import (
 
 if TYPE_CHECKING:
     from tvmlayers.build import compile as compile
+    from tvmlayers.interop.keras import from_keras as from_keras
+    from tvmlayers.interop.onnx import from_onnx as from_onnx
     from tvmlayers.interop.sklearn import from_sklearn as from_sklearn
     from tvmlayers.interop.torch import from_torch as from_torch
     from tvmlayers.runtime import Compiled as Compiled
@@ -60,6 +62,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "Compiled": "tvmlayers.runtime",
     "compile": "tvmlayers.build",
+    "from_keras": "tvmlayers.interop.keras",
+    "from_onnx": "tvmlayers.interop.onnx",
     "from_sklearn": "tvmlayers.interop.sklearn",
     "from_torch": "tvmlayers.interop.torch",
     "load": "tvmlayers.runtime",
@@ -105,6 +109,8 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "compile",
+    "from_keras",
+    "from_onnx",
     "from_sklearn",
     "from_torch",
     "initializers",

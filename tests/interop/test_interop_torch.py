@@ -177,6 +177,11 @@ def test_embedding_and_what_becomes_of_its_rows(pool: Callable[[Tensor], Tensor]
     check(Lambda(lambda self, i: pool(self.e(i)), e=nn.Embedding(20, 8)), ids(3, 5))
 
 
+def test_a_bag_without_an_example_takes_any_length() -> None:
+    model = check(nn.Sequential(nn.EmbeddingBag(20, 8), nn.Linear(8, 3)), None)
+    assert model.input_shape == (None, None)
+
+
 def test_the_mean_of_a_free_length() -> None:
     module = Lambda(lambda self, i: self.e(i).mean(1), e=nn.Embedding(20, 8))
     auto = torch.export.Dim.AUTO

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tvmlayers.printing import styled
 def add_commands(commands: Any) -> None:
     """Adds `compile`, `verify` and `inspect` to the sub-parsers."""
     command = commands.add_parser("compile", help="compile a saved model into an artefact")
-    command.add_argument("model", type=Path, help="model.save()'s file: description and weights")
+    command.add_argument("model", type=Path, help="model.save()'s file, .onnx, .pt2 or .keras")
     command.add_argument("-o", "--output", type=Path, required=True, help="the .tvml to write")
     _add_compile_options(command)
     command.set_defaults(run=run_compile)
@@ -129,7 +130,7 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
 
 
 def _compile(args: argparse.Namespace) -> ModelCall:
-    model = tl.load_model(args.model)
+    model = FROM_FILE.get(args.model.suffix, tl.load_model)(args.model)
     if args.input_shape is not None:
         if not isinstance(model, tl.Sequential):
             raise ConfigError(
@@ -139,8 +140,18 @@ def _compile(args: argparse.Namespace) -> ModelCall:
     return tl.compile(model, target=args.target, threads=args.threads)
 
 
+FROM_FILE: dict[str, Callable[[Path], tl.Model]] = {
+    ".keras": lambda path: tl.from_keras(path),
+    ".onnx": lambda path: tl.from_onnx(path),
+    ".pt2": lambda path: tl.from_torch(path),
+}
+"""How a trained file is read, by its suffix; another is `model.save`'s. Frameworks load lazily."""
+
+
 def _is_artefact(path: Path) -> bool:
-    """An artefact is a zip file; a saved model is a safetensors file."""
+    """An artefact is a zip file, as .pt2 and .keras are; a saved model is a safetensors file."""
+    if path.suffix in FROM_FILE:
+        return False
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 

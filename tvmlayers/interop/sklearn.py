@@ -41,7 +41,8 @@ def from_sklearn(estimator: object, *, output: str | None = None, dtype: object 
         from sklearn.utils.validation import check_is_fitted
     except ImportError as error:
         raise MissingDependencyError(
-            "from_sklearn needs scikit-learn, which is not installed: pip install scikit-learn"
+            "from_sklearn needs scikit-learn, which is not installed: "
+            "pip install 'tvmlayers[sklearn]'"
         ) from error
     steps = [step for _, step in getattr(estimator, "steps", [("", estimator)])]
     steps = [step for step in steps if step not in (None, "passthrough")]

@@ -50,7 +50,9 @@ def program_of(
     if dynamic_shapes is None:
         collected = torch.export.ShapesCollection()
         for tensor in (*args, *kwargs.values()):
-            collected[tensor] = {0: torch.export.Dim.AUTO}
+            # Of an example that nobody gave, no length is meant.
+            axes = range(tensor.ndim) if example is None else (0,)
+            collected[tensor] = dict.fromkeys(axes, torch.export.Dim.AUTO)
         dynamic_shapes = collected
     return _functional(_export(given, args, kwargs, dynamic_shapes)), True
 

@@ -70,7 +70,10 @@ def _row_by_row(call: Call, indices: Node, offsets: Node) -> Node | None:
     steps, rows = call.call_of(offsets), _flattened(call, indices)
     if steps is None or steps.operator != "arange" or rows is None:
         return None
-    if steps.arguments.get("start", 0) != 0 or steps.arguments.get("step", 1) != shape_of(rows)[1]:
+    step = steps.arguments.get("step", 1)
+    if hasattr(step, "meta"):  # of a free length
+        step = str(step.meta["val"])
+    if steps.arguments.get("start", 0) != 0 or step != shape_of(rows)[1]:
         return None
     return rows
 

@@ -1,0 +1,147 @@
+"""`from_keras`: models in memory and .keras files, on PyTorch as Keras's backend."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvmlayers as tl
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+keras = pytest.importorskip("keras", reason="Keras is not installed")
+pytest.importorskip("h5py", reason="h5py is not installed")
+L = keras.layers if keras else None
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Keras's own
+
+
+def ids(length: int | None = None) -> Any:
+    return keras.Input(() if length is None else (length,), dtype="int32")
+
+
+def seed_model() -> Any:
+    return keras.Sequential(
+        [keras.Input((10,)), L.Embedding(50, 4), L.Flatten(), L.Dense(3, activation="softmax")]
+    )
+
+
+def two_tower() -> Any:
+    user, item, tower = ids(), ids(), L.Dense(8, activation="gelu", name="tower")
+    vectors = [tower(L.Embedding(30, 8)(user)), tower(L.Embedding(40, 8, name="items")(item))]
+    return keras.Model([user, item], L.Activation("sigmoid")(L.Dot(1, normalize=True)(vectors)))
+
+
+def masked_text() -> Any:
+    words = ids(7)
+    pooled = L.GlobalAveragePooling1D()(L.Dense(5)(L.Embedding(40, 6, mask_zero=True)(words)))
+    return keras.Model(words, L.ReLU(6.0)(L.Dropout(0.2)(L.Dense(4, use_bias=False)(pooled))))
+
+
+def nested() -> Any:
+    words, other, inner = ids(7), ids(7), masked_text()
+    ends = [inner(words), inner(other), L.Softmax()(L.Flatten()(L.Embedding(40, 2)(words)))]
+    return keras.Model([words, other], [L.Concatenate()(ends), L.LeakyReLU(0.2)(ends[0])])
+
+
+@pytest.mark.parametrize("make", [seed_model, two_tower, masked_text, nested])
+def test_models_and_their_files_are_equal(make: Callable[[], Any], tmp_path: Path) -> None:
+    model, path = make(), tmp_path / "model.keras"
+    model.save(path)
+    given = [
+        np.random.default_rng(0).integers(1, 30, (9, *tensor.shape[1:])) for tensor in model.inputs
+    ]
+    taken = given if len(given) > 1 else given[0]
+    for source in (model, path, str(path)):
+        imported = tl.from_keras(source)
+        assert {w.tobytes() for w in imported.get_weights()} == {
+            keras.ops.convert_to_numpy(w).tobytes() for w in model.weights
+        }
+        report = tl.verify(
+            tl.compile(imported),
+            against=lambda *_: model(taken),
+            inputs=tuple(given),
+        )
+        assert report.ok, str(report)
+
+
+def test_float64_stays_float64() -> None:
+    # Keras on PyTorch rounds to float32 on the way, so NumPy is what is compared with.
+    model = keras.Sequential([keras.Input((6,), dtype="float64"), L.Dense(3, dtype="float64")])
+    x = np.random.default_rng(0).normal(size=(9, 6))
+    kernel, bias = map(keras.ops.convert_to_numpy, model.weights)
+    compiled = tl.compile(tl.from_keras(model))
+    np.testing.assert_allclose(compiled(x), x @ kernel + bias, rtol=1e-12, atol=1e-13)
+
+
+def test_layers_keep_their_names() -> None:
+    names = {layer.name for layer in tl.from_keras(two_tower()).layers}
+    assert {"tower", "items"} <= names
+
+
+def test_all_unsupported_layers_are_named() -> None:
+    x = keras.Input((4,))
+    y = L.PReLU()(L.LayerNormalization(name="norm")(L.Dense(3, activation=lambda v: v)(x)))
+    with pytest.raises(tl.ModelImportError) as caught:
+        tl.from_keras(keras.Model(x, L.LeakyReLU()(y)))
+    found = str(caught.value)
+    assert found.startswith("4 parts of this Keras model cannot be imported:")
+    assert "LayerNormalization 'norm': no layer here computes it" in found
+    assert "only negative_slope=0.2 is there, not 0.3" in found
+
+
+def test_a_model_that_was_never_built_is_refused() -> None:
+    with pytest.raises(tl.ModelImportError, match="never built"):
+        tl.from_keras(keras.Sequential([L.Dense(3)]))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(tl.ConfigError, match=r"path of a \.keras file, got int"):
+        tl.from_keras(3)
+
+
+def test_damaged_and_hostile_files_are_refused(tmp_path: Path) -> None:
+    path, outside = tmp_path / "model.keras", tmp_path / "outside"
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(tl.ModelImportError, match="damaged"):
+        tl.from_keras(path)
+    seed_model().save(path)
+    with zipfile.ZipFile(path) as good:
+        members = {name: good.read(name) for name in good.namelist()}
+    changes = {
+        "config.json": [b"{}", b"[" * 100_000, members["config.json"][:-9]],
+        "model.weights.h5": [b"", members["model.weights.h5"][:900]],
+    }
+    for name, contents in changes.items():
+        for content in contents:
+            with zipfile.ZipFile(path, "w") as bad:
+                for member, data in {**members, name: content}.items():
+                    bad.writestr(member, data)
+                bad.writestr("../outside", b"traversal")
+            with pytest.raises(tl.TvmLayersError):
+                tl.from_keras(path)
+    assert not outside.exists()
+    assert not (tmp_path.parent / "outside").exists()
+
+
+def test_weights_outside_of_the_file_are_refused(tmp_path: Path) -> None:
+    import h5py
+
+    path, weights = tmp_path / "model.keras", tmp_path / "weights.h5"
+    seed_model().save(path)
+    with zipfile.ZipFile(path) as good:
+        config = good.read("config.json")
+        weights.write_bytes(good.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        del file["layers/embedding/vars/0"]
+        file["layers/embedding/vars/0"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/x")
+    with zipfile.ZipFile(path, "w") as bad:
+        bad.writestr("config.json", config)
+        bad.writestr("model.weights.h5", weights.read_bytes())
+    with pytest.raises(tl.ModelImportError, match="outside of the file"):
+        tl.from_keras(path)

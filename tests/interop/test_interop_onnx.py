@@ -1,0 +1,204 @@
+"""`from_onnx`, held against the onnx package's own reference evaluator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvmlayers as tl
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
+
+RNG = np.random.default_rng(0)
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+def floats(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def model_of(
+    nodes: list[Any], inputs: dict[str, Any], outputs: list[str], opset: int = 20, **constants: Any
+) -> Any:
+    """A ModelProto. inputs: (element type, shape) by name; constants: the initialisers."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, *given) for name, given in inputs.items()],
+        [helper.make_tensor_value_info(name, FLOAT, ["batch", None]) for name in outputs],
+        [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def node(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
+    return helper.make_node(kind, inputs.split(), [output], name=f"n_{output}", **attributes)
+
+
+def check(proto: Any) -> tl.Model:
+    model = tl.from_onnx(proto)
+    report = tl.verify(tl.compile(model), against=proto, samples=(1, 5))
+    assert report.ok, str(report)
+    return model
+
+
+X = {"x": (FLOAT, ["batch", 6])}
+IDS = {"ids": (INT64, ["batch", 4])}
+
+
+def classifier() -> Any:
+    nodes = [
+        node("Gather", "table ids", "rows"),
+        node("Flatten", "rows", "flat"),
+        node("Gemm", "flat w b", "h", transB=1),
+        node("Relu", "h", "r"),
+        node("MatMul", "r v", "m"),
+        node("Add", "m c", "a"),
+        node("Softmax", "a", "y", axis=-1),
+    ]
+    weights = {"w": floats(5, 12), "b": floats(5), "v": floats(5, 2), "c": floats(2)}
+    return model_of(nodes, IDS, ["y"], table=floats(20, 3), **weights)
+
+
+def test_a_classifier_is_imported_bit_by_bit(tmp_path: Path) -> None:
+    proto = classifier()
+    model = check(proto)
+    assert [layer.kind for layer in model.layers if layer.has_weights] == [
+        "Embedding",
+        "Dense",
+        "Dense",
+    ]
+    table = numpy_helper.to_array(proto.graph.initializer[0])
+    assert model.layers[0].get_weights()[0].tobytes() == table.tobytes()
+    assert model.layers[0].name == "n_rows"
+    onnx.save(proto, tmp_path / "classifier.onnx")
+    assert tl.from_onnx(tmp_path / "classifier.onnx").name == "classifier"
+
+
+def test_activations() -> None:
+    plain = (
+        "Elu Exp Gelu HardSwish LogSoftmax Mish Relu Selu Sigmoid Softmax Softplus Softsign Tanh"
+    )
+    nodes = [node(kind, "x", kind.lower()) for kind in plain.split()]
+    nodes += [
+        node("LeakyRelu", "x", "leaky", alpha=0.2),
+        node("HardSigmoid", "x", "hard", alpha=1 / 6, beta=0.5),
+        node("Gelu", "x", "by_tanh", approximate="tanh"),
+        node("Clip", "x zero", "clipped"),
+        node("Clip", "x zero six", "clipped6"),
+        node("Mul", "x sigmoid", "silu"),
+    ]
+    limits = {"zero": np.float32(0), "six": np.float32(6)}
+    check(model_of(nodes, X, [n.output[0] for n in nodes], **limits))
+
+
+def test_shapes_and_several_inputs() -> None:
+    nodes = [
+        node("Gather", "table ids", "rows"),
+        node("ReduceMean", "rows axis", "mean", keepdims=0),
+        node("ReduceMean", "rows axis", "kept"),
+        node("Squeeze", "kept axis", "squeezed"),
+        node("Unsqueeze", "x axis", "more"),
+        node("Reshape", "more shape", "again"),
+        node("Identity", "again", "same"),
+        node("Concat", "mean squeezed same", "y", axis=-1),
+    ]
+    constants = {"table": floats(20, 3), "axis": np.array([1]), "shape": np.array([-1, 6])}
+    check(model_of(nodes, {**X, **IDS}, ["y"], **constants))
+
+
+def test_products_of_two_batches_are_dot() -> None:
+    inputs = {"a": (FLOAT, ["b", 2, 3]), "c": (FLOAT, ["b", 3, 4])}
+    check(model_of([node("MatMul", "a c", "y")], inputs, ["y"]))
+
+
+def test_initialisers_used_twice_are_one_layer() -> None:
+    nodes = [node("MatMul", "x w", "h"), node("Tanh", "h", "t"), node("MatMul", "t w", "y")]
+    model = check(model_of(nodes, X, ["y"], w=floats(6, 6)))
+    assert sum(layer.has_weights for layer in model.layers) == 1
+
+
+def test_one_matrix_as_table_and_as_kernel_is_two_layers() -> None:
+    nodes = [
+        node("Gather", "w one", "g"),
+        node("MatMul", "x w", "m"),
+        node("Concat", "g m", "y", axis=1),
+    ]
+    check(model_of(nodes, {**X, "one": (INT64, ["batch"])}, ["y"], w=floats(6, 6)))
+
+
+def test_everything_unsupported_is_named_at_once() -> None:
+    nodes = [
+        node("Sin", "x", "s"),
+        node("LeakyRelu", "s", "l"),
+        node("LeakyRelu", "x", "k"),
+        node("Add", "l k", "y"),
+        node("ReduceMax", "x", "z"),
+    ]
+    with pytest.raises(tl.ModelImportError) as caught:
+        tl.from_onnx(model_of(nodes, X, ["y", "z"]))
+    found = str(caught.value)
+    assert "Sin, node 'n_s': no layer here computes it" in found
+    assert "LeakyRelu, node 'n_k': only alpha=0.2 is there" in found
+    assert "ReduceMax, node 'n_z'" in found
+
+
+@pytest.mark.parametrize("opset", [7, 99])
+def test_an_unknown_opset_is_refused(opset: int) -> None:
+    proto = model_of([node("Relu", "x", "y")], X, ["y"])
+    proto.opset_import[0].version = opset
+    with pytest.raises(tl.ModelImportError):
+        tl.from_onnx(proto)
+
+
+def test_damaged_and_hostile_models_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    data = classifier().SerializeToString()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(tl.ModelImportError, match="damaged"):
+        tl.from_onnx(path)
+
+    missing = classifier()
+    del missing.graph.initializer[0]
+    huge = classifier()
+    huge.graph.initializer[0].dims[0] = 2**40
+    short = classifier()
+    short.graph.initializer[0].raw_data = b"1234"
+    cycle = model_of([node("Relu", "b", "a"), node("Relu", "a", "b")], X, ["b"])
+    for proto in (missing, huge, short, cycle):
+        with pytest.raises(tl.ModelImportError):
+            tl.from_onnx(proto)
+        path.write_bytes(proto.SerializeToString())
+        with pytest.raises(tl.ModelImportError):
+            tl.from_onnx(path)
+
+
+def test_external_data_stays_in_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = folder / "model.onnx"
+    onnx.save(classifier(), path, save_as_external_data=True, location="weights", size_threshold=0)
+    tl.compile(tl.from_onnx(path))
+    (tmp_path / "secret").write_bytes((folder / "weights").read_bytes())
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../secret"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(tl.ModelImportError):
+        tl.from_onnx(path)
+    with pytest.raises(tl.ModelImportError):
+        tl.from_onnx(proto)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(tl.ConfigError, match=r"expected a path or an onnx\.ModelProto, got int"):
+        tl.from_onnx(3)
+    with pytest.raises(FileNotFoundError):
+        tl.from_onnx(tmp_path / "absent.onnx")
