@@ -27,7 +27,7 @@ BATCHES = (0, 1, 2, 3, 7, 17, 64, 333)
 def verify(
     compiled: ModelCall,
     *,
-    samples: Sequence[int] | None = None,
+    samples: Sequence[int] = BATCHES,
     seed: int = 0,
     model: Model | Layer | None = None,
     against: object = None,
@@ -35,8 +35,8 @@ def verify(
 ) -> Report:
     """What came out when every entry point was called on random inputs, beside PyTorch in float64.
 
-    samples: the batch sizes to call with, by default `BATCHES`; seed: of the inputs; model: the
-    model that was compiled, needed only where a Python callable is one of its activations.
+    samples: the batch sizes to call with; seed: of the inputs; model: the model that was compiled,
+    needed only where a Python callable is one of its activations.
     against: the model of another framework that it was imported from, whose own results are then
         wanted: an nn.Module, an ExportedProgram, an ONNX model, or a callable on NumPy arrays.
     inputs: an array, or a tuple of them in the model's order, to call with instead of random ones.
@@ -52,7 +52,9 @@ def verify(
             "tvmlayers.verify compares with PyTorch, which is not installed: "
             "pip install 'tvmlayers[torch]'"
         ) from error
-    batches = _checked_samples(BATCHES[against is not None :] if samples is None else samples)
+    batches = _checked_samples(samples)
+    if against is not None and samples is BATCHES:
+        batches = BATCHES[1:]  # many models take no batch of nothing
     rebuilt = model_of(compiled, model)
     reference = Reference(rebuilt, weights_of(compiled, rebuilt))
     original = None if against is None else Original(against)
