@@ -17,6 +17,8 @@ from tvmlayers.build.parallel import each_task
 from tvmlayers.build.pipeline import each_function, machine_code
 from tvmlayers.build.pool import pool_functions
 
+# Workers never leave the code of their pool, which so has to stay.
+_KEPT: list[Any] = []
 PATIENCE = 60_000  # milliseconds that a task waits for another one, which comes in far fewer
 
 
@@ -34,7 +36,9 @@ def looping(task: Callable[[Expr, Expr, Expr], None], more: Functions | None = N
             task(emit.i64(i), tasks, notes.data)
     target = targets.native()
     functions = {GlobalVar("run"): builder.get(), **(more or {}), **pool_functions(target)}
-    return machine_code(each_function(target)(IRModule(functions)), target)
+    code = machine_code(each_function(target)(IRModule(functions)), target)
+    _KEPT.append(code)
+    return code
 
 
 def on_pool(code: Any, cpus: int) -> Callable[..., Any]:

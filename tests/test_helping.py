@@ -54,8 +54,9 @@ def noting(waits: bool) -> Any:
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_each_piece_is_done_once_and_those_of_a_slow_thread_by_another(waits: bool) -> None:
-    run = on_pool(noting(waits), TASKS)
-    for _ in range(20):
+    code = noting(waits)
+    for _ in range(5):
+        run = on_pool(code, TASKS)  # one that has not learned that others use the CPUs
         notes = np.zeros(TASKS * (PIECES + 1), np.int64)
         run(_ffi.from_array(notes), TASKS)
         done = notes[: TASKS * PIECES].tolist()

@@ -162,9 +162,11 @@ x = np.random.default_rng(0).standard_normal((256, 512)).astype(np.float32)
 y = model(x)
 def workers():
     found = []
-    for number in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{number}/comm") as name:
-            found += [number] * (name.read() == "tvmlayers\\n")
+    while not found:  # a thread names itself when it first runs
+        for number in os.listdir("/proc/self/task"):
+            path = f"/proc/self/task/{number}/comm"
+            with contextlib.suppress(FileNotFoundError), open(path) as name:
+                found += [number] * (name.read() == "tvmlayers\\n")
     return found
 """
 
