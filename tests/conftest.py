@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,10 @@ def nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture
 def scratch_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes of each scratch that is made from now on; none is there yet."""
+    """The bytes of each scratch that is made from now on.
+
+    None is kept yet, and no function of another test, alive or dead, counts.
+    """
     made: list[int] = []
     make = scratch._new_scratch
 
@@ -66,7 +70,8 @@ def scratch_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return make(nbytes)
 
     monkeypatch.setattr(scratch, "_new_scratch", remember)
-    scratch._free.clear()
+    monkeypatch.setattr(scratch, "_free", deque())
+    monkeypatch.setattr(scratch, "_made_for", {})
     return made
 
 
