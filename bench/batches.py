@@ -52,7 +52,7 @@ def _row(m: int, k: int, n: int, activation: str, threads: int) -> dict[str, Any
     import numpy as np
 
     import tvmlayers as tl
-    from tvmlayers.build.compiler import compile_selected
+    from tvmlayers.codegen.compiler import compile_selected
     from tvmlayers.layers import as_model
     from tvmlayers.schedule import Selector, analytic
     from tvmlayers.spaces import choices_of

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     spilling = [row for row in rows if row.spilled]
     console.print(f"{len(rows)} kernels, {len(spilling)} of them spill")
     if arguments.json:
-        from tvmlayers.build.cuda import toolchain
+        from tvmlayers.codegen.cuda import toolchain
 
         said = {"compiler": toolchain.available(), "rows": [vars(row) for row in rows]}
         arguments.json.write_text(json.dumps(said, indent=1) + "\n")
@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure(target_name: str) -> list[Row]:
     """A row for each different kernel of the public cases on a target."""
-    from tvmlayers.build.cuda.compiler import lower_model
-    from tvmlayers.build.cuda.toolchain import device_images, threads_of
+    from tvmlayers.codegen.cuda.compiler import lower_model
+    from tvmlayers.codegen.cuda.toolchain import device_images, threads_of
     from tvmlayers.layers import as_model
     from tvmlayers.schedule.cuda import CudaSelector
     from tvmlayers.targets import GPUS

@@ -152,7 +152,7 @@ def library() -> bytes:
     """The shared library that all the models below are entry points of."""
     import tvm
 
-    from tvmlayers.build.pool import pool_functions
+    from tvmlayers.codegen.pool import pool_functions
 
     integers = ("int32", 4), ("int64", 8)
     parts = [EMBEDDING.format(dtype=dtype, align=align) for dtype, align in integers]

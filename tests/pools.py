@@ -11,11 +11,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers import targets
-from tvmlayers.build import emit
-from tvmlayers.build.kernels.kernel import Functions
-from tvmlayers.build.parallel import each_task
-from tvmlayers.build.pipeline import each_function, machine_code
-from tvmlayers.build.pool import pool_functions
+from tvmlayers.codegen import emit
+from tvmlayers.codegen.cpu.kernel import Functions
+from tvmlayers.codegen.parallel import each_task
+from tvmlayers.codegen.pipeline import each_function, machine_code
+from tvmlayers.codegen.pool import pool_functions
 
 # Workers never leave the code of their pool, which so has to stay.
 _KEPT: list[Any] = []

@@ -9,7 +9,7 @@ import pytest
 
 import tvmlayers as tl
 from tvmlayers import targets
-from tvmlayers.build.compiler import assembly
+from tvmlayers.codegen.compiler import assembly
 from tvmlayers.layers import as_model
 from tvmlayers.schedule import Selector
 

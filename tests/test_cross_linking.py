@@ -12,7 +12,7 @@ import pytest
 
 import tvmlayers as tl
 from tvmlayers import artifact, targets
-from tvmlayers.build import link
+from tvmlayers.codegen import link
 
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 OTHER = "x86_64" if targets.machine() == "aarch64" else "aarch64"

@@ -13,8 +13,8 @@ from tvm.ir import Expr, GlobalVar
 
 import tvmlayers as tl
 from tvmlayers import _ffi
-from tvmlayers.build import emit
-from tvmlayers.build.helping import go_over, with_helping
+from tvmlayers.codegen import emit
+from tvmlayers.codegen.helping import go_over, with_helping
 
 TASKS, PIECES = 2, 6
 

@@ -42,7 +42,7 @@ LINES = (
     ("spaces",),
     ("schedule",),
     ("artifact", "bound", "call", "cuda", "diagnose", "fastcall", "folding", "manifest", "runtime"),
-    ("build",),
+    ("codegen",),
     ("testing",),
     ("tune",),
     ("tables",),
@@ -51,11 +51,11 @@ LINES = (
     ("__main__",),
 )
 PLACE = {part: place for place, line in enumerate(LINES) for part in line}
-COMPILER_PARTS = {"layers", "expr", "spaces", "schedule", "build"}
+COMPILER_PARTS = {"layers", "expr", "spaces", "schedule", "codegen"}
 
 # Imports inside functions that point against the line, with the reason for each.
 WHEN_CALLED = {
-    ("layers", "build"),  # a layer called on an array compiles itself
+    ("layers", "codegen"),  # a layer called on an array compiles itself
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tvmlayers as tl
-from tvmlayers.build import link
+from tvmlayers.codegen import link
 
 X = np.ones((2, 6), np.float32)
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc to be named")

@@ -14,8 +14,8 @@ from tvm.ir import Expr
 
 import tvmlayers as tl
 from tvmlayers import _ffi, targets, threads
-from tvmlayers.build import emit
-from tvmlayers.build.parallel import MOST_TASKS
+from tvmlayers.codegen import emit
+from tvmlayers.codegen.parallel import MOST_TASKS
 
 NUMBERS = [1, 2, 3, 63, 64, 65, 128, 200, MOST_TASKS]
 

@@ -47,7 +47,7 @@ from tvmlayers.layers import (
 )
 
 if TYPE_CHECKING:
-    from tvmlayers.build import compile as compile
+    from tvmlayers.codegen import compile as compile
     from tvmlayers.interop.keras import from_keras as from_keras
     from tvmlayers.interop.onnx import from_onnx as from_onnx
     from tvmlayers.interop.sklearn import from_sklearn as from_sklearn
@@ -61,7 +61,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Compiled": "tvmlayers.runtime",
-    "compile": "tvmlayers.build",
+    "compile": "tvmlayers.codegen",
     "from_keras": "tvmlayers.interop.keras",
     "from_onnx": "tvmlayers.interop.onnx",
     "from_sklearn": "tvmlayers.interop.sklearn",

@@ -1,6 +1,6 @@
 """float32 weights as sums of three bfloat16, in the tiles that a matrix unit (AMX) takes.
 
-Pure NumPy; `build.kernels.amx_parts` says why three, and writes the same tiles at run time.
+Pure NumPy; `codegen.cpu.amx_parts` says why three, and writes the same tiles at run time.
 """
 
 from __future__ import annotations

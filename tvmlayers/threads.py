@@ -1,6 +1,6 @@
 """The threads that calls share: one pool for the process, of at most the CPUs that it may use.
 
-The first library that the process loads becomes the pool (see `build.pool`); its workers are
+The first library that the process loads becomes the pool (see `codegen.pool`); its workers are
 started by the first call that shares out work. A forked child begins with a pool without workers.
 """
 

@@ -11,7 +11,7 @@ from board import Board
 from machine import SHORT_VECTORS, Machine
 
 import tvmlayers as tl
-from tvmlayers.build.kernels.sve_tile import TileText
+from tvmlayers.codegen.cpu.sve_tile import TileText
 
 pytestmark = pytest.mark.arm
 

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvmlayers.build.cuda.compiler import compile_cuda
-from tvmlayers.build.cuda.instructions import HALVES
-from tvmlayers.build.cuda.lower import DeviceKernel
-from tvmlayers.build.cuda.toolchain import PREAMBLE, Images, with_preamble
+from tvmlayers.codegen.cuda.compiler import compile_cuda
+from tvmlayers.codegen.cuda.instructions import HALVES
+from tvmlayers.codegen.cuda.lower import DeviceKernel
+from tvmlayers.codegen.cuda.toolchain import PREAMBLE, Images, with_preamble
 from tvmlayers.cuda import CudaCompiled, Driver
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.schedule.cuda import CudaSelector

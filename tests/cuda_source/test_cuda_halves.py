@@ -17,7 +17,7 @@ from test_cuda_parity import WILD, GpuTwin, bags, lookups_of_every_width
 from test_cuda_tensor import differs, without
 
 import tvmlayers as tl
-from tvmlayers.build.cuda.kernels import dense as dense_kernel
+from tvmlayers.codegen.cuda.kernels import dense as dense_kernel
 from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.layers import as_model

@@ -15,7 +15,7 @@ from emulator import be, emulated
 from samples import every_input, every_kernel
 
 import tvmlayers as tl
-from tvmlayers.build.cuda.compiler import lower_model
+from tvmlayers.codegen.cuda.compiler import lower_model
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS

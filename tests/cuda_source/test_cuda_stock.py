@@ -13,9 +13,9 @@ import pytest
 from emulator import ORDERS, driver, emulated_images
 
 import tvmlayers as tl
-from tvmlayers.build.cuda import fixed, nvrtc
-from tvmlayers.build.cuda.fixed import FixedProgram, lower_fixed
-from tvmlayers.build.cuda.toolchain import available, device_images
+from tvmlayers.codegen.cuda import fixed, nvrtc
+from tvmlayers.codegen.cuda.fixed import FixedProgram, lower_fixed
+from tvmlayers.codegen.cuda.toolchain import available, device_images
 from tvmlayers.targets import GPUS
 
 pytest.importorskip("xgboost")

@@ -14,7 +14,7 @@ from emulator import device, driver, emulated, emulated_images
 from test_cuda_parity import GpuTwin
 
 import tvmlayers as tl
-from tvmlayers.build.cuda.compiler import compile_cuda
+from tvmlayers.codegen.cuda.compiler import compile_cuda
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.layers import as_model
 from tvmlayers.schedule.cuda import CudaSelector, analytic

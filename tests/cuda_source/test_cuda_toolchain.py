@@ -10,8 +10,8 @@ import pytest
 from samples import every_kernel
 
 import tvmlayers as tl
-from tvmlayers.build.cuda import nvrtc, toolchain
-from tvmlayers.build.cuda.compiler import lower_model
+from tvmlayers.codegen.cuda import nvrtc, toolchain
+from tvmlayers.codegen.cuda.compiler import lower_model
 from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.layers import as_model
@@ -56,7 +56,7 @@ def test_the_most_rows_of_a_bag_in_flight_spill_nothing(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", *HALF_DTYPES])
 def test_nvrtc_alone_is_enough(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    from tvmlayers.build.cuda.compiler import source_of
+    from tvmlayers.codegen.cuda.compiler import source_of
 
     lowered = source_of(as_model(every_kernel(dtype)), GPUS["cuda-sm80"])
     images = toolchain.device_images(lowered.source, lowered.kernels, GPUS["cuda-sm80"])

@@ -16,7 +16,7 @@ from agreement import fill, normal
 from emulator import driver, emulated_images
 
 import tvmlayers as tl
-from tvmlayers.build.cuda.compiler import compile_cuda
+from tvmlayers.codegen.cuda.compiler import compile_cuda
 from tvmlayers.cuda import Driver
 from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.layers import as_model

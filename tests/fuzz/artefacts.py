@@ -22,8 +22,8 @@ import numpy as np
 import tvmlayers as tl
 from tests.fuzz.mutation import mutated, text_of
 from tvmlayers import artifact, cli, targets
-from tvmlayers.build.cuda.compiler import compile_cuda
-from tvmlayers.build.cuda.toolchain import Images
+from tvmlayers.codegen.cuda.compiler import compile_cuda
+from tvmlayers.codegen.cuda.toolchain import Images
 from tvmlayers.schedule.cuda import CudaSelector
 
 Members = dict[str, bytes]

@@ -15,7 +15,7 @@ class FakeCompiler(ModuleType):
     """Remembers the models that it was asked to compile and the calls of what it gave."""
 
     def __init__(self) -> None:
-        super().__init__("tvmlayers.build")
+        super().__init__("tvmlayers.codegen")
         self.models: list[tl.Model] = []
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -33,6 +33,6 @@ class FakeCompiler(ModuleType):
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> FakeCompiler:
     fake = FakeCompiler()
-    monkeypatch.setitem(sys.modules, "tvmlayers.build", fake)
-    monkeypatch.setattr(tl, "build", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "tvmlayers.codegen", fake)
+    monkeypatch.setattr(tl, "codegen", fake, raising=False)
     return fake

@@ -13,7 +13,7 @@ from guarded import copied, guarded
 
 import tvmlayers as tl
 from tvmlayers import Compiled, targets
-from tvmlayers.build.compiler import compile_selected
+from tvmlayers.codegen.compiler import compile_selected
 from tvmlayers.layers import as_model
 from tvmlayers.schedule import Selector
 from tvmlayers.spaces import gemm

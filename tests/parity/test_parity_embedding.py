@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import tvmlayers as tl
 from tvmlayers import targets
-from tvmlayers.build.compiler import assembly, compile_selected
-from tvmlayers.build.streaming import stream_from
+from tvmlayers.codegen.compiler import assembly, compile_selected
+from tvmlayers.codegen.streaming import stream_from
 from tvmlayers.layers import as_model
 from tvmlayers.layers.checks import INDEX_DTYPES
 from tvmlayers.layers.embedding import OUT_OF_BOUNDS

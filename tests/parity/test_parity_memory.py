@@ -16,7 +16,7 @@ from handmade import STRICT
 from samples import every_input, sample
 
 import tvmlayers as tl
-from tvmlayers.build.streaming import stream_from
+from tvmlayers.codegen.streaming import stream_from
 from tvmlayers.targets import native
 
 DTYPES = ("float32", "float64")

@@ -28,7 +28,7 @@ from test_parity_memory import at, beyond, surroundings_are_untouched
 
 import tvmlayers as tl
 from tvmlayers import targets
-from tvmlayers.build.streaming import stream_from
+from tvmlayers.codegen.streaming import stream_from
 from tvmlayers.layers.embedding_bag import MODES
 
 pytestmark = on_cpu

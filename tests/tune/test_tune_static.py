@@ -14,7 +14,7 @@ from tuning_folders import Folders
 
 import tvmlayers as tl
 from tvmlayers import records, targets
-from tvmlayers.build.compiler import assembly
+from tvmlayers.codegen.compiler import assembly
 from tvmlayers.errors import ConfigError, MissingDependencyError, TuneError, UnknownNameError
 from tvmlayers.layers import as_model
 from tvmlayers.schedule import Selector, analytic

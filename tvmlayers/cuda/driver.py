@@ -23,7 +23,7 @@ _CAPABILITY = (75, 76)  # attributes: compute capability, major and minor
 
 
 class Device(ctypes.Structure):
-    """What a launch needs of its device, as the C stubs of `build.cuda.stubs` read it.
+    """What a launch needs of its device, as the C stubs of `codegen.cuda.stubs` read it.
 
     error: the first of the call, the driver's or -1 for a grid that is too large; kernel: the
     place of the kernel that was launched last.

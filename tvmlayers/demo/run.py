@@ -95,7 +95,7 @@ def run(settings: Settings, begin: Stage, threads: int | None = None) -> Demonst
     start = time.perf_counter()
     begin("load the compiler")
     # By itself, so that it is not taken for the time that compiling takes.
-    importlib.import_module("tvmlayers.build")
+    importlib.import_module("tvmlayers.codegen")
     import_seconds = time.perf_counter() - start
 
     with tempfile.TemporaryDirectory(prefix="tvmlayers-demo-") as name:

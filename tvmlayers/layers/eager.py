@@ -123,7 +123,7 @@ def as_array(value: object, dtype: str) -> Any:
 
 
 def _compile(model: Model) -> Callable[..., Any]:
-    from tvmlayers.build import compile
+    from tvmlayers.codegen import compile
 
     compiled: Callable[..., Any] = compile(model, target="native")
     return compiled

@@ -1,7 +1,7 @@
 """GEMM on tensor cores: blocks of warps, and stages of shared memory copied ahead.
 
 Halves are multiplied as they are and summed in float32. A float32 operand is the sum of two tf32
-numbers, and three of their four products are summed: `build.cuda.kernels.tensor_gemm` has the
+numbers, and three of their four products are summed: `codegen.cuda.kernels.tensor_gemm` has the
 numerics.
 """
 

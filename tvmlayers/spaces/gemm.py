@@ -36,8 +36,8 @@ _K_BLOCKS = (32, 64, 128, 256, 512, 1024)
 ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
 GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
-AMX = "amx"  # the matrix unit of x86, see `build.kernels.amx`
-SVE = "sve"  # ARM's vectors of 256 bits, see `build.kernels.sve`
+AMX = "amx"  # the matrix unit of x86, see `codegen.cpu.amx`
+SVE = "sve"  # ARM's vectors of 256 bits, see `codegen.cpu.sve`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
 _PANEL_VECTORS = {16: 2, 32: 4}

@@ -16,8 +16,8 @@ import numpy as np
 
 from tvmlayers import diagnose
 from tvmlayers.arena import view
-from tvmlayers.build.cuda.compiler import compile_cuda
-from tvmlayers.build.cuda.toolchain import Toolchain, device_images
+from tvmlayers.codegen.cuda.compiler import compile_cuda
+from tvmlayers.codegen.cuda.toolchain import Toolchain, device_images
 from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
 from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.errors import (

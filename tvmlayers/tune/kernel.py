@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tvmlayers import layers
 from tvmlayers.arena import allocate_arena
-from tvmlayers.build.compiler import compile_selected
-from tvmlayers.build.weights import ArenaPlan
+from tvmlayers.codegen.compiler import compile_selected
+from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.runtime import Compiled
 from tvmlayers.schedule import Selector

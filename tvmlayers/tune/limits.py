@@ -17,8 +17,8 @@ from tvm.script import tirx as T
 
 from tvmlayers import _ffi, targets, threads
 from tvmlayers.arena import allocate_arena
-from tvmlayers.build.pipeline import each_function, machine_code
-from tvmlayers.build.pool import pool_functions
+from tvmlayers.codegen.pipeline import each_function, machine_code
+from tvmlayers.codegen.pool import pool_functions
 
 TRIES = 9
 PAUSE_SECONDS = 0.004

@@ -46,7 +46,7 @@ class Space:
 
     @staticmethod
     def of(workload: Workload, target: Target | CudaTarget) -> Space:
-        """The space that `build` chooses from for this workload."""
+        """The space that `codegen` chooses from for this workload."""
         choices = choices_of(workload, target)
         listed = tuple((name, tuple(values)) for name, values in choices.items())
         return Space(space_of(workload.kind, target), listed)

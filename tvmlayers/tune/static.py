@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvmlayers.build.compiler import assembly
-from tvmlayers.build.kernels.gemm import GemmSpec, tile_core
-from tvmlayers.build.modules import Modules
+from tvmlayers.codegen.compiler import assembly
+from tvmlayers.codegen.cpu.gemm import GemmSpec, tile_core
+from tvmlayers.codegen.modules import Modules
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import linear
 from tvmlayers.pack import panel_layout

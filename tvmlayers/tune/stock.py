@@ -17,7 +17,7 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule.utils import shash2hex
 
 from tvmlayers import records, targets
-from tvmlayers.build.cuda.fixed import fixed_target
+from tvmlayers.codegen.cuda.fixed import fixed_target
 from tvmlayers.errors import TuneError
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget, Target

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmlayers.build.cuda.fixed import FixedProgram, lower_fixed
-from tvmlayers.build.cuda.toolchain import Toolchain, device_images
+from tvmlayers.codegen.cuda.fixed import FixedProgram, lower_fixed
+from tvmlayers.codegen.cuda.toolchain import Toolchain, device_images
 from tvmlayers.cuda import DeviceArray, Driver, to_device
 from tvmlayers.cuda.driver import images_for
 from tvmlayers.errors import ConfigError

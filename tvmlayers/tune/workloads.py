@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmlayers import artifact, layers
-from tvmlayers.build.fuse import PooledLookup, Step, fused_steps
+from tvmlayers.codegen.fuse import PooledLookup, Step, fused_steps
 from tvmlayers.errors import ConfigError, TuneError
 from tvmlayers.layers import Layer, Model, as_model, load_model
 from tvmlayers.layers.activations import OVER_LAST_AXIS

@@ -1,5 +1,0 @@
-"""Compiling for NVIDIA GPUs: the same line as for CPUs, with kernels that many threads share."""
-
-from tvmlayers.build.cuda.compiler import compile_cuda
-
-__all__ = ["compile_cuda"]

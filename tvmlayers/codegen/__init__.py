@@ -1,0 +1,10 @@
+"""From a model to machine code for one target."""
+
+from tvmlayers._tvm import compiler_imports
+
+with compiler_imports():
+    import tvm  # noqa: F401
+
+from tvmlayers.codegen.compiler import compile
+
+__all__ = ["compile"]

@@ -1,0 +1,157 @@
+"""A kernel: private functions of one node of the graph, and how the caller calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm import s_tir, te
+from tvm.ir import Expr, GlobalVar
+from tvm.tirx import PrimFunc, Var
+
+from tvmlayers.codegen import emit
+from tvmlayers.codegen.fuse import AnyLayer
+from tvmlayers.codegen.private import private_function
+from tvmlayers.errors import ConfigError
+from tvmlayers.expr.expression import Expression
+from tvmlayers.layers.graph import SymbolicTensor
+from tvmlayers.schedule import Regime
+from tvmlayers.workload import KINDS, Workload
+
+Shapes = Sequence[Sequence[Expr]]
+Functions = dict[GlobalVar, PrimFunc]
+
+
+@dataclass
+class Kernel:
+    """What runs for one node.
+
+    functions: all it needs, private; entry: the one to call, as
+    `entry(pointers of inputs, weights and result, flag pointers, scalars, threads)`;
+    scalars: their values from the shapes of the inputs; checks: what each flag means when it is
+    set, rows of the manifest's `checks` without the entry's inputs; report: a row of
+    `Compiled.report`.
+    """
+
+    name: str
+    entry: GlobalVar
+    functions: Functions
+    scalars: Callable[[Shapes], list[Expr]]
+    checks: tuple[dict[str, Any], ...] = ()
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a layer in one entry point: its symbolic inputs and what they stand for.
+
+    index_dtype: the dtype that this entry takes indices in; leaves: the output is a result of the
+    model, and no kernel reads it.
+    """
+
+    layer: AnyLayer
+    inputs: tuple[SymbolicTensor, ...]
+    roles: tuple[str, ...]
+    output: SymbolicTensor
+    index_dtype: str
+    leaves: bool
+
+    def dtype(self, i: int) -> str:
+        """The dtype of input i in this entry."""
+        dtype = self.inputs[i].dtype
+        return self.index_dtype if dtype.startswith(("int", "uint")) else dtype
+
+    def fixed(self, axis: int, i: int = 0) -> int:
+        """The length of an axis of input i, which the layer needs to be a number."""
+        size = self.inputs[i].shape[axis]
+        if size is None:
+            raise ConfigError(
+                f"{self.layer.describe()} needs a fixed length on axis {axis} of its inputs, "
+                f"got {[tensor.shape for tensor in self.inputs]}; give Input(shape=...) a number"
+            )
+        return size
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and what it takes: its inputs, the index tensors behind their masks if takes_masks,
+    and the weights, by arena name.
+
+    then: a second kernel, which takes the first one's result, of dtype `between`, and gives the
+    layer's.
+    """
+
+    kernel: Kernel
+    weights: tuple[str, ...]
+    takes_masks: bool = False
+    then: Lowered | None = None
+    between: str = ""
+
+
+def core(
+    name: str,
+    expression: Expression,
+    schedule: Callable[[s_tir.Schedule], None],
+    **guards: Any,
+) -> tuple[GlobalVar, PrimFunc]:
+    """One expression, scheduled and made private. guards: see `private_function`."""
+    function = te.create_prim_func([*expression.tensors, *expression.sizes])
+    sch = s_tir.Schedule(function, debug_mask="none")
+    schedule(sch)
+    return GlobalVar(name), emit.apart(private_function(expression, sch.mod["main"], **guards))
+
+
+def tensor_arguments(dtype: str, use_bias: bool) -> tuple[Var, Var, Var | None, Var]:
+    """The parameters x, w, b (None where there is none) and out of the function being written."""
+    x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{dtype}")
+    b = emit.argument("b", f"*{dtype}") if use_bias else None
+    return x, w, b, emit.argument("out", f"*{dtype}")
+
+
+def report(
+    workload: Workload,
+    regimes: Sequence[Regime],
+    layer: str,
+    *,
+    flops: int,
+    bytes_per_item: int,
+    weight_bytes: int = 0,
+) -> dict[str, Any]:
+    """The row of `Compiled.report`: what the kernel is, what an item of its batch costs, and where
+    its decisions come from, by size of batch.
+
+    An item is one of the workload's batch: a row, an index, a bag. bytes_per_item: moved for each,
+    weight_bytes: read once a call.
+    """
+    described = workload.to_dict()
+    batch = KINDS[workload.kind].batch
+    del described[batch]
+    return {
+        **described,
+        "layer": layer,
+        "batch": batch,
+        "schedule": _source(regimes),
+        "flops_per_item": flops,
+        "bytes_per_item": bytes_per_item,
+        "weight_bytes": weight_bytes,
+        "regimes": [regime.describe() for regime in regimes],
+    }
+
+
+def _source(regimes: Sequence[Regime]) -> str:
+    """All that the decisions come from, in a word each."""
+    return ", ".join(dict.fromkeys(regime.source.split()[0] for regime in regimes))
+
+
+def elements(shape: Sequence[Expr]) -> Expr:
+    """The product of all axes, int64."""
+    total: Expr = emit.i64(1)
+    for size in shape:
+        total = total * axis(size)
+    return total
+
+
+def axis(size: Expr | int) -> Expr:
+    """One axis of a shape, int64."""
+    return emit.i64(size) if isinstance(size, int) else size
