@@ -20,7 +20,7 @@ from bench import limit_kernels as kernels
 from bench.models import MODELS
 from bench.timing import Side
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork, Work
-from tvmlayers._ffi import from_array
+from tvmlayers.runtime.ffi import from_array
 from tvmlayers.targets import MiB, Target, native
 from tvmlayers.tune import limits as machine_limits
 

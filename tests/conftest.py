@@ -10,19 +10,18 @@ import handmade
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tvmlayers import scratch
-from tvmlayers.runtime import Compiled
+from tvmlayers.runtime import scratch
+from tvmlayers.runtime.compiled import Compiled
 
 # The tests of `make check`, folders and files: seconds each, and among them every kind of kernel.
 QUICK = (
-    *("layers", "records", "schedule", "testing", "parity/test_parity_calls.py"),
+    *("artifact", "layers", "records", "schedule", "targets", "testing"),
     *("bench/test_bench_cases.py", "bench/test_bench_stats.py", "bench/test_bench_timing.py"),
+    *("cli/test_cli.py", "codegen/test_cross_linking.py", "parity/test_parity_calls.py"),
+    *("test_errors.py", "test_import.py", "test_imports.py"),
     *(
-        f"test_{name}.py"
-        for name in (
-            *("artifact", "cli", "cross_linking", "diagnose", "errors", "import", "imports"),
-            *("results", "runtime", "scratch", "targets", "tensors"),
-        )
+        f"runtime/test_{name}.py"
+        for name in ("diagnose", "results", "runtime", "scratch", "tensors")
     ),
 )
 

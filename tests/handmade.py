@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 import tvmlayers as tl
-from tvmlayers import _ffi, artifact
-from tvmlayers.arena import allocate_arena, view
-from tvmlayers.runtime import Compiled
+from tvmlayers.artifact import file as artifact
+from tvmlayers.artifact.arena import allocate_arena, view
+from tvmlayers.runtime import ffi
+from tvmlayers.runtime.compiled import Compiled
 
 ROWS, WIDTH, LENGTH, ARENA_BYTES = 5, 4, 10, 128
 IDS = np.arange(30, dtype=np.int64).reshape(3, LENGTH) % ROWS
@@ -169,7 +170,7 @@ def library() -> bytes:
 @functools.cache
 def functions() -> Any:
     """The loaded library."""
-    return _ffi.load_library(library())
+    return ffi.load_library(library())
 
 
 def index(name: str, dtype: str, *shape: Any, kind: str = "index") -> dict[str, Any]:

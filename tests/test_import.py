@@ -9,7 +9,7 @@ import pytest
 
 import tvmlayers as tl
 
-HEAVY = ("torch", "tvm", "tvm_ffi", "rich", "tvmlayers.codegen", "tvmlayers.runtime")
+HEAVY = ("torch", "tvm", "tvm_ffi", "rich", "tvmlayers.codegen", "tvmlayers.runtime.compiled")
 
 
 def test_import_brings_neither_torch_nor_the_compiler() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,28 +20,17 @@ PACKAGE = Path(tl.__file__).parent
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
     ("dtypes", "errors", "foreign", "model_config", "numeric", "printing", "userdata"),
-    (
-        "_ffi",
-        "_tvm",
-        "arena",
-        "files",
-        "parts",
-        "results",
-        "safetensors_file",
-        "scratch",
-        "signature",
-        "tensors",
-    ),
-    ("pack",),
+    ("files", "lean", "safetensors_file"),
     ("targets", "workload"),
-    ("records", "threads"),
+    ("artifact",),
+    ("runtime",),
+    ("records",),
     ("layers",),
     ("__init__",),
     ("interop",),
     ("expr",),
     ("spaces",),
     ("schedule",),
-    ("artifact", "bound", "call", "cuda", "diagnose", "fastcall", "folding", "manifest", "runtime"),
     ("codegen",),
     ("testing",),
     ("tune",),
@@ -51,6 +40,34 @@ LINES = (
     ("__main__",),
 )
 PLACE = {part: place for place, line in enumerate(LINES) for part in line}
+# The same inside of the large rooms.
+ROOMS = {
+    "artifact": (("arena", "bf16x3"), ("panels",), ("manifest",), ("file",), ("__init__",)),
+    "runtime": (
+        ("ffi", "results"),
+        ("scratch", "threads"),
+        ("signature",),
+        ("folding", "tensors"),
+        ("bound", "diagnose", "fastcall"),
+        ("call",),
+        ("cuda",),
+        ("compiled",),
+        ("__init__",),
+    ),
+    "codegen": (
+        ("fuse", "link", "private", "weights"),
+        ("emit",),
+        ("parallel", "streaming"),
+        ("helping", "pipeline"),
+        ("cpu",),
+        ("addresses", "chain", "entries", "pool"),
+        ("graph", "modules"),
+        ("description", "forward"),
+        ("cuda",),
+        ("compiler",),
+        ("__init__",),
+    ),
+}
 COMPILER_PARTS = {"layers", "expr", "spaces", "schedule", "codegen"}
 
 # Imports inside functions that point against the line, with the reason for each.
@@ -61,12 +78,17 @@ WHEN_CALLED = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a part of the package, or of another package ("tvm", "torch")."""
+    """One import of a part of the package, or of another package ("tvm", "torch").
+
+    inner_importer, inner_imported: the modules or folders inside of the parts.
+    """
 
     file: str
     line: int
     importer: str
     imported: str
+    inner_importer: str
+    inner_imported: str
     is_ours: bool
     when_called: bool
 
@@ -85,7 +107,7 @@ def read_imports() -> tuple[Import, ...]:
 
 def _imports_of(path: Path, parent: ast.AST, when_called: bool) -> Iterator[Import]:
     file = path.relative_to(PACKAGE)
-    importer = file.parts[0].removesuffix(".py")
+    importer, inner_importer = _first_two(file.with_suffix("").parts)
     for node in ast.iter_child_nodes(parent):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -93,9 +115,16 @@ def _imports_of(path: Path, parent: ast.AST, when_called: bool) -> Iterator[Impo
         for name in _names(node):
             package, *parts = name.split(".")
             is_ours = package == "tvmlayers"
-            imported = (parts[0] if parts else "__init__") if is_ours else package
-            yield Import(str(file), node.lineno, importer, imported, is_ours, inside)
+            imported, inner = _first_two(parts) if is_ours else (package, "")
+            yield Import(
+                str(file), node.lineno, importer, imported, inner_importer, inner, is_ours, inside
+            )
         yield from _imports_of(path, node, inside)
+
+
+def _first_two(parts: Sequence[str]) -> tuple[str, str]:
+    first, second, *_ = (*parts, "__init__", "__init__")
+    return first, second
 
 
 def _names(node: ast.AST) -> Iterator[str]:
@@ -105,12 +134,13 @@ def _names(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports name the package in full"
         assert node.module is not None
-        if node.module != "tvmlayers":
+        if node.module.split(".")[0] != "tvmlayers":
             yield node.module
             return
+        folder = PACKAGE.joinpath(*node.module.split(".")[1:])
         for alias in node.names:
-            is_module = (PACKAGE / alias.name).is_dir() or (PACKAGE / f"{alias.name}.py").exists()
-            yield f"tvmlayers.{alias.name}" if is_module else "tvmlayers"
+            is_module = (folder / alias.name).is_dir() or (folder / f"{alias.name}.py").exists()
+            yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
 def closure_of(part: str) -> set[str]:
@@ -137,6 +167,22 @@ def test_imports_point_along_the_line() -> None:
         if found.is_ours
         and PLACE[found.imported] > PLACE[found.importer]
         and not (found.when_called and (found.importer, found.imported) in WHEN_CALLED)
+    ]
+    assert against == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_inside_a_room_point_along_its_line(room: str) -> None:
+    place = {part: place for place, line in enumerate(ROOMS[room]) for part in line}
+    modules = {path.name for path in (PACKAGE / room).iterdir() if path.suffix in ("", ".py")}
+    assert {name.removesuffix(".py") for name in modules} - {"__pycache__"} == set(place)
+    against = [
+        str(found)
+        for found in read_imports()
+        if found.importer == room
+        and found.imported == room
+        and place[found.inner_imported] > place[found.inner_importer]
+        and not found.when_called
     ]
     assert against == []
 

@@ -16,8 +16,9 @@ import pytest
 from handmade import run_python
 
 import tvmlayers as tl
-from tvmlayers import _ffi, records, targets, userdata
-from tvmlayers.arena import HUGE_PAGE, address, allocate_arena
+from tvmlayers import records, targets, userdata
+from tvmlayers.artifact.arena import HUGE_PAGE, address, allocate_arena
+from tvmlayers.runtime import ffi
 from tvmlayers.tune import journal
 
 HOMES = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "TVMLAYERS_RECORDS", "TVMLAYERS_TUNING")
@@ -153,8 +154,8 @@ def test_a_model_is_linked_where_new_code_may_not_be_made(
 ) -> None:
     monkeypatch.setattr(targets, "can_make_code", lambda: False)
     loaded = []
-    load = _ffi.load_library
-    monkeypatch.setattr(_ffi, "load_library", lambda it: loaded.append(it) or load(it))
+    load = ffi.load_library
+    monkeypatch.setattr(ffi, "load_library", lambda it: loaded.append(it) or load(it))
     compiled = tl.compile(tl.Dense(4, "softmax", input_dim=6))
     np.testing.assert_allclose(compiled(np.ones((3, 6), np.float32)).sum(axis=1), 1, rtol=1e-6)
     assert len(loaded) == 1

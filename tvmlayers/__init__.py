@@ -52,21 +52,21 @@ if TYPE_CHECKING:
     from tvmlayers.interop.onnx import from_onnx as from_onnx
     from tvmlayers.interop.sklearn import from_sklearn as from_sklearn
     from tvmlayers.interop.torch import from_torch as from_torch
-    from tvmlayers.runtime import Compiled as Compiled
-    from tvmlayers.runtime import load as load
+    from tvmlayers.runtime.compiled import Compiled as Compiled
+    from tvmlayers.runtime.compiled import load as load
     from tvmlayers.testing import verify as verify
     from tvmlayers.tune import tune as tune
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Compiled": "tvmlayers.runtime",
+    "Compiled": "tvmlayers.runtime.compiled",
     "compile": "tvmlayers.codegen",
     "from_keras": "tvmlayers.interop.keras",
     "from_onnx": "tvmlayers.interop.onnx",
     "from_sklearn": "tvmlayers.interop.sklearn",
     "from_torch": "tvmlayers.interop.torch",
-    "load": "tvmlayers.runtime",
+    "load": "tvmlayers.runtime.compiled",
     "tune": "tvmlayers.tune",
     "verify": "tvmlayers.testing",
 }

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from tvmlayers.printing import PlainTable, printable, styled
-from tvmlayers.signature import shape_text
+from tvmlayers.runtime.signature import shape_text
 
 
 def table(title: str | None, texts: Iterable[str], numbers: Iterable[str] = ()) -> Table:

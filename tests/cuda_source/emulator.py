@@ -24,8 +24,8 @@ from tvmlayers.codegen.cuda.compiler import compile_cuda
 from tvmlayers.codegen.cuda.instructions import HALVES
 from tvmlayers.codegen.cuda.lower import DeviceKernel
 from tvmlayers.codegen.cuda.toolchain import PREAMBLE, Images, with_preamble
-from tvmlayers.cuda import CudaCompiled, Driver
 from tvmlayers.layers import Layer, Model, as_model
+from tvmlayers.runtime.cuda import CudaCompiled, Driver
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import CudaTarget, resolve
 

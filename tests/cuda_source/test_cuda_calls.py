@@ -13,8 +13,8 @@ from emulator import driver, emulated
 from test_cuda_out import there, torch_there
 
 import tvmlayers as tl
-from tvmlayers.cuda import CudaCompiled, DeviceArray
-from tvmlayers.cuda.fastcall import MOST_FORMS
+from tvmlayers.runtime.cuda import CudaCompiled, DeviceArray
+from tvmlayers.runtime.cuda.fastcall import MOST_FORMS
 
 
 def words() -> CudaCompiled:

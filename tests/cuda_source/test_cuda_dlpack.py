@@ -17,10 +17,10 @@ from emulator import device, driver, emulated
 from test_cuda_out import torch_there
 
 import tvmlayers as tl
-from tvmlayers import _ffi
-from tvmlayers.cuda import DeviceArray, held, to_device
-from tvmlayers.cuda.arrays import view_of
 from tvmlayers.errors import DTypeError
+from tvmlayers.runtime import ffi
+from tvmlayers.runtime.cuda import DeviceArray, held, to_device
+from tvmlayers.runtime.cuda.arrays import view_of
 
 DEFAULT, MINE, OTHER = 1, 0x100, 0x200
 
@@ -72,9 +72,9 @@ def test_what_is_lent_is_the_same_memory(dtype: str, shape: tuple[int, ...]) -> 
     lent = DeviceArray(shape, tl.dtypes.numpy_dtype(dtype), driver=driver())
     for version in (None, (1, 0)):
         seen = (
-            _ffi.ffi.from_dlpack(lent)
+            ffi.ffi.from_dlpack(lent)
             if version is None
-            else _ffi.ffi.from_dlpack(lent.__dlpack__(max_version=version))
+            else ffi.ffi.from_dlpack(lent.__dlpack__(max_version=version))
         )
         assert (str(seen.dtype), tuple(seen.shape)) == (dtype, shape)
         assert seen.data_ptr() == lent.address or not lent.nbytes
@@ -84,7 +84,7 @@ def test_what_is_lent_is_the_same_memory(dtype: str, shape: tuple[int, ...]) -> 
 def test_memory_lives_as_long_as_its_last_reader() -> None:
     before = device().emulated_live()
     lent = there(normal(1000))
-    reader = _ffi.ffi.from_dlpack(lent)
+    reader = ffi.ffi.from_dlpack(lent)
     del lent
     gc.collect()
     assert device().emulated_live() == before + 4000

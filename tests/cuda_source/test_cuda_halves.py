@@ -17,11 +17,11 @@ from test_cuda_parity import WILD, GpuTwin, bags, lookups_of_every_width
 from test_cuda_tensor import differs, without
 
 import tvmlayers as tl
+from tvmlayers.artifact.panels import PaddedLayout, pack_padded, unpack
 from tvmlayers.codegen.cuda.kernels import dense as dense_kernel
 from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.layers import as_model
-from tvmlayers.pack import PaddedLayout, pack_padded, unpack
 from tvmlayers.schedule.cuda import analytic
 from tvmlayers.spaces import choices_of
 from tvmlayers.spaces.cuda_tensor_gemm import OPERANDS, pipeline, tensor_tiles

@@ -11,8 +11,8 @@ from agreement import normal
 from emulator import driver, emulated
 
 import tvmlayers as tl
-from tvmlayers.arena import address
-from tvmlayers.cuda import CudaCompiled, DeviceArray, to_device
+from tvmlayers.artifact.arena import address
+from tvmlayers.runtime.cuda import CudaCompiled, DeviceArray, to_device
 
 torch = pytest.importorskip("torch")
 

@@ -16,10 +16,10 @@ from samples import every_input, every_kernel
 
 import tvmlayers as tl
 from tvmlayers.codegen.cuda.compiler import lower_model
-from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.layers import as_model
+from tvmlayers.runtime.cuda import CudaCompiled
 from tvmlayers.schedule.cuda import CudaSelector, analytic
 from tvmlayers.spaces import choices_of
 from tvmlayers.spaces.choices import Decisions

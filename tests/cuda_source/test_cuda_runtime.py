@@ -15,9 +15,10 @@ from agreement import indices, normal
 from emulator import device, driver, emulated
 
 import tvmlayers as tl
-from tvmlayers import diagnose, targets
-from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
-from tvmlayers.cuda.driver import images_for, nvrtc_for
+from tvmlayers import targets
+from tvmlayers.runtime import diagnose
+from tvmlayers.runtime.cuda import CudaCompiled, DeviceArray, Driver, to_device
+from tvmlayers.runtime.cuda.driver import images_for, nvrtc_for
 from tvmlayers.targets.cuda import nearest, present
 
 MIB = 1 << 20

@@ -12,9 +12,9 @@ from samples import every_kernel
 import tvmlayers as tl
 from tvmlayers.codegen.cuda import nvrtc, toolchain
 from tvmlayers.codegen.cuda.compiler import lower_model
-from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.layers import as_model
+from tvmlayers.runtime.cuda import CudaCompiled
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces.cuda_lookup import ROWS_IN_FLIGHT, THREADS
 from tvmlayers.targets import GPUS

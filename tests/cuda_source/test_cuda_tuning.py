@@ -17,9 +17,9 @@ from emulator import driver, emulated_images
 
 import tvmlayers as tl
 from tvmlayers.codegen.cuda.compiler import compile_cuda
-from tvmlayers.cuda import Driver
 from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.layers import as_model
+from tvmlayers.runtime.cuda import Driver
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import GPUS
 

@@ -21,7 +21,8 @@ import numpy as np
 
 import tvmlayers as tl
 from tests.fuzz.mutation import mutated, text_of
-from tvmlayers import artifact, cli, targets
+from tvmlayers import cli, targets
+from tvmlayers.artifact import file as artifact
 from tvmlayers.codegen.cuda.compiler import compile_cuda
 from tvmlayers.codegen.cuda.toolchain import Images
 from tvmlayers.schedule.cuda import CudaSelector

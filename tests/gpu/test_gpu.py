@@ -21,9 +21,9 @@ from samples import every_input, every_kernel
 
 import tvmlayers as tl
 from tvmlayers import targets
-from tvmlayers.cuda import DeviceArray, to_device
 from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.errors import TvmLayersError
+from tvmlayers.runtime.cuda import DeviceArray, to_device
 
 torch = import_module("torch") if DEVICE == "cuda" else pytest.importorskip("torch")
 

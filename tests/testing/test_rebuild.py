@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tvmlayers as tl
-from tvmlayers.pack import pack_bias, pack_kernel, panel_layout, unpack_kernel
-from tvmlayers.parts import parts_bytes, write_parts
+from tvmlayers.artifact.bf16x3 import parts_bytes, write_parts
+from tvmlayers.artifact.panels import pack_bias, pack_kernel, panel_layout, unpack_kernel
 from tvmlayers.testing import model_of, weights_of
 
 UNITS = (1, 3, 17, 64, 65, 333)

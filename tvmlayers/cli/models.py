@@ -10,10 +10,10 @@ from typing import Any
 
 import tvmlayers as tl
 from tvmlayers import tables, targets
-from tvmlayers.call import ModelCall
 from tvmlayers.cli.console import ERR, OUT, count, print_json
 from tvmlayers.errors import ConfigError
 from tvmlayers.printing import styled
+from tvmlayers.runtime.call import ModelCall
 
 
 def add_commands(commands: Any) -> None:
@@ -73,7 +73,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_inspect(args: argparse.Namespace) -> int:
     """Prints what an artefact says of itself; it need not be able to run here."""
-    from tvmlayers import artifact
+    from tvmlayers.artifact import file as artifact
 
     manifest = artifact.read_manifest(args.artefact)
     if args.json:

@@ -1,6 +1,6 @@
 """From a model to machine code for one target."""
 
-from tvmlayers._tvm import compiler_imports
+from tvmlayers.lean import compiler_imports
 
 with compiler_imports():
     import tvm  # noqa: F401

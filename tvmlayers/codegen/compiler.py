@@ -1,33 +1,31 @@
 """`compile`: the whole way from a model of layers to a callable for one piece of hardware."""
 
-import datetime
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
 from tvm.ir import GlobalVar
 
-import tvmlayers
 from tvmlayers import targets
 from tvmlayers.codegen.cpu.kernel import Functions, Kernel
+from tvmlayers.codegen.description import make_manifest
 from tvmlayers.codegen.entries import entry_specs
 from tvmlayers.codegen.forward import forward_function
 from tvmlayers.codegen.graph import Kernels, planned, relax_module
 from tvmlayers.codegen.link import shared_library
 from tvmlayers.codegen.modules import Library, Modules
 from tvmlayers.codegen.weights import ArenaPlan
-from tvmlayers.cuda import CudaCompiled
 from tvmlayers.dtypes import is_half
 from tvmlayers.errors import TargetError, only_on_gpus
 from tvmlayers.layers import Layer, Model, as_model
-from tvmlayers.layers.graph import Graph, leading_axes
+from tvmlayers.layers.graph import Graph
 from tvmlayers.layers.names import naming
-from tvmlayers.runtime import Compiled
+from tvmlayers.runtime.compiled import Compiled
+from tvmlayers.runtime.cuda import CudaCompiled
+from tvmlayers.runtime.threads import load_library
 from tvmlayers.schedule import Selector
 from tvmlayers.schedule.cuda import CudaSelector
-from tvmlayers.threads import load_library
 
 
 def compile(
@@ -160,31 +158,3 @@ def _refuse_halves(graph: Graph, target: targets.Target) -> None:
     for tensor in (*graph.inputs, *(node.output for node in graph.nodes)):
         if is_half(tensor.dtype):
             raise only_on_gpus(repr(tensor.name), tensor.dtype, target.name)
-
-
-def make_manifest(
-    model: Model,
-    target: targets.Hardware,
-    entries: list[dict[str, Any]],
-    checks: list[list[dict[str, Any]]],
-    kernels: Kernels,
-) -> dict[str, Any]:
-    """The manifest of a compiled model, but for what its kind of hardware adds to it."""
-    return {
-        "tvmlayers_version": tvmlayers.__version__,
-        "tvm_version": tvm.__version__,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": model.get_config(),
-        "target": target.describe(),
-        "entries": entries,
-        "leading_axes": leading_axes(model.graph),
-        "checks": _merged(checks),
-        "weights": kernels.arena.manifest(),
-        "arena_bytes": kernels.arena.arena_bytes,
-        "kernels": [made.kernel.report for made in kernels.made.values() if made.kernel.report],
-    }
-
-
-def _merged(checks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The checks of all entries. Entries that differ put theirs at the same bits: longest wins."""
-    return max(checks, key=len, default=[])

@@ -23,8 +23,8 @@ from tvmlayers.codegen.cpu import Lowered, elements
 from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.graph import EntryFunction, extent
 from tvmlayers.codegen.weights import ALIGNMENT, ArenaPlan
+from tvmlayers.runtime.signature import LAST_STATUS_BIT
 from tvmlayers.schedule import CHAIN_ROWS
-from tvmlayers.signature import LAST_STATUS_BIT
 from tvmlayers.targets import CudaTarget, Target
 
 

@@ -18,12 +18,13 @@ from typing import Any
 from tvm.ir import GlobalVar, IRModule
 from tvm.tirx import PrimFunc
 
-from tvmlayers import targets, threads
+from tvmlayers import targets
 from tvmlayers.codegen.addresses import Exported, address_table, bind_function, called_by_address
 from tvmlayers.codegen.cpu import Kernel
 from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.pipeline import each_function, machine_code
 from tvmlayers.codegen.pool import pool_functions
+from tvmlayers.runtime import threads
 from tvmlayers.targets import Target
 
 # The passes and LLVM let go of Python's lock.

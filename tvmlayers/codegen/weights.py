@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers.arena import ALIGNMENT as ALIGNMENT
-from tvmlayers.arena import allocate_arena, view
+from tvmlayers.artifact.arena import ALIGNMENT as ALIGNMENT
+from tvmlayers.artifact.arena import allocate_arena, view
 
 
 @dataclass(frozen=True)
 class Packed:
     """A weight as it will lie in the arena.
 
-    write: puts it into zeroed memory of that shape; layout: what `pack` says of it.
+    write: puts it into zeroed memory of that shape; layout: what `panels` says of it.
     """
 
     shape: tuple[int, ...]

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 import tvmlayers as tl
-from tvmlayers.artifact import LIBRARY, WEIGHTS
-from tvmlayers.call import ModelCall
+from tvmlayers.artifact.file import LIBRARY, WEIGHTS
 from tvmlayers.demo.timing import OtherWork, duel
 from tvmlayers.demo.trained import Trained
+from tvmlayers.runtime.call import ModelCall
 
 Stage = Callable[[str], None]
 

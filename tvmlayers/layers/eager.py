@@ -140,6 +140,6 @@ def _shaped(value: Any) -> Any:
     is_nested = getattr(value, "is_nested", False)  # a torch tensor without a shape
     if not is_nested and hasattr(value, "shape") and hasattr(value, "dtype"):
         return value
-    from tvmlayers.tensors import import_array
+    from tvmlayers.runtime.tensors import import_array
 
     return import_array(value, "input")[0]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tvmlayers.artifact.bf16x3 import PARTS
 from tvmlayers.expr.activations import ROW_ACTIVATIONS
-from tvmlayers.parts import PARTS
 from tvmlayers.spaces import gemm, lookup
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import Tile

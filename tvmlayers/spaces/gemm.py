@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tvm import s_tir
 
-from tvmlayers.parts import parts_bytes
+from tvmlayers.artifact.bf16x3 import parts_bytes
 from tvmlayers.spaces.choices import (
     BLOCK_LOOP,
     COLUMNS,

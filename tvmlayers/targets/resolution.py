@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tvmlayers._tvm import compiler_imports
 from tvmlayers.errors import TargetError, unknown_name
+from tvmlayers.lean import compiler_imports
 from tvmlayers.targets import arm, cuda, host, x86
 from tvmlayers.targets.cuda import CudaTarget
 from tvmlayers.targets.table import GPU_NAMES, GPUS, NAMES, NATIVE_GPU_NAMES, ROWS, TARGETS

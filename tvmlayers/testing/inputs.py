@@ -10,7 +10,7 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.layers.graph import Graph, Node
-from tvmlayers.signature import extent
+from tvmlayers.runtime.signature import extent
 from tvmlayers.testing.bounds import Array
 
 FREE_LENGTHS = 8  # of an axis that any call may choose, as the words of a text: 1 to this many

@@ -11,7 +11,7 @@ import numpy as np
 
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.layers.weights import to_numpy
-from tvmlayers.signature import shape_text
+from tvmlayers.runtime.signature import shape_text
 from tvmlayers.testing.bounds import Array, Bounded
 
 # Of float64 that a result may be off by, beside its own magnitude or 1.

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from tvmlayers.call import ModelCall
+from tvmlayers.artifact.panels import unpack
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers import Layer, Model, as_model
-from tvmlayers.pack import unpack
+from tvmlayers.runtime.call import ModelCall
 from tvmlayers.testing.bounds import Array
 
 Weights = Mapping[str, Array]

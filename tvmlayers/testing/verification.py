@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tvmlayers.call import ModelCall
 from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
 from tvmlayers.layers import Layer, Model
 from tvmlayers.layers.weights import to_numpy
 from tvmlayers.numeric import not_negative
-from tvmlayers.signature import shape_text
+from tvmlayers.runtime.call import ModelCall
+from tvmlayers.runtime.signature import shape_text
 from tvmlayers.testing.bounds import Array, Bounded, Difference, Rounding, compare
 from tvmlayers.testing.inputs import draw, is_lone_bag
 from tvmlayers.testing.originals import Original

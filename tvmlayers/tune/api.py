@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers import targets
-from tvmlayers._tvm import compiler_imports
 from tvmlayers.dtypes import is_half
 from tvmlayers.errors import ConfigError, TargetError, only_on_gpus, unknown_name
+from tvmlayers.lean import compiler_imports
 from tvmlayers.records import user_folder
 from tvmlayers.targets import CudaTarget, Target, cuda
 from tvmlayers.tune import journal

@@ -14,12 +14,9 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from tvmlayers import diagnose
-from tvmlayers.arena import view
+from tvmlayers.artifact.arena import view
 from tvmlayers.codegen.cuda.compiler import compile_cuda
 from tvmlayers.codegen.cuda.toolchain import Toolchain, device_images
-from tvmlayers.cuda import CudaCompiled, DeviceArray, Driver, to_device
-from tvmlayers.cuda.memory import DriverMemory
 from tvmlayers.errors import (
     ConfigError,
     DeviceError,
@@ -27,6 +24,9 @@ from tvmlayers.errors import (
     TuneError,
     TvmLayersError,
 )
+from tvmlayers.runtime import diagnose
+from tvmlayers.runtime.cuda import CudaCompiled, DeviceArray, Driver, to_device
+from tvmlayers.runtime.cuda.memory import DriverMemory
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget

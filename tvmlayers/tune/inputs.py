@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers.arena import view
+from tvmlayers.artifact.arena import view
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.data import Data
 from tvmlayers.workload import Workload

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers import layers
-from tvmlayers.arena import allocate_arena
+from tvmlayers.artifact.arena import allocate_arena
 from tvmlayers.codegen.compiler import compile_selected
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.layers import Layer, Model, as_model
-from tvmlayers.runtime import Compiled
+from tvmlayers.runtime.compiled import Compiled
 from tvmlayers.schedule import Selector
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget, Target

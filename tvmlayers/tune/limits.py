@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from tvm.ir import GlobalVar, IRModule
 from tvm.script import tirx as T
 
-from tvmlayers import _ffi, targets, threads
-from tvmlayers.arena import allocate_arena
+from tvmlayers import targets
+from tvmlayers.artifact.arena import allocate_arena
 from tvmlayers.codegen.pipeline import each_function, machine_code
 from tvmlayers.codegen.pool import pool_functions
+from tvmlayers.runtime import ffi, threads
 
 TRIES = 9
 PAUSE_SECONDS = 0.004
@@ -45,8 +46,8 @@ def flops(dtype: str, threads: int) -> float:
     """FLOP/s of independent multiply-adds in registers."""
     target = targets.native()
     lanes = target.lanes(dtype)
-    factor = _ffi.from_array(np.full(lanes, 0.5, dtype))
-    sums = _ffi.from_array(np.zeros((threads, CHAINS * lanes), dtype))
+    factor = ffi.from_array(np.full(lanes, 0.5, dtype))
+    sums = ffi.from_array(np.zeros((threads, CHAINS * lanes), dtype))
     multiply = build(fma_chains, lanes, dtype)
     done = 2 * CHAINS * lanes * threads * ROUNDS
     return done / best_seconds(lambda: multiply(factor, sums, ROUNDS, threads))
@@ -68,10 +69,10 @@ def readers(data: NDArray[np.uint8], dtype: str, threads: int) -> list[Callable[
     lanes = targets.native().lanes(dtype)
     step = _step_bytes(threads)
     whole = data[: data.nbytes // step * step].view(dtype)
-    sums = _ffi.from_array(np.zeros((threads, READ_CHAINS * lanes), dtype))
+    sums = ffi.from_array(np.zeros((threads, READ_CHAINS * lanes), dtype))
 
     def reader(streams: int, ahead: int) -> Callable[[int], Any]:
-        parts = _ffi.from_array(whole.reshape(threads, streams, -1, READ_CHAINS * lanes))
+        parts = ffi.from_array(whole.reshape(threads, streams, -1, READ_CHAINS * lanes))
         function = build(sum_streams, lanes, dtype, streams, ahead > 0)
         return lambda repeats: function(parts, sums, ahead, repeats, threads)
 

@@ -6,8 +6,9 @@ import numpy as np
 import tvm
 from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
 
-from tvmlayers import _ffi, targets
-from tvmlayers.arena import allocate_arena
+from tvmlayers import targets
+from tvmlayers.artifact.arena import allocate_arena
+from tvmlayers.runtime import ffi
 from tvmlayers.targets import Target
 from tvmlayers.tune import inputs, timing
 from tvmlayers.tune.data import Data
@@ -23,12 +24,12 @@ class PlainStand:
         self._stand, self._target = stand, targets.to_tvm(target)
         workload = stand.workload
         drawn = plain_inputs(workload, inputs.draw(workload, data, seed))
-        weights = [_ffi.from_array(_aligned(each)) for each in stand.weights().values()]
+        weights = [ffi.from_array(_aligned(each)) for each in stand.weights().values()]
         rows, width = stand.result_shape
         self._result = _aligned(np.zeros((rows, width), workload["dtype"]))
-        out = _ffi.from_array(self._result)
+        out = ffi.from_array(self._result)
         self._turns = [
-            (*(_ffi.from_array(_aligned(each)) for each in arrays), *weights, out)
+            (*(ffi.from_array(_aligned(each)) for each in arrays), *weights, out)
             for arrays in drawn
         ]
 

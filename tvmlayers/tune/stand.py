@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tvmlayers import _ffi
-from tvmlayers.arena import allocate_arena, view
+from tvmlayers.artifact.arena import allocate_arena, view
+from tvmlayers.runtime import ffi
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import Target
 from tvmlayers.tune import inputs, timing
@@ -48,7 +48,7 @@ class Here:
         self._arrays: dict[int, Array] = {}
 
     def put(self, array: Array) -> Any:
-        tensor = _ffi.from_array(array)
+        tensor = ffi.from_array(array)
         self._arrays[id(tensor)] = array
         return tensor
 

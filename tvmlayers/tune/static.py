@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tvmlayers.artifact.panels import panel_layout
 from tvmlayers.codegen.compiler import assembly
 from tvmlayers.codegen.cpu.gemm import GemmSpec, tile_core
 from tvmlayers.codegen.modules import Modules
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import linear
-from tvmlayers.pack import panel_layout
 from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.spaces.choices import Decisions

@@ -9,9 +9,9 @@ import numpy as np
 
 from tvmlayers.codegen.cuda.fixed import FixedProgram, lower_fixed
 from tvmlayers.codegen.cuda.toolchain import Toolchain, device_images
-from tvmlayers.cuda import DeviceArray, Driver, to_device
-from tvmlayers.cuda.driver import images_for
 from tvmlayers.errors import ConfigError
+from tvmlayers.runtime.cuda import DeviceArray, Driver, to_device
+from tvmlayers.runtime.cuda.driver import images_for
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget
 from tvmlayers.tune.cases import Case

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import IO, Any
 
-from tvmlayers._tvm import compiler_imports
+from tvmlayers.lean import compiler_imports
 
 # What stands in for the measuring, in tests: "module:function" that makes an object with the same
 # methods as `Session`.

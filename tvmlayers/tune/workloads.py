@@ -8,7 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from tvmlayers import artifact, layers
+from tvmlayers import layers
+from tvmlayers.artifact import file as artifact
 from tvmlayers.codegen.fuse import PooledLookup, Step, fused_steps
 from tvmlayers.errors import ConfigError, TuneError
 from tvmlayers.layers import Layer, Model, as_model, load_model

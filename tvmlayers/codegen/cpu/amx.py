@@ -17,6 +17,8 @@ from tvm.ir import Call, Expr, GlobalVar, Op, StringImm
 from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
+from tvmlayers.artifact.bf16x3 import LANES, PARTS, STEP, TILE_BYTES
+from tvmlayers.artifact.panels import PanelLayout
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu import amx_parts as parts_of
 from tvmlayers.codegen.cpu import amx_tiles as tiles
@@ -26,8 +28,6 @@ from tvmlayers.codegen.cpu.kernel import Functions, tensor_arguments
 from tvmlayers.codegen.private import CACHE_LINE, pointer_type, with_text
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import tree
-from tvmlayers.pack import PanelLayout
-from tvmlayers.parts import LANES, PARTS, STEP, TILE_BYTES
 
 _CHECKED_ROWS = 4  # whose sums are checked side by side
 _MOST_STACK_BYTES = 128 << 10  # of parts on the stack; more of them are in the C library's memory

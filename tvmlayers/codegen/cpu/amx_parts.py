@@ -15,9 +15,9 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
+from tvmlayers.artifact.bf16x3 import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.private import prefetch_line
-from tvmlayers.parts import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 
 ROWS = 16  # of a tile
 _HIGH_BITS, _HALF_BIT = 0xFFFF0000, 0x8000

@@ -21,10 +21,10 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
+from tvmlayers.artifact.bf16x3 import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.amx_parts import ROWS
 from tvmlayers.codegen.private import CACHE_LINE
-from tvmlayers.parts import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 
 BLOCK = 2  # tile registers of x, and of W, that are multiplied with one another at a time
 _ROW_BYTES = 64

@@ -1,13 +1,13 @@
 """Dense: the packed weight, the GEMM and its epilogue."""
 
 from tvmlayers import layers
+from tvmlayers.artifact.panels import pack_bias, pack_kernel, panel_layout
 from tvmlayers.codegen.cpu.activation import elementwise_function, softmax_core
 from tvmlayers.codegen.cpu.gemm import GemmSpec
 from tvmlayers.codegen.cpu.gemm_driver import gemm_functions
 from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Lowered, Use, elements, report
 from tvmlayers.codegen.weights import ArenaPlan, Packed
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
-from tvmlayers.pack import pack_bias, pack_kernel, panel_layout
 from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.workload import Workload

@@ -14,6 +14,7 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
+from tvmlayers.artifact.panels import PanelLayout
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.amx import AmxSpec, amx_rows, rounded_k_block
 from tvmlayers.codegen.cpu.amx_parts import ROWS as AMX_REGISTER_ROWS
@@ -21,7 +22,6 @@ from tvmlayers.codegen.cpu.kernel import Functions, core, tensor_arguments
 from tvmlayers.codegen.cpu.sve import SveSpec, sve_rows, sve_tile
 from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.expr.expression import Expression
-from tvmlayers.pack import PanelLayout
 from tvmlayers.schedule import Regime
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import AMX, SVE, Tile, dot_tiles, gemm_blocks, gemm_tiles

@@ -14,12 +14,12 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
+from tvmlayers.artifact.panels import PanelLayout
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.kernel import Functions, tensor_arguments
 from tvmlayers.codegen.cpu.sve_tile import QUAD_BYTES, VECTOR_BYTES, WORDS, WORDS_TEXT, TileText
 from tvmlayers.codegen.private import with_text
 from tvmlayers.expr.math import bind
-from tvmlayers.pack import PanelLayout
 from tvmlayers.spaces.gemm import Tile
 
 

@@ -9,19 +9,19 @@ from tvm.ir import GlobalVar, IRModule
 
 from tvmlayers import targets
 from tvmlayers.codegen import link
-from tvmlayers.codegen.compiler import make_manifest
 from tvmlayers.codegen.cuda.forward import forward_function
 from tvmlayers.codegen.cuda.kernels import lower as lower_kernel
 from tvmlayers.codegen.cuda.kernels import lower_copy
 from tvmlayers.codegen.cuda.lower import LoweredModule, lower
 from tvmlayers.codegen.cuda.stubs import stubs
 from tvmlayers.codegen.cuda.toolchain import Toolchain, device_images
+from tvmlayers.codegen.description import make_manifest
 from tvmlayers.codegen.entries import entry_specs
 from tvmlayers.codegen.graph import Kernels, planned, relax_module
 from tvmlayers.codegen.weights import ArenaPlan
-from tvmlayers.cuda import CudaCompiled, Driver
 from tvmlayers.layers import Model
 from tvmlayers.layers.names import naming
+from tvmlayers.runtime.cuda import CudaCompiled, Driver
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import CudaTarget
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tvmlayers.codegen.cuda.lower import DeviceKernel
 
-# The structure is `tvmlayers.cuda.driver.Device`.
+# The structure is `tvmlayers.runtime.cuda.driver.Device`.
 _HEAD = """\
 #include <stdint.h>
 

@@ -9,6 +9,7 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 
 from tvmlayers import layers
+from tvmlayers.artifact.panels import PaddedLayout, pack_padded
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu import Kernel, Lowered, Use, elements
 from tvmlayers.codegen.cpu.activation import elementwise_function
@@ -23,7 +24,6 @@ from tvmlayers.dtypes import is_half, wide
 from tvmlayers.expr.activations import ROW_ACTIVATIONS
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.gemm import split_gemm, tiled_gemm
-from tvmlayers.pack import PaddedLayout, pack_padded
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces import cuda_gemm
 from tvmlayers.spaces.choices import Decisions

@@ -1,0 +1,166 @@
+"""How a Dense weight lies in memory: panels of columns, each as wide as the register tile.
+
+Pure NumPy: packing happens at compile time, unpacking wherever a reference needs the plain weight.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tvmlayers.artifact.bf16x3 import parts_bytes, write_parts
+
+_ALIGNED = 16  # elements
+
+
+@dataclass(frozen=True)
+class PanelLayout:
+    """W (k, n) as full panels (k, width), row by row, then one narrower panel for the columns left.
+
+    The last panel is tail_width >= tail columns wide, padded with zeros. A single column is kept as
+    a plain vector, which a dot product reads along k. has_parts: the panels are followed by W once
+    more, as `bf16x3` brings it into the form of a matrix unit.
+    """
+
+    k: int
+    n: int
+    width: int
+    tail_width: int
+    dtype: str
+    has_parts: bool = False
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether W is one column, kept without padding."""
+        return self.n == 1
+
+    @property
+    def full_panels(self) -> int:
+        """Panels of `width` columns."""
+        return 0 if self.is_vector else self.n // self.width
+
+    @property
+    def tail(self) -> int:
+        """Columns of the last, narrower panel; 0 when there is none."""
+        return 1 if self.is_vector else self.n % self.width
+
+    @property
+    def columns(self) -> int:
+        """Columns with padding."""
+        return self.full_panels * self.width + (self.tail_width if self.tail else 0)
+
+    @property
+    def parts_start(self) -> int:
+        """The element at which the parts begin, a multiple of 64 bytes."""
+        return -(-self.k * self.columns // _ALIGNED) * _ALIGNED
+
+    @property
+    def size(self) -> int:
+        """Elements of the packed weight."""
+        if not self.has_parts:
+            return self.k * self.columns
+        return self.parts_start + parts_bytes(self.k, self.columns) // 4
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able record; `PanelLayout(**record)` takes it back."""
+        return asdict(self)
+
+
+def panel_layout(
+    k: int, n: int, *, width: int, lanes: int, dtype: str, has_parts: bool = False
+) -> PanelLayout:
+    """The layout of a (k, n) weight for panels of `width` columns and vectors of `lanes`."""
+    tail = n % width
+    tail_width = 1 if n == 1 else -(-tail // lanes) * lanes
+    return PanelLayout(k, n, width, tail_width, dtype, has_parts)
+
+
+def pack_kernel(
+    kernel: np.ndarray, layout: PanelLayout, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`kernel` (k, n) in the order of `layout`, one flat array with layout.size elements.
+
+    out: where to put it, zeroed; without, it is made.
+    """
+    packed = np.zeros(layout.size, layout.dtype) if out is None else out
+    if layout.has_parts:
+        write_parts(kernel, layout.columns, packed[layout.parts_start :])
+    if layout.is_vector:
+        packed[:] = kernel[:, 0]
+        return packed
+    split = layout.full_panels * layout.width
+    full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
+    panels = kernel[:, :split].reshape(layout.k, layout.full_panels, layout.width)
+    full[:] = panels.transpose(1, 0, 2)
+    if layout.tail:
+        tail = packed[layout.k * split : layout.k * layout.columns]
+        tail.reshape(layout.k, -1)[:, : layout.tail] = kernel[:, split:]
+    return packed
+
+
+def unpack_kernel(packed: np.ndarray, layout: PanelLayout) -> np.ndarray:
+    """The plain (k, n) weight out of `pack_kernel`'s flat array."""
+    if layout.is_vector:
+        return packed.reshape(layout.k, 1).copy()
+    split = layout.full_panels * layout.width
+    full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
+    columns = [full.transpose(1, 0, 2).reshape(layout.k, split)]
+    if layout.tail:
+        tail = packed[layout.k * split : layout.k * layout.columns]
+        columns.append(tail.reshape(layout.k, -1)[:, : layout.tail])
+    return np.concatenate(columns, axis=1)
+
+
+def pack_bias(bias: np.ndarray, layout: PanelLayout, out: np.ndarray | None = None) -> np.ndarray:
+    """`bias` (n,) padded with zeros to layout.columns. out: where to put it, zeroed."""
+    packed = np.zeros(layout.columns, layout.dtype) if out is None else out
+    packed[: layout.n] = bias
+    return packed
+
+
+@dataclass(frozen=True)
+class PaddedLayout:
+    """W (k, n) in the corner of zeros (rows, columns), `depth` rows side by side for each column.
+
+    That is (rows / depth, columns, depth), or (rows, columns) where depth is 1.
+    """
+
+    k: int
+    n: int
+    rows: int
+    columns: int
+    depth: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the packed weight."""
+        if self.depth == 1:
+            return self.rows, self.columns
+        return self.rows // self.depth, self.columns, self.depth
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able record, which `unpack` takes back."""
+        return {"kind": "padded", **asdict(self)}
+
+
+def pack_padded(kernel: np.ndarray, layout: PaddedLayout, out: np.ndarray) -> None:
+    """Write `kernel` (k, n) into zeros of `layout.shape`."""
+    if layout.depth == 1:
+        out[: layout.k, : layout.n] = kernel
+        return
+    whole, depth = layout.k // layout.depth, layout.depth
+    split = whole * depth
+    full = kernel[:split].reshape(whole, depth, layout.n)
+    out[:whole, : layout.n] = full.transpose(0, 2, 1)
+    if split < layout.k:
+        out[whole, : layout.n, : layout.k - split] = kernel[split:].T
+
+
+def unpack(packed: np.ndarray, layout: dict[str, Any]) -> np.ndarray:
+    """The plain (k, n) weight of what a manifest describes as `layout`."""
+    if layout.get("kind") != "padded":
+        return unpack_kernel(packed, PanelLayout(**layout))
+    padded = PaddedLayout(**{name: value for name, value in layout.items() if name != "kind"})
+    rows = packed.reshape(padded.rows // padded.depth, padded.columns, padded.depth)
+    plain = rows.transpose(0, 2, 1).reshape(padded.rows, padded.columns)
+    return plain[: padded.k, : padded.n]
