@@ -55,7 +55,7 @@ ROOMS = {
         ("__init__",),
     ),
     "codegen": (
-        ("fuse", "link", "private", "weights"),
+        ("fuse", "link", "partial_sums", "private", "weights"),
         ("emit",),
         ("parallel", "streaming"),
         ("helping", "pipeline"),

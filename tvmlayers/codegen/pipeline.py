@@ -15,6 +15,7 @@ from tvm.tirx import PrimFunc, Stmt
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
 
+from tvmlayers.codegen.partial_sums import sum_in_blocks
 from tvmlayers.codegen.private import APART, PRIVATE, WRITTEN
 from tvmlayers.codegen.streaming import stream_results
 from tvmlayers.spaces.choices import OUTLINED
@@ -38,9 +39,8 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
         fixed = all(isinstance(extent, int | tirx.IntImm) for extent in alloc.buffer.shape)
         if alloc.buffer.scope() != "local" or not fixed:
             return alloc
-        return tirx.AllocBuffer(
-            alloc.buffer, annotations={"disable_lower_builtin": tirx.const(1, "int32")}
-        )
+        kept = {**alloc.annotations, "disable_lower_builtin": tirx.const(1, "int32")}
+        return tirx.AllocBuffer(alloc.buffer, annotations=kept)
 
     for name, function in list(mod.functions.items()):
         if not isinstance(function, PrimFunc):
@@ -122,6 +122,8 @@ def _each() -> tvm.transform.Pass:
             plain.VectorizeLoop(True),
             plain.StorageRewrite(),
             plain.UnrollLoop(),
+            sum_in_blocks,
+            plain.ConvertSSA(),
             plain.StmtSimplify(),
             stream_results,
             blocks.RewriteUnsafeSelect(),

@@ -249,6 +249,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     usual = _LONG_BLOCK if is_long else _FAR_BLOCK if is_far else _BLOCK
     if is_far and has_one_fma and tiles <= _TILES_OF_FAR_BLOCK:
         usual = _FAR_BLOCK_OF_ONE_FMA
+    usual = max(usual, gemm.least_k_block(k))
     blocks = [
         size
         for size in gemm.k_blocks(k)

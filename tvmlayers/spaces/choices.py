@@ -17,6 +17,10 @@ TILE_LOOP, BLOCK_LOOP, PREFETCH, NEXT_LINES, K_BLOCK, STREAMS, COLUMNS = PANEL_R
 # Annotation of a loop that becomes a function of its own: the many constants of a long activation
 # would else be kept in registers that the loop over k before it needs.
 OUTLINED = "tvmlayers.outlined"
+# Annotation of a loop that adds to accumulators: the steps that it takes in all, 0 for one with
+# each iteration; the steps of a block that is summed by itself; how many blocks make up the next
+# larger one, and so on. See `codegen.partial_sums`.
+SUM_BLOCKS = "tvmlayers.sum_blocks"
 
 Decision = int | float | str | bool
 Decisions = Mapping[str, Decision]

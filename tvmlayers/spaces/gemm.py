@@ -25,6 +25,7 @@ from tvmlayers.spaces.choices import (
     Decisions,
     choose,
 )
+from tvmlayers.spaces.sums import BLOCK, MOST_BLOCKS, cut_sum
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
@@ -47,6 +48,10 @@ _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
 _AMX_LEAST_ROWS = 12  # of 16 in a register of the unit; the vectors' tiles that take over fit too
 _SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers in a cycle
+# So few rows wait for W, and short blocks cost nothing while there are few of them.
+_FEW_ROWS, _BLOCK_OF_FEW_ROWS = 3, 32
+_BLOCK_OF_CACHE_BLOCK = 256  # where the panel's blocks pass through the caches too
+_MOST_K_BLOCKS = 400  # whose sums are added one after another
 _MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
 
 
@@ -116,9 +121,14 @@ def k_blocks(k: int) -> list[int]:
     """Steps of k in a block: the divisor of k nearest to each usual size, two blocks at least."""
     made: set[int] = set()
     for size in _K_BLOCKS:
-        near = range(size * 3 // 4, min(size * 3 // 2, k // 2) + 1)
+        near = range(max(size * 3 // 4, least_k_block(k)), min(size * 3 // 2, k // 2) + 1)
         made.update(sorted((d for d in near if k % d == 0), key=lambda d: abs(d - size))[:1])
     return sorted(made)
+
+
+def least_k_block(k: int) -> int:
+    """The fewest steps of k in a block for which the blocks are not too many to add up."""
+    return -(-k // _MOST_K_BLOCKS)
 
 
 def panels(n: int, dtype: str, target: Target) -> int:
@@ -309,6 +319,12 @@ def _sum_in_registers(
     sch.annotate(outer, K_BLOCK, k_block)
     sch.annotate(outer, STREAMS, streams)
     sch.annotate(outer, COLUMNS, columns)
+    if int(sch.get(row).extent) <= _FEW_ROWS:
+        # Short blocks of a long k would keep memory waiting.
+        block = min(BLOCK, max(_BLOCK_OF_FEW_ROWS // streams, steps // MOST_BLOCKS))
+    else:
+        block = _BLOCK_OF_CACHE_BLOCK if k_block else BLOCK
+    cut_sum(sch, outer, steps, block)
     sch.decompose_reduction(acc, outer)
 
 
@@ -345,4 +361,5 @@ def dot_tiles(sch: s_tir.Schedule, *, k: int, lanes: int, decisions: Decisions |
     unroll = choose(sch, "k_unroll", [u for u in K_UNROLL if (k // lanes) % u == 0], decisions)
     outer, inner = sch.split(step, [None, unroll])
     sch.unroll(inner)
+    cut_sum(sch, outer, k // lanes)
     sch.decompose_reduction(acc, outer)

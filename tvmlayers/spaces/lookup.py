@@ -6,6 +6,7 @@ import numpy as np
 from tvm import s_tir
 
 from tvmlayers.spaces.choices import Choices, Decisions, choose
+from tvmlayers.spaces.sums import cut_open_sum
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
@@ -16,6 +17,7 @@ ROWS_IN_FLIGHT = (1, 2, 4)
 GRAIN_KIB = (12, 24, 48, 96, 192, 384)
 LEAST_STREAMED = 16  # bytes of the narrowest vector that x86 stores past its caches
 _LEAST_VECTOR = 16  # bytes
+_BAG_BLOCKS = (64, 32)  # of entries that are summed by themselves, and of such blocks
 
 
 def lookup_choices(workload: Workload, target: Target) -> Choices:
@@ -90,12 +92,17 @@ def take_rows(sch: s_tir.Schedule, *, vectors: int, decisions: Decisions | None)
 
 
 def bag_rows(
-    sch: s_tir.Schedule, *, vectors: int, unroll_result: bool, decisions: Decisions | None
+    sch: s_tir.Schedule,
+    *,
+    vectors: int,
+    is_sum: bool,
+    unroll_result: bool,
+    decisions: Decisions | None,
 ) -> None:
     """Schedule `expr.bag`: the accumulators of a row stay in registers while they fit.
 
-    unroll_result: whether the result is written in one straight run as well. Choice:
-    unrolled_vectors, as in `take_rows`.
+    is_sum: whether rows are added up; unroll_result: whether the result is written in one straight
+    run as well. Choice: unrolled_vectors, as in `take_rows`.
     """
     out, row, acc = (sch.get_sblock(name) for name in ("out", "row", "acc"))
     sch.set_scope(acc, 0, "local")
@@ -116,6 +123,8 @@ def bag_rows(
     if unroll_result:
         sch.unroll(vector)
     sch.vectorize(lane)
+    if is_sum:
+        cut_open_sum(sch, entry, _BAG_BLOCKS)
     sch.decompose_reduction(acc, entry)
 
 

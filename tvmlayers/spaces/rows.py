@@ -3,6 +3,7 @@
 from tvm import s_tir
 
 from tvmlayers.spaces.choices import Choices
+from tvmlayers.spaces.sums import cut_open_sum, cut_sum
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
@@ -45,6 +46,8 @@ def softmax_rows(sch: s_tir.Schedule, *, row_bytes: int) -> None:
         *_, lane, step = sch.get_loops(block)
         sch.reorder(step, lane)
         sch.vectorize(lane)
+        if name == "part":
+            cut_sum(sch, step, int(sch.get(step).extent))
         sch.decompose_reduction(block, step)
 
 
@@ -93,6 +96,7 @@ def pooled_rows(sch: s_tir.Schedule, *, lanes: int, width: int) -> None:
     if width % lanes == 0:
         _, lane = sch.split(column, [None, lanes])
         sch.vectorize(lane)
+    cut_open_sum(sch, step)
     sch.decompose_reduction(acc, step)
 
 
@@ -106,6 +110,7 @@ def dot_products(sch: s_tir.Schedule) -> None:
         *_, lane, step = sch.get_loops(block)
         sch.reorder(step, lane)
         sch.vectorize(lane)
+        cut_sum(sch, step, int(sch.get(step).extent))
         sch.decompose_reduction(block, step)
 
 

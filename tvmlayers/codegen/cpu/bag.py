@@ -91,7 +91,13 @@ def _bag_kernel(
         run = int(decisions["unrolled_vectors"])
         run = run if vectors % run == 0 else max(run_lengths(vectors))
         decided = {**decisions, "unrolled_vectors": run}
-        schedule = partial(bag_rows, vectors=vectors, unroll_result=is_arm, decisions=decided)
+        schedule = partial(
+            bag_rows,
+            vectors=vectors,
+            is_sum=spec.mode in ("sum", "mean"),
+            unroll_result=is_arm,
+            decisions=decided,
+        )
         return expression, schedule
 
     regimes = selector.regimes(workload)
