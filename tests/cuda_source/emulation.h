@@ -92,7 +92,7 @@ template <class T> T __shfl_sync(unsigned, T value, int from, int width = 32) {
   return emulated_shuffle(value, lane / width * width + from % width);
 }
 
-// The instructions of `tvmlayers.build.cuda.instructions`.
+// The instructions of `tvmlayers.codegen.cuda.instructions`.
 inline void tvmlayers_copy_async_4(void* to, const void* from, int n) { emulated_copy(to, from, 4, n); }
 inline void tvmlayers_copy_async_8(void* to, const void* from, int n) { emulated_copy(to, from, 8, n); }
 inline void tvmlayers_copy_async_16(void* to, const void* from, int n) { emulated_copy(to, from, 16, n); }

@@ -1,4 +1,4 @@
-// What the GPU's own instructions do that `tvmlayers.build.cuda.instructions` has, part of
+// What the GPU's own instructions do that `tvmlayers.codegen.cuda.instructions` has, part of
 // device.cpp: asynchronous copies and products on tensor cores.
 #pragma once
 

@@ -210,9 +210,13 @@ class _CutLoop:
     def _steps(self, block: Expr, steps: Expr) -> list[Stmt]:
         """Leaves the sum over so many steps, of one block, in the accumulators."""
         loop = self.loop
-        begin = loop.min + block * self.sizes[0]
+        # From zero, so that LLVM sees how many steps a block has and unrolls them.
+        step = te.var(loop.loop_var.name, self._dtype)
+        place = loop.min + block * self.sizes[0] + step
+        places = {loop.loop_var: place}
+        body = structural_map(loop.body, (tirx.Var, lambda var: places.get(var, var)))
         cleared = [each.clear() for each in self.accumulators]
-        return [*cleared, tirx.For(loop.loop_var, begin, steps, loop.kind, loop.body)]
+        return [*cleared, tirx.For(step, self._number(0), steps, loop.kind, body)]
 
     def _total(self, sums: Sequence[_Accumulator]) -> Stmt:
         """Adds the sums of the blocks that came before to the last one's."""

@@ -16,18 +16,21 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-from tvm import tirx
+from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.artifact.bf16x3 import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.amx_parts import ROWS
+from tvmlayers.codegen.cpu.amx_parts import ROWS, ramp
 from tvmlayers.codegen.private import CACHE_LINE
 
 BLOCK = 2  # tile registers of x, and of W, that are multiplied with one another at a time
 _ROW_BYTES = 64
+# That are added up from zero: the error of a running sum grows with its length. As many as the
+# steps of k for which W is brought into parts at a time cost nothing.
+_SUMMED_STEPS = 24
 # Pairs of parts of x and W, the least products first; neighbours share a part, which stays loaded.
 _PRODUCTS = ((2, 0), (1, 0), (0, 0), (0, 2), (0, 1), (1, 1))
 _PARTS_BY_USE = (2, 0, 1)
@@ -80,8 +83,6 @@ def multiply(
     stretch = emit.bound(step_count * emit.i64(PARTS * TILE_BYTES))
     x_tiles = _Tiles(x, rows, rows * columns, stretch)
     w_tiles = _Tiles(w, columns, rows * columns + rows, stretch)
-    for register in range(rows * columns):
-        intrinsic("tilezero", _register(register))
     if split_w is not None:
         panel = emit.argument("panel", "*float32")
         fills = [x_tiles.fetch, _split_panel(*split_w, panel, width, w_tiles, count)]
@@ -91,23 +92,44 @@ def multiply(
     else:
         fills = [x_tiles.fetch, w_tiles.fetch]
     turns = [(*parts, i, j) for parts, i, j in product(_PRODUCTS, range(rows), range(columns))]
-    with T.serial(emit.i64(0), step_count) as step:
-        after = step + emit.i64(1)
-        held: dict[str, int] = {}
-        for turn, (x_part, w_part, i, j) in enumerate(turns):
-            for name, tiles, part in (("x", x_tiles, x_part), ("w", w_tiles, w_part)):
-                if held.get(name) != part:
-                    tiles.load(step, part)
-                    held[name] = part
-            registers = (i * columns + j, x_tiles.first + i, w_tiles.first + j)
-            intrinsic("tdpbf16ps", *map(_register, registers))
-            for fill in fills:
-                fill(after, partial(_share, turn, len(turns)))
+    part_sums = emit.on_stack(rows * columns * TILE_BYTES // 4, "float32")
+    with T.serial(emit.i64(0), emit.ceil_div(step_count, _SUMMED_STEPS)) as block:
+        for register in range(rows * columns):
+            intrinsic("tilezero", _register(register))
+        begin = emit.bound(block * emit.i64(_SUMMED_STEPS))
+        left = emit.bound(te.min(step_count - begin, emit.i64(_SUMMED_STEPS)))
+        with T.serial(emit.i64(0), left) as inner:
+            step = emit.bound(begin + inner)
+            after = step + emit.i64(1)
+            held: dict[str, int] = {}
+            for turn, (x_part, w_part, i, j) in enumerate(turns):
+                for name, tiles, part in (("x", x_tiles, x_part), ("w", w_tiles, w_part)):
+                    if held.get(name) != part:
+                        tiles.load(step, part)
+                        held[name] = part
+                registers = (i * columns + j, x_tiles.first + i, w_tiles.first + j)
+                intrinsic("tdpbf16ps", *map(_register, registers))
+                for fill in fills:
+                    fill(after, partial(_share, turn, len(turns)))
+        first = block == emit.i64(0)
+        store = partial(_store, rows, columns)
+        add = partial(_add, rows * columns * ROWS, part_sums, sums)
+        emit.chain([(first, partial(store, sums)), (None, lambda: (store(part_sums), add()))])
+
+
+def _store(rows: int, columns: int, sums: Var) -> None:
     for i, j in product(range(rows), range(columns)):
         place = emit.i64((i * ROWS * columns + j) * LANES)
         address = tirx.address_of(emit.view(sums)[place])
         stride = emit.i64(columns * _ROW_BYTES)
         intrinsic("tilestored64", _register(i * columns + j), address, stride)
+
+
+def _add(vectors: int, more: Var, sums: Var) -> None:
+    with T.serial(emit.i64(0), emit.i64(vectors)) as vector:
+        place = ramp(vector * emit.i64(LANES), LANES)
+        total = emit.view(sums)[place] + emit.view(more)[place]
+        T.buffer_store(emit.view(sums), total, [place])
 
 
 def _share(turn: int, turns: int, count: int) -> range:
