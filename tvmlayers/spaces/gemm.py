@@ -49,9 +49,9 @@ _AMX_ROWS, _AMX_COLUMNS = 32, 32
 _AMX_LEAST_ROWS = 12  # of 16 in a register of the unit; the vectors' tiles that take over fit too
 _SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers in a cycle
 # So few rows wait for W, and short blocks cost nothing while there are few of them.
-_FEW_ROWS, _BLOCK_OF_FEW_ROWS = 3, 32
+_FEW_ROWS, _BLOCK_OF_FEW_ROWS = 4, 32
 _BLOCK_OF_CACHE_BLOCK = 256  # where the panel's blocks pass through the caches too
-_MOST_K_BLOCKS = 400  # whose sums are added one after another
+_MOST_K_BLOCKS = 200  # whose sums are added one after another
 _MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
 
 
