@@ -1,7 +1,7 @@
 # make demo   compiles the demonstration models and compares them with PyTorch
 # make check  checks format, lint and types, and runs the quick tests: two minutes
-# make test   runs the tests
-# make arm    runs every test of ARM artefacts in an emulator, setting one up where there is none
+# make test   runs the tests that need no second machine
+# make arm    runs the tests of ARM artefacts in an emulator, setting one up where there is none
 # make lint   checks format, lint and types
 # make clean  removes what the above made
 #
@@ -21,15 +21,14 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
 
-# In the order of the folders: tests/arm first, whose longest test is a file of its own.
 test: $(VENV)/.dev-installed
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not arm" $(ARGS)
 
 check: lint
 	$(PYTEST) -m quick $(ARGS)
 
 arm: arm-machine
-	TVMLAYERS_ARM_WHOLE=1 $(BIN)/python -m pytest -m arm $(ARGS)
+	$(PYTEST) -m arm $(ARGS)
 
 # QEMU and a small arm64 Debian in .arm/, by apt-get and pip, without root and without installing.
 arm-machine: $(VENV)/.dev-installed

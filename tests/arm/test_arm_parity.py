@@ -1,7 +1,6 @@
 """The parity tests once more, every model of theirs compiled for ARM and run by an ARM Python.
 
-They run in processes of their own, in which `on_board` turns `tl.compile` to the board. `make arm`
-runs all of them, `make test` a selection without the twins in float64 and the random shapes.
+They run in processes of their own, in which `on_board` turns `tl.compile` to the board.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from machine import REPOSITORY, Machine
 
 pytestmark = pytest.mark.arm
 
-WHOLE = "TVMLAYERS_ARM_WHOLE"
 TARGET = "neoverse-n1"
 HERE = Path(__file__).parent
 # Two shares of about the same time, each with a board of its own.
@@ -35,16 +33,14 @@ SHARES = (
 )
 # Looks at the memory of this process, where nothing runs.
 EVERY = "not what_passes"
-SELECTION = f"{EVERY} and not float64 and not any_ and not more_lookups and not deep"
 
 
 def start(share: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
     files = [str(REPOSITORY / "tests/parity" / name) for name in share]
-    chosen = ["-k", EVERY if os.environ.get(WHOLE) else SELECTION]
     path = os.pathsep.join([str(HERE), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-p", "on_board", *chosen, *files],
+            [sys.executable, "-m", "pytest", "-q", "-p", "on_board", "-k", EVERY, *files],
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONPATH": path, "ON_BOARD": TARGET},
             stdout=file,
