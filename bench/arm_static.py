@@ -104,7 +104,7 @@ def tile_rows(core: Target) -> list[StaticRow]:
         for n in columns:
             chosen = {tile.name for tile in usual_tiles(K, n, dtype, core)}
             chosen |= {_chosen(m, NEAR_K, n, dtype, core) for m in range(1, TALL)}
-            for tile in [*gemm.tiles(n, dtype, core), *gemm.sve_tiles(n, dtype, core)]:
+            for tile in [*gemm.tiles(K, n, dtype, core), *gemm.sve_tiles(K, n, dtype, core)]:
                 m = tile.rows if tile.rows <= 2 else MANY_ROWS
                 workload = Workload.make("dense", m=m, k=K, n=n, dtype=dtype, activation="linear")
                 decisions = {**analytic(workload, core), "tile": tile.name}

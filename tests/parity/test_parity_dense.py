@@ -132,3 +132,15 @@ def test_infinite_and_huge_inputs_give_what_arithmetic_gives(dtype: str) -> None
     huge = float(np.finfo(dtype).max)
     rows = [(np.inf, 1), (-np.inf, 1), (np.inf, -np.inf), (huge, huge), (np.nan, 0), (1e-30, 0)]
     twin.agrees(np.array(rows, dtype))
+
+
+@pytest.mark.parametrize("n", [20, 32, 40, 48, 64])
+def test_few_columns_of_a_long_k_agree_and_are_the_same_bits_on_any_threads(n: int) -> None:
+    k = 8209 if n < 40 else 4099
+    twin = Twin(tl.Dense(n, "tanh", input_dim=k), threads=2)
+    x = normal(70, k, dtype="float32")
+    batches = (1, 2, 3, 5, 8, 17, 33, 70)
+    twin.agrees_for_every_batch(x, batches=batches)
+    alone = compile_here(twin.model, threads=1)
+    for batch in batches:
+        np.testing.assert_array_equal(alone(x[:batch]), twin.compiled(x[:batch]))

@@ -105,7 +105,7 @@ def best_tile(m: int, tiles: Sequence[Tile], target: Target) -> Tile:
 
 def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The tiles that the analytic choice makes use of: few, as each is compiled."""
-    there = gemm.tiles(n, dtype, target)
+    there = gemm.tiles(k, n, dtype, target)
     widest = max(tile.vectors for tile in there)
     is_large = k * n * np.dtype(dtype).itemsize > target.l2 // 8
     heights: tuple[int, ...]
@@ -127,10 +127,10 @@ def _k_unroll(tile: Tile, target: Target) -> int:
     return _K_UNROLL_OF_MANY if is_many else _K_UNROLL
 
 
-def vector_tile(n: int, dtype: str, target: Target) -> Decisions:
+def vector_tile(k: int, n: int, dtype: str, target: Target) -> Decisions:
     """How the tallest tile of the usual vectors is made, of many rows: what takes over where
     another unit cannot be had."""
-    tallest = max(gemm.tiles(n, dtype, target), key=lambda tile: (tile.vectors, tile.rows))
+    tallest = max(gemm.tiles(k, n, dtype, target), key=lambda tile: (tile.vectors, tile.rows))
     return {
         "tile": tallest.name,
         "streams": 1,
@@ -221,9 +221,9 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     has_one_fma = _has_one_fma(target)
     tile = best_tile(m, usual_tiles(k, n, dtype, target), target)
-    unit = gemm.amx_tile(n, dtype, target)
+    unit = gemm.amx_tile(k, n, dtype, target)
     # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
-    shares = 1 if gemm.panels(n, dtype, target) > 1 else 2
+    shares = 1 if gemm.panels(k, n, dtype, target) > 1 else 2
     if unit is not None and m >= shares * unit.least:
         is_packed = gemm.packs_parts(k, n, dtype, target)
         if amx_pays(m, k, n, packed_beside=tile if is_packed else None):
@@ -232,12 +232,14 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     weight_bytes = k * n * itemsize
     is_near = weight_bytes <= target.l2 // 2
     if is_near:  # from farther away W comes no faster for longer vectors
-        tile = next((each for each in gemm.sve_tiles(n, dtype, target) if each.rows == m), tile)
+        tile = next((each for each in gemm.sve_tiles(k, n, dtype, target) if each.rows == m), tile)
     is_far = weight_bytes > (target.l3 if has_one_fma else _FAR_BYTES)
     # Few rows are bound by reading W: two places at a time, a short way ahead. What stays in the
     # second-level cache comes as fast without being asked for.
     streamed = m <= _STREAMED_ROWS and n > 1
     ahead = _STREAM_PREFETCH_STEPS if streamed else _PREFETCH_STEPS
+    if not streamed:  # as many bytes of a narrow panel
+        ahead *= gemm.widest_panel(dtype, target) // gemm.panel_width(k, n, dtype, target)
     if n == 1 or (streamed and is_near) or has_one_fma:
         ahead = 0
     # Several tiles go over blocks of a W that the second-level cache cannot hold, and while they
@@ -245,7 +247,9 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     # there on it is for panels that leave no room in that cache to what they multiply.
     k_block, next_lines = 0, 0
     tiles = -(-m // tile.rows)
-    is_long = k * gemm.panel_width(dtype, target) * itemsize > target.l2 // 2 and m > _BLOCKED_ROWS
+    is_long = (
+        k * gemm.panel_width(k, n, dtype, target) * itemsize > target.l2 // 2 and m > _BLOCKED_ROWS
+    )
     usual = _LONG_BLOCK if is_long else _FAR_BLOCK if is_far else _BLOCK
     if is_far and has_one_fma and tiles <= _TILES_OF_FAR_BLOCK:
         usual = _FAR_BLOCK_OF_ONE_FMA
@@ -253,7 +257,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     blocks = [
         size
         for size in gemm.k_blocks(k)
-        if size <= usual * 5 // 4 and gemm.panels(n, dtype, target) > 1
+        if size <= usual * 5 // 4 and gemm.panels(k, n, dtype, target) > 1
     ]
     if tiles > 1 and (m <= _BLOCKED_ROWS or is_long) and weight_bytes > target.l2 and blocks:
         k_block, ahead = max(blocks), 0
@@ -285,7 +289,7 @@ def _shares_panels(workload: Workload, target: Target, most: int) -> bool:
     k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
     if workload["activation"] in ROW_ACTIVATIONS:
         most = _SOFTMAX_ROWS_BY_PANELS[k * n * np.dtype(dtype).itemsize > target.l2]
-    return gemm.panels(n, dtype, target) > 1 and workload["m"] <= most
+    return gemm.panels(k, n, dtype, target) > 1 and workload["m"] <= most
 
 
 def _lookup(workload: Workload, target: Target) -> Decisions:

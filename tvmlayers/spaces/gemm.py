@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import s_tir
 
 from tvmlayers.artifact.bf16x3 import parts_bytes
@@ -55,8 +56,20 @@ _MOST_K_BLOCKS = 200  # whose sums are added one after another
 _MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
 
 
-def panel_width(dtype: str, target: Target) -> int:
-    """Columns in a full panel: with the tallest tile, all the vector registers are in use."""
+def panel_width(k: int, n: int, dtype: str, target: Target) -> int:
+    """Columns in a full panel: with the tallest tile, all the vector registers are in use.
+
+    A long W of few columns comes in narrower panels, so that threads can share it out.
+    """
+    lanes = target.lanes(dtype)
+    vectors, filled = widest_panel(dtype, target) // lanes, -(-n // lanes)
+    if 1 < filled <= vectors and k * n * np.dtype(dtype).itemsize >= target.l2 // 4:
+        vectors = max(count for count in (1, 2) if count < filled and filled % count == 0)
+    return vectors * lanes
+
+
+def widest_panel(dtype: str, target: Target) -> int:
+    """Columns in a panel of a weight with many columns."""
     return _PANEL_VECTORS[target.vector_registers] * target.lanes(dtype)
 
 
@@ -76,14 +89,14 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     """
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     streams = stream_counts(m, k, n)
-    blocks = [0] if m <= 2 or n < panel_width(dtype, target) else [0, *k_blocks(k)]
-    split = [BY_ROWS] if panels(n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
-    there = tiles(n, dtype, target)
-    unit = amx_tile(n, dtype, target)
+    blocks = [0] if m <= 2 or n < panel_width(k, n, dtype, target) else [0, *k_blocks(k)]
+    split = [BY_ROWS] if panels(k, n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
+    there = tiles(k, n, dtype, target)
+    unit = amx_tile(k, n, dtype, target)
     if unit is not None:
         there.append(unit)
     if m <= max(_SVE_ROWS):
-        there += sve_tiles(n, dtype, target)
+        there += sve_tiles(k, n, dtype, target)
     return {
         "tile": [tile.name for tile in there if tile.least <= m],
         "streams": streams,
@@ -131,9 +144,9 @@ def least_k_block(k: int) -> int:
     return -(-k // _MOST_K_BLOCKS)
 
 
-def panels(n: int, dtype: str, target: Target) -> int:
+def panels(k: int, n: int, dtype: str, target: Target) -> int:
     """Panels of a weight with n columns."""
-    return -(-n // panel_width(dtype, target))
+    return -(-n // panel_width(k, n, dtype, target))
 
 
 @dataclass(frozen=True)
@@ -163,15 +176,15 @@ class Tile:
         return Tile(int(rows), int(vectors), unit)
 
 
-def tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+def tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The register tiles there are for n columns, the fewest rows first.
 
     A full panel may be gone over in strips of fewer vectors, which leaves registers for more rows.
     """
-    if n == 1 or n < panel_width(dtype, target):
-        return tail_tiles(n, dtype, target)
+    if n == 1 or n < panel_width(k, n, dtype, target):
+        return tail_tiles(k, n, dtype, target)
     made: list[Tile] = []
-    vectors = _PANEL_VECTORS[target.vector_registers]
+    vectors = panel_width(k, n, dtype, target) // target.lanes(dtype)
     while vectors:
         taller = [r for r in _fitting(vectors, target) if not made or r > made[-1].rows]
         made += [Tile(rows, vectors) for rows in taller]
@@ -179,38 +192,39 @@ def tiles(n: int, dtype: str, target: Target) -> list[Tile]:
     return made
 
 
-def amx_tile(n: int, dtype: str, target: Target) -> Tile | None:
+def amx_tile(k: int, n: int, dtype: str, target: Target) -> Tile | None:
     """The tile of the matrix unit, where the target has one that n columns are worth."""
     if "amx_bf16" not in target.cpu_flags or dtype != "float32" or n < _AMX_COLUMNS:
         return None
-    return Tile(_AMX_ROWS, _PANEL_VECTORS[target.vector_registers], AMX)
+    return Tile(_AMX_ROWS, panel_width(k, n, dtype, target) // target.lanes(dtype), AMX)
 
 
-def sve_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+def sve_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The tiles of SVE's vectors that there are for n columns, the fewest rows first.
 
     A panel has as many columns in either kind of vector.
     """
-    if "sve" not in target.cpu_flags or n < panel_width(dtype, target):
+    vectors = panel_width(k, n, dtype, target) // target.lanes(dtype)
+    if "sve" not in target.cpu_flags or n < vectors * target.lanes(dtype) or vectors % 2:
         return []
-    return [Tile(rows, _PANEL_VECTORS[target.vector_registers], SVE) for rows in _SVE_ROWS]
+    return [Tile(rows, vectors, SVE) for rows in _SVE_ROWS]
 
 
 def packs_parts(k: int, n: int, dtype: str, target: Target) -> bool:
     """Whether W is also packed in the matrix unit's form: it spares each call the work, and takes
     one and a half times the memory of W again, so only where that is little."""
-    if amx_tile(n, dtype, target) is None:
+    if amx_tile(k, n, dtype, target) is None:
         return False
-    width, lanes = panel_width(dtype, target), target.lanes(dtype)
+    width, lanes = panel_width(k, n, dtype, target), target.lanes(dtype)
     columns = n // width * width + -(-(n % width) // lanes) * lanes
     return parts_bytes(k, columns) <= _MOST_PARTS_BYTES
 
 
-def tail_tiles(n: int, dtype: str, target: Target) -> list[Tile]:
+def tail_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The register tiles there are for the columns that fill no panel."""
     if n == 1:
         return [Tile(rows, 1) for rows in _DOT_ROWS]
-    vectors = -(-(n % panel_width(dtype, target)) // target.lanes(dtype))
+    vectors = -(-(n % panel_width(k, n, dtype, target)) // target.lanes(dtype))
     return [Tile(rows, vectors) for rows in _fitting(vectors, target)]
 
 

@@ -70,7 +70,9 @@ def tile_cost(workload: Workload, target: Target, decisions: Decisions) -> LoopC
     """What the register tile of a dense layer takes for a vector's multiply-add."""
     tile = tuple(decisions[name] for name in _TILE)
     k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
-    return _tile_cost(k, min(n, gemm.panel_width(dtype, target)), dtype, target, tile)
+    # All weights of several full panels have the same tile.
+    columns = min(n, 2 * gemm.panel_width(k, n, dtype, target))
+    return _tile_cost(k, columns, dtype, target, tile)
 
 
 _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block")
@@ -80,14 +82,14 @@ _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block
 def _tile_cost(
     k: int, n: int, dtype: str, target: Target, tile: tuple[int | float | str | bool, ...]
 ) -> LoopCost:
-    lanes, width = target.lanes(dtype), gemm.panel_width(dtype, target)
+    lanes, width = target.lanes(dtype), gemm.panel_width(k, n, dtype, target)
     if Tile.of({"tile": tile[0]}).unit == gemm.SVE:
         k = max(k, _LOOPED_STEPS)
     spec = GemmSpec(
         panel_layout(k, n, width=width, lanes=lanes, dtype=dtype),
         lanes,
-        vector_tile(n, dtype, target),
-        gemm.tail_tiles(n, dtype, target) if n < width else (),
+        vector_tile(k, n, dtype, target),
+        gemm.tail_tiles(k, n, dtype, target) if n < width else (),
         (),
         linear,
         cheap=True,

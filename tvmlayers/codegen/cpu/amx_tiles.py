@@ -112,9 +112,12 @@ def multiply(
                 for fill in fills:
                     fill(after, partial(_share, turn, len(turns)))
         first = block == emit.i64(0)
-        store = partial(_store, rows, columns)
-        add = partial(_add, rows * columns * ROWS, part_sums, sums)
-        emit.chain([(first, partial(store, sums)), (None, lambda: (store(part_sums), add()))])
+
+        def add() -> None:
+            _store(rows, columns, part_sums)
+            _add(rows * columns * ROWS, part_sums, sums)
+
+        emit.chain([(first, partial(_store, rows, columns, sums)), (None, add)])
 
 
 def _store(rows: int, columns: int, sums: Var) -> None:

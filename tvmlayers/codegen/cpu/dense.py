@@ -18,7 +18,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
     assert isinstance(layer, layers.Dense)
     weights = layer.weights
     k, n = weights["kernel"].shape
-    lanes, width = target.lanes(layer.dtype), gemm.panel_width(layer.dtype, target)
+    lanes, width = target.lanes(layer.dtype), gemm.panel_width(k, n, layer.dtype, target)
     layout = panel_layout(
         k,
         n,
@@ -55,8 +55,8 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         GemmSpec(
             layout,
             lanes,
-            vector_tile(n, layer.dtype, target),
-            gemm.tail_tiles(n, layer.dtype, target) if layout.tail else (),
+            vector_tile(k, n, layer.dtype, target),
+            gemm.tail_tiles(k, n, layer.dtype, target) if layout.tail else (),
             regimes,
             elementwise_function("linear" if over_row else layer.activation),
             cheap=over_row or layer.activation in CHEAP,
