@@ -3,6 +3,7 @@
 # make test   runs the tests that need no second machine
 # make arm    runs the tests of ARM artefacts in an emulator, setting one up where there is none
 # make lint   checks format, lint and types
+# make docs   builds the documentation into site/
 # make clean  removes what the above made
 #
 # Each creates .venv and installs what it needs on its first run. Another interpreter, folder or
@@ -16,7 +17,7 @@ BIN    := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo check test arm arm-machine lint clean
+.PHONY: demo check test arm arm-machine lint docs clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
@@ -39,8 +40,11 @@ lint: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 clean:
-	rm -rf $(VENV) .arm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf site $(VENV) .arm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.%-installed: pyproject.toml | $(BIN)/pip

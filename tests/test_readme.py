@@ -1,11 +1,16 @@
-"""The Python blocks of the README and of each page of the docs run, in order, as one program."""
+"""The README and the pages of the documentation: their code runs, and the pages build."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+import tvmlayers as tl
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -26,6 +31,23 @@ def test_python_blocks_of_a_page_run_in_order(
         line = text.count("\n", 0, block.start(1))
         # Blank lines in front make a traceback point at the page's own line.
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 200
+
+
+def test_every_public_name_is_in_the_api_reference() -> None:
+    listed = re.findall(r"^::: tvmlayers\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(tl.__all__)
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "api.html").exists()
 
 
 def test_the_two_commands_lead_the_readme() -> None:
