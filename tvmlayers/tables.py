@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
 
 from tvmlayers.printing import PlainTable, printable, styled
@@ -51,6 +53,16 @@ def targets_table(rows: Iterable[Mapping[str, Any]]) -> Table:
             runs,
             " ".join(features),
         )
+    return made
+
+
+def findings_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One row for each thing that was looked at on this machine."""
+    made = table(None, ("to", "", "found"))
+    for row in rows:
+        mark = styled("yes", "green") if row["ok"] else styled("no", "red")
+        advice = f"\n{row['advice']}" if row["advice"] else ""
+        made.add_row(row["what"], mark, row["found"] + advice)
     return made
 
 
@@ -109,33 +121,49 @@ def weights_table(manifest: Mapping[str, Any]) -> Table:
     return made
 
 
-def kernels_table(manifest: Mapping[str, Any]) -> Table:
-    """What each kernel is and costs, and by size of its batch where its decisions came from."""
-    columns = ("layer", "kernel", "each of the batch", "batch", "schedule", "decisions")
-    made = table("Kernels", columns, ("of the limit",))
+def kernel_blocks(manifest: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """A block for each kernel: what it is and costs, the decisions that all sizes of the batch have
+    in common, and a line for each range of sizes: where its decisions came from, how much of the
+    hardware's limit was reached when they were measured, and what differs."""
+    yield styled("Kernels", "table.title")
     for kernel in manifest["kernels"]:
         row = dict(kernel)
-        regimes = row.pop("regimes", [])
+        groups = _grouped(row.pop("regimes", []))
         layer, kind, schedule = (str(row.pop(key, "")) for key in ("layer", "kind", "schedule"))
+        batch = str(row.pop("batch", "batch"))
         cost = _cost(row)
-        traits = ", ".join(f"{key}={value}" for key, value in row.items())
-        said = [layer, f"{kind} {traits}".strip(), cost]
-        if not regimes:
-            made.add_row(*said, "", schedule, "", "")
-        for first, group in _grouped(regimes):
-            decided = ", ".join(f"{key}={value}" for key, value in group["decisions"].items())
-            reached = (group.get("record") or {}).get("of_limit")
-            until = "" if group["up_to"] is None else str(group["up_to"])
-            batch = f"{first}" if until == str(first) else f"{first}..{until}"
-            limit = "" if reached is None else f"{reached:.0%}"
-            made.add_row(*said, batch, _source(group), decided, limit)
-            said = ["", "", ""]
+        traits = " ".join(f"{key}={value}" for key, value in row.items())
+        yield styled(f"{layer}: {kind} {traits}".rstrip(), "bold")
+        about = f"for each of {batch}: {cost}" if cost else schedule
+        yield Padding(styled(about), (0, 0, 0, 2))
+        if groups:
+            yield Padding(_ranges(batch, groups), (0, 0, 0, 2))
+
+
+def _ranges(batch: str, groups: Sequence[tuple[int, Mapping[str, Any]]]) -> Table:
+    every = [group["decisions"].items() for _, group in groups]
+    common = [pair for pair in every[0] if all(pair in each for each in every)]
+    made = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(3):
+        made.add_column(no_wrap=True)
+    made.add_column()
+    made.add_row(batch, "schedule", "limit", _decisions(common))
+    for first, group in groups:
+        until = "" if group["up_to"] is None else str(group["up_to"])
+        size = f"{first}" if until == str(first) else f"{first}..{until}"
+        reached = (group.get("record") or {}).get("of_limit")
+        limit = "" if reached is None else f"{reached:.0%}"
+        differs = [pair for pair in group["decisions"].items() if pair not in common]
+        made.add_row(*map(styled, (size, _source(group), limit, _decisions(differs))))
     return made
+
+
+def _decisions(pairs: Iterable[tuple[str, Any]]) -> str:
+    return " ".join(f"{name}={value}" for name, value in pairs)
 
 
 def _cost(row: dict[str, Any]) -> str:
     """What one item of the batch costs, and the weights that a call reads; taken out of `row`."""
-    row.pop("batch", None)
     flops, moved, weights = (
         row.pop(key, 0) for key in ("flops_per_item", "bytes_per_item", "weight_bytes")
     )
@@ -145,9 +173,14 @@ def _cost(row: dict[str, Any]) -> str:
 
 
 def _source(regime: Mapping[str, Any]) -> str:
-    """Where the decisions came from; a record that was never measured says so."""
+    """Where the decisions came from; a record that was never measured says so.
+
+    A near record is named by its sizes alone: its kind and dtype are the kernel's.
+    """
     is_modelled = (regime.get("record") or {}).get("modelled")
-    return f"{regime['source']} (modelled)" if is_modelled else str(regime["source"])
+    where, _, workload = str(regime["source"]).partition(" ")
+    sizes = workload.partition(" ")[2].partition(":")[0]
+    return f"{where} {sizes}".strip() + (" (modelled)" if is_modelled else "")
 
 
 def _grouped(regimes: Iterable[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:

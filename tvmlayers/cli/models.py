@@ -100,7 +100,8 @@ def run_inspect(args: argparse.Namespace) -> int:
         OUT.print(styled(f"it {why_not}", "red") if why_not else styled("runs here", "green"))
     OUT.print(tables.layers_table(manifest))
     OUT.print(tables.entries_table(manifest))
-    OUT.print(tables.kernels_table(manifest))
+    for block in tables.kernel_blocks(manifest):
+        OUT.print(block)
     OUT.print(tables.weights_table(manifest))
     if "cuda" in manifest:
         OUT.print(tables.resources_table(manifest))
