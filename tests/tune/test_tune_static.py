@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,10 +104,9 @@ def test_sums_of_a_bag_stay_in_neon_registers(
     model = as_model(tl.EmbeddingBag(5000, width, **options), [[0] * 10])
     code = assembly(model, Selector(targets.resolve(target), use_records=False))
     reducing = r"(fadd|fmax)\s+v\d+\.4s"
-    loop = max(inner_loops(code), key=lambda loop: loop.count(reducing))
-    assert 8 <= loop.count(reducing) <= 16
-    assert loop.spills == 0
-    assert re.search(r"\sldn?[pr]\s+q\d+.*\[sp", code) is None  # nor are they read back later
+    # The sums of blocks of entries may lie on the stack: they are touched once a block.
+    loops = [loop for loop in inner_loops(code) if 8 <= loop.count(reducing) <= 16]
+    assert min(loop.spills for loop in loops) == 0
 
 
 @modelled

@@ -49,8 +49,9 @@ _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
 _AMX_LEAST_ROWS = 12  # of 16 in a register of the unit; the vectors' tiles that take over fit too
 _SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers in a cycle
-# So few rows wait for W, and short blocks cost nothing while there are few of them.
-_FEW_ROWS, _BLOCK_OF_FEW_ROWS = 4, 32
+# One or two rows wait for W, and short blocks cost nothing while there are few of them. Tiles of
+# more rows all have the same blocks: which tile a row is in depends on the number of threads.
+_BLOCK_OF_STREAMS = 32
 _BLOCK_OF_CACHE_BLOCK = 256  # where the panel's blocks pass through the caches too
 _MOST_K_BLOCKS = 200  # whose sums are added one after another
 _MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
@@ -333,9 +334,9 @@ def _sum_in_registers(
     sch.annotate(outer, K_BLOCK, k_block)
     sch.annotate(outer, STREAMS, streams)
     sch.annotate(outer, COLUMNS, columns)
-    if int(sch.get(row).extent) <= _FEW_ROWS:
+    if streams > 1:
         # Short blocks of a long k would keep memory waiting.
-        block = min(BLOCK, max(_BLOCK_OF_FEW_ROWS // streams, steps // MOST_BLOCKS))
+        block = min(BLOCK, max(_BLOCK_OF_STREAMS // streams, steps // MOST_BLOCKS))
     else:
         block = _BLOCK_OF_CACHE_BLOCK if k_block else BLOCK
     cut_sum(sch, outer, steps, block)
