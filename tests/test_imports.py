@@ -42,7 +42,10 @@ LINES = (
 PLACE = {part: place for place, line in enumerate(LINES) for part in line}
 # The same inside of the large rooms.
 ROOMS = {
-    "artifact": (("arena", "bf16x3"), ("panels",), ("manifest",), ("file",), ("__init__",)),
+    "artifact": (
+        *(("arena", "bf16x3"), ("panels",), ("manifest", "weights"), ("file",)),
+        ("__init__",),
+    ),
     "runtime": (
         ("ffi", "results"),
         ("scratch", "threads"),

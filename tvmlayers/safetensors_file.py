@@ -1,16 +1,17 @@
-"""Arrays as the bytes of a safetensors file."""
+"""Arrays as the bytes of a safetensors file, and read from one."""
 
 from __future__ import annotations
 
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers.errors import ConfigError
+from tvmlayers.errors import ConfigError, WeightsError
 
 DTYPES = {  # NumPy's names and those of safetensors
     "float64": "F64",
@@ -52,3 +53,17 @@ def chunks(
     for array in arrays.values():
         if array.nbytes:
             yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def read(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Arrays and metadata of a safetensors file; WeightsError when it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, file.metadata() or {}
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} is no safetensors file, or a damaged one: {error}") from error

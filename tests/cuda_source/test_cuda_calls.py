@@ -97,6 +97,21 @@ def test_a_bound_call_fills_the_same_buffer_each_time(make: Callable[..., Any]) 
     assert bound.inputs == (given,)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_later_calls_of_every_way_use_new_weights(dtype: str) -> None:
+    old, new = (tl.Sequential([tl.Dense(6, input_dim=9, dtype=dtype, seed=s)]) for s in (1, 2))
+    model, x = emulated(old), normal(5, 9).astype(dtype)
+    wanted = emulated(new)(x)
+    bound = model.bind(there(x))
+    for _ in range(2):
+        assert not np.array_equal(model(there(x)).numpy(), wanted)
+    with pytest.raises(tl.WeightsError, match="missing 'dense/bias'"):
+        model.set_weights({"dense/kernel": new.get_weights()[0]})
+    model.set_weights(new.get_weights())
+    for given in (model(x), model(there(x)).numpy(), bound().numpy()):
+        np.testing.assert_array_equal(given, wanted)
+
+
 def test_forms_fill_no_memory() -> None:
     model = emulated(tl.Dense(2, input_dim=2))
     for batch in range(MOST_FORMS + 9):

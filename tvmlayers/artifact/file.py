@@ -13,7 +13,7 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tvmlayers import targets
 from tvmlayers.artifact import manifest as manifests
 from tvmlayers.artifact.arena import allocate_arena
+from tvmlayers.artifact.weights import packed, views
 from tvmlayers.errors import ArtifactError, ConfigError, HostMemoryError, TargetError
 from tvmlayers.files import saving
 from tvmlayers.safetensors_file import DTYPES, chunks
@@ -73,22 +74,41 @@ def write(
         archive.writestr(MANIFEST_HASH, f"{_hash(text)}  {MANIFEST}\n")
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, NDArray[np.uint8]]:
+def read(
+    path: str | os.PathLike[str], *, to_run: bool = True
+) -> tuple[dict[str, Any], bytes, NDArray[np.uint8]]:
     """(manifest, library, arena) of the artefact at `path`, checked.
 
-    The packed weights are read straight into the arena, at the offsets that the manifest gives.
+    to_run: whether this machine has to have what the code needs. The packed weights are read
+    straight into the arena, at the offsets that the manifest gives.
     ArtifactError for a file that is damaged, foreign or of another version of the format,
     TargetError where this machine lacks what the code needs, HostMemoryError where there is too
     little memory for the weights, and OSError where the file cannot be read.
     """
     with _opened(path) as archive:
         manifest = _read_manifest(archive, path)
-        check_machine(manifest, path)
+        if to_run:
+            check_machine(manifest, path)
         library = _read_member(archive, LIBRARY, manifest["hashes"]["library"], path)
         with archive.open(WEIGHTS) as member:
             nbytes = archive.getinfo(WEIGHTS).file_size
             arena = _read_weights(member, nbytes, manifest, path)
     return manifest, library, arena
+
+
+def update(
+    path: str | os.PathLike[str],
+    weights: Mapping[str, object] | Sequence[object],
+    output: str | os.PathLike[str],
+) -> None:
+    """Write the artefact at `path` with new weights to `output`, which may be the same file.
+
+    weights: as `weights.packed` takes them. The machine code stays, and may be another machine's.
+    WeightsError for weights that do not fit, and what `read` and `write` raise.
+    """
+    manifest, library, _ = read(path, to_run=False)
+    arena = packed(manifest, weights)
+    write(output, manifest, library, views(manifest, arena), read_images(path, manifest))
 
 
 def read_images(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict[str, bytes]:

@@ -1,8 +1,10 @@
 """How a Dense weight lies in memory: panels of columns, each as wide as the register tile.
 
-Pure NumPy: packing happens at compile time, unpacking wherever a reference needs the plain weight.
+Pure NumPy: weights are packed at compile time and when new ones are given, and unpacked wherever
+a reference needs the plain weight.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -156,11 +158,25 @@ def pack_padded(kernel: np.ndarray, layout: PaddedLayout, out: np.ndarray) -> No
         out[whole, : layout.n, : layout.k - split] = kernel[split:].T
 
 
-def unpack(packed: np.ndarray, layout: dict[str, Any]) -> np.ndarray:
+def pack(kernel: np.ndarray, layout: Mapping[str, Any], out: np.ndarray) -> None:
+    """Write `kernel` (k, n) into zeroed memory, as a manifest describes it."""
+    described = _described(layout)
+    if isinstance(described, PaddedLayout):
+        pack_padded(kernel, described, out)
+    else:
+        pack_kernel(kernel, described, out)
+
+
+def unpack(packed: np.ndarray, layout: Mapping[str, Any]) -> np.ndarray:
     """The plain (k, n) weight of what a manifest describes as `layout`."""
-    if layout.get("kind") != "padded":
-        return unpack_kernel(packed, PanelLayout(**layout))
-    padded = PaddedLayout(**{name: value for name, value in layout.items() if name != "kind"})
-    rows = packed.reshape(padded.rows // padded.depth, padded.columns, padded.depth)
-    plain = rows.transpose(0, 2, 1).reshape(padded.rows, padded.columns)
-    return plain[: padded.k, : padded.n]
+    described = _described(layout)
+    if isinstance(described, PanelLayout):
+        return unpack_kernel(packed, described)
+    rows = packed.reshape(described.rows // described.depth, described.columns, described.depth)
+    plain = rows.transpose(0, 2, 1).reshape(described.rows, described.columns)
+    return plain[: described.k, : described.n]
+
+
+def _described(layout: Mapping[str, Any]) -> PanelLayout | PaddedLayout:
+    fields = {name: value for name, value in layout.items() if name != "kind"}
+    return PaddedLayout(**fields) if layout.get("kind") == "padded" else PanelLayout(**fields)

@@ -1,4 +1,4 @@
-"""`tvmlayers compile | verify | inspect`: saved models and artefacts."""
+"""`tvmlayers compile | update | verify | inspect`: saved models and artefacts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ from tvmlayers.runtime.call import ModelCall
 
 
 def add_commands(commands: Any) -> None:
-    """Adds `compile`, `verify` and `inspect` to the sub-parsers."""
+    """Adds `compile`, `update`, `verify` and `inspect` to the sub-parsers."""
     command = commands.add_parser("compile", help="compile a saved model into an artefact")
     command.add_argument("model", type=Path, help="model.save()'s file, .onnx, .pt2 or .keras")
     command.add_argument("-o", "--output", type=Path, required=True, help="the .tvml to write")
     _add_compile_options(command)
     command.set_defaults(run=run_compile)
+
+    command = commands.add_parser("update", help="put new weights into an artefact")
+    command.add_argument("artefact", type=Path, metavar="FILE")
+    command.add_argument(
+        "--weights", type=Path, required=True, help="safetensors, as by model.save_weights"
+    )
+    command.add_argument("-o", "--output", type=Path, help="the .tvml to write; default: FILE")
+    command.set_defaults(run=run_update)
 
     command = commands.add_parser("verify", help="compare with PyTorch in float64")
     command.add_argument("model", type=Path, metavar="FILE", help="an artefact or a saved model")
@@ -55,6 +63,18 @@ def run_compile(args: argparse.Namespace) -> int:
         f"{args.output}: {tables.kib(found['bytes'])} for {found['target']}, "
         f"{found['seconds']:.1f} s",
     )
+    return 0
+
+
+def run_update(args: argparse.Namespace) -> int:
+    """Writes an artefact again with new weights; it need not be able to run here."""
+    from tvmlayers import safetensors_file
+    from tvmlayers.artifact import file as artifact
+
+    output = args.output or args.artefact
+    weights, _ = safetensors_file.read(args.weights)
+    artifact.update(args.artefact, weights, output)
+    OUT.print(styled(f"{output}: {len(weights)} weights of {args.weights}"))
     return 0
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tvmlayers import layers
+from tvmlayers.artifact.weights import to_numpy
 from tvmlayers.errors import ConfigError, MissingDependencyError, ModelImportError, TvmLayersError
 from tvmlayers.interop.building import Builder, Unsupported
 from tvmlayers.layers.activations import ALIASES, NAMES
 from tvmlayers.layers.graph import SymbolicTensor
-from tvmlayers.layers.weights import to_numpy
 
 Place = tuple[str, ...]
 """The names of the models that a layer is in, and its own."""

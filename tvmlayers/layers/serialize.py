@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from safetensors import SafetensorError, safe_open
 
 from tvmlayers.errors import ConfigError, TvmLayersError, WeightsError, unknown_name
 from tvmlayers.files import saving
@@ -30,7 +29,7 @@ from tvmlayers.layers.pooling import GlobalAveragePooling1D
 from tvmlayers.layers.reshape import Reshape
 from tvmlayers.layers.sequential import Sequential
 from tvmlayers.model_config import LayerConfig, ModelConfig
-from tvmlayers.safetensors_file import chunks
+from tvmlayers.safetensors_file import chunks, read
 
 LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
@@ -116,7 +115,7 @@ def load_model(path: str | Path) -> Model:
     ConfigError for a damaged or foreign file, WeightsError when weights and layers disagree.
     """
     try:
-        arrays, metadata = _read(path)
+        arrays, metadata = read(path)
     except WeightsError as error:
         raise ConfigError(str(error)) from error
     if MODEL_KEY not in metadata:
@@ -140,7 +139,7 @@ def save_weights(layers: Sequence[Layer], path: str | Path) -> None:
 
 def load_weights(layers: Sequence[Layer], path: str | Path) -> None:
     """Assign the weights of a file to the layers; all of them change, or none."""
-    arrays, _ = _read(path)
+    arrays, _ = read(path)
     _assign(layers, arrays, path)
 
 
@@ -205,15 +204,3 @@ def _write(path: str | Path, arrays: dict[str, Array], metadata: dict[str, str])
     with saving(path) as file:
         for chunk in chunks(dict(placed), metadata):
             file.write(chunk)
-
-
-def _read(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """Arrays and metadata of a safetensors file; WeightsError when it is damaged."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, file.metadata() or {}
-    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{path} is no safetensors file, or a damaged one: {error}") from error

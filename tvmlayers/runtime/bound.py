@@ -7,6 +7,7 @@ buffers again and again binds them once, as with ONNX Runtime's IOBinding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from tvmlayers.artifact.arena import address
@@ -23,7 +24,7 @@ class BoundCall:
     them, as by `ids[...] = new`. One call at a time: each thread binds buffers of its own.
     """
 
-    __slots__ = ("_fail", "_result", "_run", "inputs", "outputs")
+    __slots__ = ("__weakref__", "_fail", "_result", "_run", "inputs", "outputs")
 
     def __init__(
         self,
@@ -50,6 +51,13 @@ class BoundCall:
         if status:
             self._fail(status)
         return self._result
+
+    def follow(self, old: Any, new: Any) -> None:
+        """Use one arena in the place of another, from the next call on."""
+        run = self._run
+        if isinstance(run, partial):
+            arguments = [new if argument is old else argument for argument in run.args]
+            self._run = partial(run.func, *arguments)
 
 
 def refuse_copies(value: Any, seen: tuple[Array, Kind | None], slot: Slot) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers.artifact import weights as artifact_weights
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.runtime import diagnose, tensors
 from tvmlayers.runtime.bound import BoundCall
@@ -14,6 +19,7 @@ from tvmlayers.runtime.folding import Shape, folded, leading_shape, unfolded
 from tvmlayers.runtime.results import empty
 from tvmlayers.runtime.signature import Entry, Slot, input_order
 from tvmlayers.runtime.tensors import Array, Kind
+from tvmlayers.safetensors_file import read as read_arrays
 
 
 class Prepared(NamedTuple):
@@ -45,6 +51,9 @@ class Prepared(NamedTuple):
 class ModelCall:
     """A manifest and its entry points, wherever they run."""
 
+    _arena: NDArray[np.uint8]
+    """The packed weights. It never changes: new weights come in another one."""
+
     def __init__(self, manifest: Mapping[str, Any], entries: tuple[Entry, ...]) -> None:
         self.manifest = manifest
         self._entries = entries
@@ -70,6 +79,28 @@ class ModelCall:
 
     def packed_weights(self) -> dict[str, Array]:
         """Views of the packed weights by name, in the layouts that the manifest gives."""
+        return artifact_weights.views(self.manifest, self._arena)
+
+    def set_weights(self, weights: Mapping[str, object] | Sequence[object]) -> None:
+        """Take new weights; the machine code stays.
+
+        weights: all of them, by the names and in the shapes of the model's layers, such as
+        `{"dense/kernel": (in, out), "dense/bias": (out,)}`, or in a list as the model's
+        `get_weights()` gives. They are packed beside the old ones, which calls that have begun
+        still use; each later call uses the new ones, bound calls too. WeightsError, and nothing
+        changes, where one is missing, unknown, or has another shape or no numbers.
+        """
+        self._take(artifact_weights.packed(self.manifest, weights))
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Take the weights of a safetensors file, as `model.save_weights` and `model.save` write.
+
+        WeightsError as of `set_weights`, and for a damaged file.
+        """
+        self.set_weights(read_arrays(Path(path))[0])
+
+    def _take(self, arena: NDArray[np.uint8]) -> None:
+        """Use the weights in `arena` from now on."""
         raise NotImplementedError
 
     @property

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers.artifact import file as artifact
-from tvmlayers.artifact.arena import allocate_arena, view
+from tvmlayers.artifact.arena import allocate_arena
+from tvmlayers.artifact.weights import packed as pack_weights
 from tvmlayers.errors import ConfigError, TvmLayersError
 from tvmlayers.foreign import is_refusal
 from tvmlayers.runtime import diagnose, ffi, tensors
@@ -66,9 +69,7 @@ class Compiled(ModelCall):
     ) -> None:
         """library: gives the bytes of the shared library when the model is saved."""
         super().__init__(manifest, read_entries(manifest, get_function))
-        self._arena = arena
-        self._arena_tensor = ffi.from_array(arena)
-        self._library = library
+        self._get_function, self._library = get_function, library
         self._single = single_entries(self._entries)
         # Inputs in positional order: those that a call without names can mean.
         self._groups = {
@@ -81,7 +82,10 @@ class Compiled(ModelCall):
         self._fast: dict[type, FastCall]
         self._several: dict[tuple[type, int], FastCalls]
         self._lenders: dict[type, tuple[Callable[[Any], Array], Kind]]
-        self._set_threads(threads)
+        # Held where what a call uses is replaced, or remembered for the next one.
+        self._switching = threading.RLock()
+        self._bound: WeakSet[BoundCall] = WeakSet()
+        self._switch(arena, threads)
 
     def __call__(self, value: Any = None, /, *more: Any, out: Any = None, **named: Any) -> Any:
         """The outputs for the inputs, in `out` (a buffer, or one for each output) where given."""
@@ -116,14 +120,25 @@ class Compiled(ModelCall):
             outputs = list(out) if isinstance(out, (list, tuple)) else [out]
         entry = made.entry
         buffers = [ffi.from_array(array) for array in made.arguments]
+        arena = self._arena_tensor
         bound = BoundCall(
-            entry.prepared(*buffers, self._arena_tensor, self._threads),
+            entry.prepared(*buffers, arena, self._threads),
             partial(self._explain, entry, made.seen),
             list(given.values()),
             outputs,
         )
         bound()
+        with self._switching:
+            bound.follow(arena, self._arena_tensor)
+            self._bound.add(bound)
         return bound
+
+    def with_weights(self, weights: Mapping[str, object] | Sequence[object]) -> Compiled:
+        """Another model with the same machine code and weights of its own, as of `set_weights`."""
+        arena = pack_weights(self.manifest, weights)
+        return Compiled(
+            self.manifest, self._get_function, arena, self._wanted_threads, self._library
+        )
 
     def _call(self, inputs: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
         """The general way: every kind of input, every check, every error."""
@@ -145,10 +160,11 @@ class Compiled(ModelCall):
     def _call_refused(self, inputs: tuple[Any, ...]) -> Any:
         """The general way for what compiled code has refused."""
         kind = type(inputs[0])
-        if self._leading and len(inputs) == 1 and kind in self._fast:
+        fast = self._fast  # one set of ways, whatever another thread switches to meanwhile
+        if self._leading and len(inputs) == 1 and kind in fast:
             rank = len(self._single[0].inputs[0].shape)
             if inputs[0].ndim != rank:
-                self._fast[kind] = of_rank(self._fast[kind], rank)
+                fast[kind] = of_rank(fast[kind], rank)
         return self._call(inputs, {}, None)
 
     def _call_planned(self, form: tuple[Plan, list[int]], values: list[Any], out: Any) -> Any:
@@ -197,6 +213,10 @@ class Compiled(ModelCall):
         lender = tensors.lender_of(value)
         if lender is None or type(value) in self._lenders:
             return
+        with self._switching:
+            self._learn_kind(value, lender)
+
+    def _learn_kind(self, value: Any, lender: tuple[Callable[[Any], Array], Kind]) -> None:
         self._lenders[type(value)] = lender
         torch = sys.modules.get("torch")
         if torch is not None and type(value) is torch.Tensor:
@@ -228,26 +248,33 @@ class Compiled(ModelCall):
 
     @threads.setter
     def threads(self, threads: int | None) -> None:
-        self._set_threads(threads)
+        with self._switching:
+            self._switch(self._arena, threads)
 
-    def _set_threads(self, threads: int | None) -> None:
-        self._threads, self._wanted_threads = count_threads(threads), threads
-        self._lenders = {np.ndarray: (tensors.identity, tensors.identity)}
-        self._fast, self._several = {}, {}
+    def _take(self, arena: NDArray[np.uint8]) -> None:
+        with self._switching:
+            old = self._arena_tensor
+            self._switch(arena, self._wanted_threads)
+            for bound in self._bound:
+                bound.follow(old, self._arena_tensor)
+
+    def _switch(self, arena: NDArray[np.uint8], threads: int | None) -> None:
+        """Call with these weights and threads from now on.
+
+        The short ways hold the arena that they use. They are replaced all together, and a call
+        reads its own once, so that it uses one arena from begin to end.
+        """
+        tensor, count = ffi.from_array(arena), count_threads(threads)
+        fast: dict[type, FastCall] = {}
         if self._single:
-            self._fast[np.ndarray] = numpy_call(self._single, self._arena_tensor, self._threads)
-        for names, entries in self._groups.items():
-            self._several[np.ndarray, len(names) - 1] = numpy_calls(
-                entries, self._arena_tensor, self._threads
-            )
-
-    def packed_weights(self) -> dict[str, Array]:
-        """Views of the packed weights by name, in the layouts that the manifest gives."""
-        return {
-            weight["name"]: view(
-                self._arena, weight["offset"], tuple(weight["shape"]), weight["dtype"]
-            )
-            for weight in self.manifest["weights"]
+            fast[np.ndarray] = numpy_call(self._single, tensor, count)
+        self._arena, self._arena_tensor = arena, tensor
+        self._threads, self._wanted_threads = count, threads
+        self._lenders = {np.ndarray: (tensors.identity, tensors.identity)}
+        self._fast = fast
+        self._several = {
+            (np.ndarray, len(names) - 1): numpy_calls(entries, tensor, count)
+            for names, entries in self._groups.items()
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:

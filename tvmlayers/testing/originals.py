@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.artifact.weights import to_numpy
 from tvmlayers.errors import ConfigError, ShapeError
-from tvmlayers.layers.weights import to_numpy
 from tvmlayers.runtime.signature import shape_text
 from tvmlayers.testing.bounds import Array, Bounded
 

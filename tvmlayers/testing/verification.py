@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.artifact.weights import to_numpy
 from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
 from tvmlayers.layers import Layer, Model
-from tvmlayers.layers.weights import to_numpy
 from tvmlayers.numeric import not_negative
 from tvmlayers.runtime.call import ModelCall
 from tvmlayers.runtime.signature import shape_text

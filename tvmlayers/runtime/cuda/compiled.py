@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers.artifact import file as artifact
-from tvmlayers.artifact.arena import address, view
+from tvmlayers.artifact.arena import address
 from tvmlayers.errors import DeviceError, IndexOutOfRangeError
 from tvmlayers.runtime import diagnose, ffi, tensors
 from tvmlayers.runtime.bound import BoundCall
@@ -123,14 +123,13 @@ class CudaCompiled(ModelCall):
             self._driver = default_driver()
         return self._driver
 
-    def packed_weights(self) -> dict[str, NDArray[Any]]:
-        """Views of the packed weights on the host by name, in the layouts of the manifest."""
-        return {
-            weight["name"]: view(
-                self._arena, weight["offset"], tuple(weight["shape"]), weight["dtype"]
-            )
-            for weight in self.manifest["weights"]
-        }
+    def _take(self, arena: NDArray[np.uint8]) -> None:
+        """Put new weights in the place of the old ones, once no call uses those any more."""
+        with self._lock:  # no call is launched meanwhile
+            for resident in self._on_gpus.values():
+                with self.driver.context(resident.ordinal):
+                    resident.take_weights(arena)
+            self._arena = arena
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a `.tvml` artefact that `tvmlayers.load` takes."""

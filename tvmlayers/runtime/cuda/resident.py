@@ -44,6 +44,12 @@ class Resident:
         self.held = Held(driver, ordinal)
         self._scratch: dict[tuple[int, int], DeviceArray] = {}
 
+    def take_weights(self, weights: NDArray[np.uint8]) -> None:
+        """Overwrite the weights, after the calls that are on their way; in the GPU's context."""
+        self.driver.synchronize_all()  # they may have gone on any stream
+        self.driver.upload(self.weights.address, address(weights), weights.nbytes, 0)
+        self.driver.synchronize(0)
+
     def scratch(self, memory: Any, needed: int) -> View:
         """Scratch for one call. The driver's own is kept for the stream: to free it would wait."""
         if isinstance(memory, TorchMemory):
