@@ -135,7 +135,13 @@ class Compiled(ModelCall):
 
     def with_weights(self, weights: Mapping[str, object] | Sequence[object]) -> Compiled:
         """Another model with the same machine code and weights of its own, as of `set_weights`."""
-        arena = pack_weights(self.manifest, weights)
+        return self.over(pack_weights(self.manifest, weights))
+
+    def over(self, arena: NDArray[np.uint8]) -> Compiled:
+        """Another model with the same machine code, over weights that are packed already.
+
+        arena: as long as this one's and at a multiple of 64 bytes; it stays where it is.
+        """
         return Compiled(
             self.manifest, self._get_function, arena, self._wanted_threads, self._library
         )

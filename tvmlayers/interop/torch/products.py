@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tvmlayers.interop.building import Unsupported
 from tvmlayers.interop.torch.calls import Call, Plan, shape_of
 from tvmlayers.interop.torch.context import Context
-from tvmlayers.layers import Dot, DotInteraction, Reshape
+from tvmlayers.layers import Activation, Dot, DotInteraction, Reshape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,14 @@ def linear(call: Call, context: Context) -> Plan:
     if call["bias"] is not None:
         bias = _constant(call, "bias")
     return Plan((call["input"],), lambda x: context.dense(call, "weight", kernel.t(), bias)(x))
+
+
+def own_linear(call: Call, context: Context) -> Plan:
+    """Dense and its activation, from the operator of `tvmlayers.torch`."""
+    product, name = linear(call, context), call["activation"]
+    if name == "linear":
+        return product
+    return Plan(product.takes, lambda x: context.plain(call, Activation, name)(product.make(x)))
 
 
 def addmm(call: Call, context: Context) -> Plan:

@@ -23,6 +23,18 @@ def embedding(call: Call, context: Context) -> Plan:
     return Plan((call["indices"],), lambda indices: context.embedding(call)(indices))
 
 
+def own_bag(call: Call, context: Context) -> Plan:
+    """EmbeddingBag, from the operator of `tvmlayers.torch`."""
+    layer = context.bag(call, call["mode"], call["padding_idx"], call["include_last_offset"])
+    indices, offsets, factors = call["indices"], call["offsets"], call["per_sample_weights"]
+    if offsets is not None:
+        context.flat |= {indices} if factors is None else {indices, factors}
+    given = {"indices": indices, "offsets": offsets, "per_sample_weights": factors}
+    names = [name for name, node in given.items() if node is not None]
+    takes = tuple(given[name] for name in names)
+    return Plan(takes, lambda *tensors: layer(**dict(zip(names, tensors, strict=True))))
+
+
 def unpicked(call: Call, context: Context) -> Plan:
     """A bag as a whole is four tensors, of which only the first can be used."""
     raise Unsupported("only the bags themselves can be used, not its other results")

@@ -1,0 +1,141 @@
+"""`torch.nn`'s Linear, Embedding and EmbeddingBag, computed by compiled code where it can.
+
+They are PyTorch's own classes with another forward: parameters, their names, initialisation,
+copies, pickles and state dicts are PyTorch's. Compiled code takes over for contiguous float32 or
+float64 tensors of the CPU that autograd does not follow; everything else PyTorch computes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tvmlayers.errors import ConfigError
+from tvmlayers.layers.activations import canonical
+from tvmlayers.torch import calls, plain
+from tvmlayers.torch.kernels import Packed, runnable
+
+
+class Compilable:
+    """What the modules here have beside those of PyTorch.
+
+    target: the CPU that they are compiled for, a name of `tvmlayers targets`.
+    """
+
+    target: str = "native"
+    _packed: Packed | None = None
+
+    def _aim(self, target: str) -> None:
+        """Set the target; TargetError where this machine cannot run its code."""
+        runnable(target)
+        self.target = target
+
+
+class Linear(Compilable, nn.Linear):  # type: ignore[misc]
+    """`torch.nn.Linear` with an activation: act(x @ weight.T + bias).
+
+    x: (*, in_features) float32 or float64; the result is (*, out_features) of its dtype.
+    activation: a name of `tvmlayers`' activations, with Keras's constants; computed in the same
+        pass. The other arguments are PyTorch's.
+    """
+
+    activation: str = "linear"
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: str | None = None,
+        target: str = "native",
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+        named = canonical(activation)
+        if not isinstance(named, str):
+            raise ConfigError(f"activation= is the name of one, got {activation!r}")
+        self.activation = named
+        self._aim(target)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            if plain.is_traceable((input, self.weight, self.bias)):
+                traced: Tensor = torch.ops.tvmlayers.linear(
+                    input, self.weight, self.bias, self.activation, self.target
+                )
+                return traced
+        elif plain.is_eager() and "bias" in self._parameters:
+            weight, bias = self._parameters.get("weight"), self._parameters["bias"]
+            made = calls.linear(self, input, weight, bias, self.activation, self.target)
+            if made is not None:
+                return made
+        return plain.linear(input, self.weight, self.bias, self.activation)
+
+    def extra_repr(self) -> str:
+        own = "" if self.activation == "linear" else f", activation={self.activation!r}"
+        return f"{super().extra_repr()}{own}"
+
+
+class Embedding(Compilable, nn.Embedding):  # type: ignore[misc]
+    """`torch.nn.Embedding`: indices (*) int32 or int64 -> rows (*, embedding_dim).
+
+    The arguments are PyTorch's. The table is read where PyTorch keeps it. With `max_norm`, which
+    changes the table, PyTorch computes.
+    """
+
+    def __init__(self, *args: Any, target: str = "native", **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._aim(target)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.max_norm is None:
+            if torch.compiler.is_compiling():
+                if plain.is_traceable((self.weight,), input):
+                    traced: Tensor = torch.ops.tvmlayers.embedding(input, self.weight, self.target)
+                    return traced
+            elif plain.is_eager():
+                weight = self._parameters.get("weight")
+                made = calls.embedding(self, input, weight, self.target)
+                if made is not None:
+                    return made
+        result: Tensor = super().forward(input)
+        return result
+
+
+class EmbeddingBag(Compilable, nn.EmbeddingBag):  # type: ignore[misc]
+    """`torch.nn.EmbeddingBag`: indices (batch, length), or (total,) with offsets -> (batch, dim).
+
+    The arguments are PyTorch's. The table is read where PyTorch keeps it. With `max_norm`, which
+    changes the table, PyTorch computes. A NaN in a row makes a bag of "max" NaN, where PyTorch
+    keeps one of a bag's first row only.
+    """
+
+    def __init__(self, *args: Any, target: str = "native", **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._aim(target)
+
+    def forward(
+        self,
+        input: Tensor,
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
+    ) -> Tensor:
+        if self.max_norm is None:
+            options = self.mode, self.include_last_offset, self.padding_idx, self.target
+            if torch.compiler.is_compiling():
+                if plain.is_traceable((self.weight, per_sample_weights), input, offsets):
+                    traced: Tensor = torch.ops.tvmlayers.embedding_bag(
+                        input, self.weight, offsets, per_sample_weights, *options
+                    )
+                    return traced
+            elif plain.is_eager():
+                weight = self._parameters.get("weight")
+                made = calls.bag(self, input, weight, offsets, per_sample_weights, *options)
+                if made is not None:
+                    return made
+        result: Tensor = super().forward(input, offsets, per_sample_weights)
+        return result
