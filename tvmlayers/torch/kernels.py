@@ -22,7 +22,7 @@ from tvmlayers import targets
 from tvmlayers.artifact.arena import allocate_arena
 from tvmlayers.codegen.compiler import compile_selected
 from tvmlayers.errors import TargetError
-from tvmlayers.layers import Dense, Embedding, EmbeddingBag, Layer, as_model
+from tvmlayers.layers import Dense, Embedding, EmbeddingBag, Layer, Model, as_model
 from tvmlayers.runtime.compiled import Compiled
 from tvmlayers.schedule import Selector
 
@@ -32,7 +32,8 @@ ALIGNMENT = 64  # bytes, that compiled code asks of its weights
 SAMPLE = 64  # bytes of a weight that are compared at each call
 NAME = "layer"
 
-_lock = threading.RLock()
+lock = threading.RLock()
+"""Held while code is compiled or weights are packed."""
 
 
 class Kernel:
@@ -46,14 +47,18 @@ class Kernel:
 
     @cached_property
     def model(self) -> Compiled:
-        """Compiled when first asked for, with weights that take up no memory."""
-        target = runnable(self._target)
-        return compile_selected(
-            as_model(self._make()),
-            Selector(target, True),
-            torch.get_num_threads(),
-            fill=lambda plan: allocate_arena(plan.arena_bytes),
-        )
+        """Compiled when first asked for."""
+        return machine_code(as_model(self._make()), self._target)
+
+
+def machine_code(model: Model, target: str) -> Compiled:
+    """A model compiled with weights that take up no memory, for others to be put in their place."""
+    return compile_selected(
+        model,
+        Selector(runnable(target), True),
+        torch.get_num_threads(),
+        fill=lambda plan: allocate_arena(plan.arena_bytes),
+    )
 
 
 @cache
@@ -133,7 +138,7 @@ class Packed:
 
     def __init__(self, kernel: Kernel, weights: Sequence[Tensor], model: Compiled | None) -> None:
         self.kernel, self.model = kernel, model
-        self._seen = [_Seen(weight) for weight in weights]
+        self._seen = [Seen(weight) for weight in weights]
 
     def holds(self, kernel: Kernel, weights: Sequence[Tensor]) -> bool:
         """Whether these are still the weights that were packed for that kernel."""
@@ -153,7 +158,7 @@ class Packed:
         return _nothing, ()
 
 
-class _Seen:
+class Seen:
     """Where a weight was, and what it was like."""
 
     __slots__ = ("_place", "_sample", "_sampled", "_version", "storage")
@@ -185,7 +190,7 @@ def pack(kernel: Kernel, weights: Sequence[Tensor], old: Packed | None = None) -
 
     old: what the module has used so far, whose calls then use the new weights too.
     """
-    with _lock:
+    with lock:
         template = kernel.model
         (first, *_) = weights
         if kernel.is_table and first.data_ptr() % ALIGNMENT == 0:
@@ -218,8 +223,8 @@ def _nothing() -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held it
+    global lock
+    lock = threading.RLock()  # another thread of the parent may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork)

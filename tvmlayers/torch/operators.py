@@ -106,6 +106,10 @@ def _plain_bag(*arguments: Any) -> Tensor:
 def _fake_linear(
     input: Tensor, weight: Tensor, bias: Tensor | None, activation: str, target: str
 ) -> Tensor:
+    if input.shape[-1] != weight.shape[1]:  # fixes a free length, as PyTorch's own does
+        raise RuntimeError(
+            f"linear expected (*, {weight.shape[1]}), got an input of shape {tuple(input.shape)}"
+        )
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 

@@ -130,20 +130,30 @@ def constants_of(program: ExportedProgram) -> tuple[dict[Node, Tensor], dict[Nod
     Parameters and buffers, and what is made of them alone, such as a transposed weight.
     """
     import torch
-    from torch.fx import map_arg
 
     stored = {**program.state_dict, **program.constants}
     sources = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
     known: dict[Node, Tensor] = {}
     names: dict[Node, str] = {}
+    for node in program.graph.find_nodes(op="placeholder"):
+        target = sources[node.name]
+        if isinstance(value := stored.get(target), torch.Tensor):
+            known[node], names[node] = value, str(target)
+    return with_derived(program.graph.nodes, known, names)
+
+
+def with_derived(
+    nodes: Iterable[Node], known: Mapping[Node, Tensor], names: Mapping[Node, str]
+) -> tuple[dict[Node, Tensor], dict[Node, str]]:
+    """Tensors and their names, and those of the nodes that are computed from them alone."""
+    import torch
+    from torch.fx import map_arg
+
+    known, names = {node: value.detach() for node, value in known.items()}, dict(names)
     with torch.no_grad():
-        for node in program.graph.nodes:
+        for node in nodes:
             read: list[Node] = node.all_input_nodes
-            if node.op == "placeholder":
-                target = sources[node.name]
-                if isinstance(value := stored.get(target), torch.Tensor):
-                    known[node], names[node] = value.detach(), str(target)
-            elif node.op == "call_function" and read and all(leaf in known for leaf in read):
+            if node.op == "call_function" and read and all(leaf in known for leaf in read):
                 args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
                 made = node.target(*args, **kwargs)
                 if isinstance(made, torch.Tensor):

@@ -9,6 +9,7 @@ from tvmlayers.errors import WeightsError
 from tvmlayers.interop.building import AnyLayer, Builder, Unsupported
 from tvmlayers.interop.torch.calls import Call, same_storage
 from tvmlayers.layers import Dense, Embedding, EmbeddingBag, Layer
+from tvmlayers.layers.graph import SymbolicTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +63,19 @@ class Context:
             table,
         )
 
-    def bag(self, call: Call, mode: str, padding_idx: int | None, has_last: bool) -> EmbeddingBag:
-        """The EmbeddingBag over the weight of a call."""
+    def bag(
+        self, call: Call, mode: str, padding_idx: int | None, has_last: bool
+    ) -> Callable[..., SymbolicTensor]:
+        """What calls the EmbeddingBag over the weight of a call, which is made then."""
+
+        def pool(*tensors: SymbolicTensor, **named: SymbolicTensor | None) -> SymbolicTensor:
+            layer = self._bag(call, mode, padding_idx, has_last)
+            made: SymbolicTensor = layer(*tensors, **named)
+            return made
+
+        return pool
+
+    def _bag(self, call: Call, mode: str, padding_idx: int | None, has_last: bool) -> EmbeddingBag:
         table = self._table(call)
         rows, columns = table.shape
 

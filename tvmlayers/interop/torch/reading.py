@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from tvmlayers.layers.graph import SymbolicTensor
 from tvmlayers.layers.names import snake_case
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.export import ExportedProgram
     from torch.fx import Node
 
@@ -41,19 +44,57 @@ def from_torch(
     if name is None:
         own = Path(module).stem if isinstance(module, (str, Path)) else type(module).__name__
         name = snake_case(own)
-    return _Reading(program, is_free).model(name)
+    return Reading(_source(program, is_free)).model(name)
 
 
-class _Reading:
-    """One program on its way to a model."""
+@dataclass(frozen=True)
+class Source:
+    """A graph of ATen operators that is to be read.
 
-    def __init__(self, program: ExportedProgram, is_free: bool) -> None:
-        self.program, self.is_free = program, is_free
+    inputs: the placeholders of what the user gives; outputs: what is returned; constants, names:
+    as `constants_of` gives them, and other names for inputs; is_free: whether the first axis of
+    each input has to be free; problems: what is known to be wrong with it.
+    """
+
+    nodes: Sequence[Node]
+    inputs: Sequence[Node]
+    outputs: Sequence[Any]
+    constants: Mapping[Node, Tensor]
+    names: Mapping[Node, str]
+    is_free: bool = False
+    problems: Sequence[Problem] = ()
+
+
+def _source(program: ExportedProgram, is_free: bool) -> Source:
+    signature = program.graph_signature
+    given = {spec.arg.name for spec in signature.input_specs if spec.kind.name == "USER_INPUT"}
+    placeholders = program.graph.find_nodes(op="placeholder")
+    (end,) = program.graph.find_nodes(op="output")
+    outputs: list[Any] = []
+    problems: list[Problem] = []
+    for spec, node in zip(signature.output_specs, end.args[0], strict=True):
+        if spec.kind.name == "USER_OUTPUT":
+            outputs.append(node)
+        else:
+            why = "forward changes it, which a compiled model cannot"
+            problems.append(Problem(f"{spec.target}", why))
+    inputs = [node for node in placeholders if node.name in given]
+    return Source(
+        list(program.graph.nodes), inputs, outputs, *constants_of(program), is_free, problems
+    )
+
+
+class Reading:
+    """One graph on its way to a model."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
         self.builder = Builder("PyTorch")
-        constants, names = constants_of(program)
-        self.context = Context(self.builder, constants, names)
+        self.builder.problems += source.problems
+        self.context = Context(self.builder, source.constants, source.names)
 
     def model(self, name: str) -> Model:
+        """The model; ModelImportError where there are problems."""
         outputs = self._outputs()
         plans = self._plans(outputs)
         self.builder.finish()
@@ -67,16 +108,15 @@ class _Reading:
         self.builder.finish()
         return Model(list(inputs.values()), [tensors[node] for node in outputs], name=name)
 
+    def plan(self, node: Node) -> Plan:
+        """How a call is imported; Unsupported where it is not."""
+        return self._plan(Call(node, self.context.constants))
+
     def _outputs(self) -> list[Node]:
-        """The nodes whose tensors forward returns."""
-        (end,) = (node for node in self.program.graph.nodes if node.op == "output")
+        """The nodes whose tensors are returned."""
         outputs: list[Node] = []
-        specs = self.program.graph_signature.output_specs
-        for spec, node in zip(specs, end.args[0], strict=True):
-            if spec.kind.name != "USER_OUTPUT":
-                why = "forward changes it, which a compiled model cannot"
-                self.builder.problems.append(Problem(f"{spec.target}", why))
-            elif not hasattr(node, "meta") or node in self.context.constants:
+        for node in self.source.outputs:
+            if not hasattr(node, "meta") or node in self.context.constants:
                 why = "it does not depend on the inputs"
                 self.builder.problems.append(Problem(f"the output {node}", why))
             else:
@@ -87,7 +127,7 @@ class _Reading:
         """A plan for each call that the outputs need, last first."""
         needed = set(outputs)
         plans: dict[Node, Plan] = {}
-        for node in reversed(self.program.graph.nodes):
+        for node in reversed(self.source.nodes):
             if node not in needed or node.op != "call_function":
                 continue
             call = Call(node, self.context.constants)
@@ -110,23 +150,21 @@ class _Reading:
 
     def _inputs(self) -> dict[Node, SymbolicTensor]:
         """An Input for each tensor that forward takes, under its name there."""
-        kinds = {s.arg.name: s.kind.name for s in self.program.graph_signature.input_specs}
         inputs: dict[Node, SymbolicTensor] = {}
-        for node in self.program.graph.nodes:
-            is_tensor = hasattr(node.meta.get("val"), "shape")
-            if node.op != "placeholder" or kinds[node.name] != "USER_INPUT" or not is_tensor:
+        for node in self.source.inputs:
+            if not hasattr(node.meta.get("val"), "shape"):  # the length of an axis
                 continue
             with self.builder.part(f"the input {node.name}"):
                 inputs[node] = self._input(node)
         return inputs
 
     def _input(self, node: Node) -> SymbolicTensor:
-        shape = shape_of(node)
+        shape, name = shape_of(node), self.source.names.get(node, node.name)
         sizes = tuple(size if isinstance(size, int) else None for size in shape)
         if not sizes:
             raise Unsupported("a scalar has no batch axis")
         is_flat = node in self.context.flat
-        if self.is_free and not is_flat and sizes[0] is not None:
+        if self.source.is_free and not is_flat and sizes[0] is not None:
             raise Unsupported(
                 f"forward works for {sizes[0]} samples only: its first axis must be free"
             )
@@ -135,6 +173,6 @@ class _Reading:
         return Input(
             sizes if is_flat else sizes[1:],
             dtype=dtype_of(node),
-            name=None if node.name == "out" else node.name,
+            name=None if name == "out" else name,
             batch=not is_flat,
         )
