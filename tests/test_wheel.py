@@ -37,6 +37,16 @@ assert ("record", record.decisions) in [
     (regime["source"], regime["decisions"]) for regime in row["regimes"]
 ]
 """
+BACKEND = """
+import torch
+assert "tvmlayers" in torch._dynamo.list_backends()
+linear, x = torch.nn.Linear(6, 4), torch.ones(3, 6)
+with torch.no_grad():
+    got = torch.compile(linear, backend="tvmlayers")(x)
+    torch.testing.assert_close(got, linear(x))
+from tvmlayers.torch import part
+assert len(part._codes) == 1
+"""
 COMMAND = """
 from tvmlayers import cli
 sys.exit(cli.main(["records", "list", "--json"]))
@@ -98,6 +108,10 @@ def test_the_first_snippets_of_the_readme_run_from_an_installed_wheel(installed:
     assert "tl.Embedding(" in embedding
     assert "tl.Dense(" in dense
     run(embedding + dense, installed)
+
+
+def test_torch_compile_finds_the_backend_of_an_installed_wheel(installed: Path) -> None:
+    run(BACKEND, installed)
 
 
 def test_an_installed_wheel_finds_its_records(installed: Path) -> None:

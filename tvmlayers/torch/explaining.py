@@ -27,6 +27,8 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"{self.graphs} graph{'s' * (self.graphs != 1)}"]
+        if not self.graphs:
+            lines.append("left: everything, as PyTorch's compiler follows none of it")
         lines += [f"taken: {', '.join(layers)}" for layers in self.taken]
         lines += [f"left: {problem}" for problem in self.left]
         return "\n".join(lines)
