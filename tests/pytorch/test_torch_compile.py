@@ -241,6 +241,34 @@ def test_networks_that_compiled_code_does_not_take_are_pytorchs(change: str) -> 
     assert all(each.why is not None for each in backend.parts)
 
 
+@pytest.mark.parametrize("weight", [torch.ones(1).expand(6, 6), torch.randn(6, 12)[:, ::2]])
+def test_weights_of_other_strides_are_right(weight: Any) -> None:
+    network, x = nn.Sequential(nn.Linear(6, 6)), torch.randn(4, 6)
+    network[0].weight = nn.Parameter(weight, requires_grad=False)
+    network.requires_grad_(False)
+    compiled = torch.compile(network, backend=Backend())
+    modules = tt.Linear(6, 6)
+    modules.weight, modules.bias = network[0].weight, network[0].bias
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x), network(x))
+        torch.testing.assert_close(modules(x), network(x))
+
+
+def test_a_length_that_others_use_is_given_to_a_part() -> None:
+    linear, backend = nn.Linear(6, 6).requires_grad_(False), Backend()
+
+    def forward(x: Any) -> Any:
+        y = linear(x)
+        rows = y.shape[0]
+        return linear(y.view(rows, -1)) + torch.arange(rows).sin().unsqueeze(1)
+
+    compiled = torch.compile(forward, backend=backend, fullgraph=True, dynamic=True)
+    for batch in BATCHES:
+        x = torch.randn(batch, 6)
+        torch.testing.assert_close(compiled(x), forward(x))
+    assert [each.why for each in backend.parts] == [None]
+
+
 @pytest.mark.parametrize("switch", [torch.enable_grad, lambda: torch.autocast("cpu")])
 def test_what_is_switched_inside_of_a_graph_is_pytorchs(switch: Any) -> None:
     linear, x, backend = nn.Linear(6, 6), torch.randn(4, 6), Backend()

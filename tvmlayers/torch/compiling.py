@@ -112,6 +112,9 @@ def _why_not(graph: GraphModule, inputs: Sequence[Any]) -> str | None:
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     if needs_grad(tensors):
         return "autograd follows it: call it under torch.no_grad() or torch.inference_mode()"
+    kinds = {type(tensor).__name__ for tensor in tensors} - {"Tensor", "Parameter"}
+    if kinds:
+        return f"it has tensors of other classes, {', '.join(sorted(kinds))}"
     devices = sorted({str(tensor.device) for tensor in tensors if tensor.device.type != "cpu"})
     return f"it has tensors on {', '.join(devices)}" if devices else None
 

@@ -167,7 +167,8 @@ class Seen:
         # As long as the reference is there, no other storage has its identity.
         self.storage = StorageWeakRef(weight.untyped_storage())
         self._place, self._version = weight.data_ptr(), weight._version
-        nbytes = weight.numel() * weight.element_size()
+        # Of a tensor with other strides, such as an expanded one, fewer bytes may be there.
+        nbytes = weight.element_size() * (weight.numel() if weight.is_contiguous() else 1)
         length = min(nbytes, SAMPLE)
         self._sampled = self._place + (nbytes - length) // 2, length
         self._sample = ctypes.string_at(*self._sampled)

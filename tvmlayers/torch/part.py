@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -77,8 +78,8 @@ class Part(nn.Module):  # type: ignore[misc]
         """Compile with the parameters that are there now, or pack them for the code that is."""
         with kernels.lock:
             weights = [arguments[place] for place in self._static]
-            if any(weight.is_inference() or weight.is_shared() for weight in weights):
-                self.why = "its parameters may change without a trace"
+            self.why = next(filter(None, map(_why_not, weights)), None)
+            if self.why is not None:
                 return
             seen = [Seen(weight) for weight in weights]
             try:
@@ -105,6 +106,15 @@ class Part(nn.Module):  # type: ignore[misc]
         # The same graph has other names for its inputs when it is captured another time.
         names |= {node: f"input_{place}" for place, node in enumerate(inputs)}
         return Reading(Source(nodes, inputs, outputs, constants, names)).model("part")
+
+
+def _why_not(weight: Tensor) -> str | None:
+    """Why a parameter cannot be packed."""
+    if type(weight) not in (Tensor, nn.Parameter) or weight.layout is not torch.strided:
+        return f"a parameter is {type(weight).__name__} of {weight.layout}"
+    if weight.is_inference() or weight.is_shared():
+        return "a parameter may change without a trace, in shared memory or as an inference tensor"
+    return None
 
 
 def _code(model: Model, target: str) -> Compiled:

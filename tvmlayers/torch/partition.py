@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
@@ -49,7 +50,7 @@ def partitioned(graph: GraphModule, target: str) -> Partition:
     left = [
         _problem(node, support.why.get(node, "nothing beside it is worth a call"))
         for node in graph.graph.nodes
-        if node.op == "call_function" and node not in taken and node not in support.constant
+        if _is_tensor(node) and node not in taken and node not in support.constant
     ]
     partitioner.fuse_partitions(chosen, prefix="tvmlayers_part_")
     parts: list[Part] = []
@@ -98,19 +99,15 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
         skipped = {node: self._skipped(node, plan) for node, plan in plans.items()}
         while True:
             taken = set(plans).union(*(skipped[node] for node in plans))
-            alone = {
-                node
-                for node in plans
-                for inner in skipped[node]
-                if inner not in plans and not taken.issuperset(inner.users)
-            }
+            shared = {n for n in taken if n not in plans and not taken.issuperset(n.users)}
+            alone = {node for node in plans if any(map(_is_tensor, skipped[node] & shared))}
             if not alone:
                 break
             for node in alone:
                 del plans[node]
                 self.why[node] = "a result on the way to it is used elsewhere"
         derived = {node for node in self.constant if node.op == "call_function"}
-        return taken | derived
+        return (taken - shared) | derived
 
     def _skipped(self, node: Node, plan: Plan) -> set[Node]:
         """The calls between a node and what its plan takes."""
@@ -123,6 +120,11 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
                     found.add(source)
                     waiting.append(source)
         return found
+
+
+def _is_tensor(node: Node) -> bool:
+    """Whether a call gives tensors, and not the length of an axis, which a part can be given."""
+    return node.op == "call_function" and isinstance(node.meta.get("val"), (Tensor, tuple, list))
 
 
 def _operator(node: Node) -> str:
