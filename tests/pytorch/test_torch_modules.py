@@ -172,7 +172,20 @@ def test_a_table_is_never_copied_and_always_the_current_one() -> None:
     assert torch.equal(call(embedding, torch.tensor([7, 8]))[:, 0], torch.tensor([3.0, 4.0]))
     unaligned = torch.arange(801.0)[1:].reshape(50, 16)
     embedding.weight.data = unaligned
-    assert torch.equal(call(embedding, IDS), unaligned[IDS])
+    for _ in range(2):
+        assert torch.equal(call(embedding, IDS), unaligned[IDS])
+        unaligned.mul_(2)
+
+
+def test_copies_that_share_parameters_at_first_have_their_own_later() -> None:
+    linear, x = tt.Linear(9, 6), normal(5, 9)
+    call(linear, x)
+    other = linear._replicate_for_data_parallel()
+    other._parameters = dict(linear._parameters)
+    other.weight = nn.Parameter(torch.ones(6, 9))
+    for _ in range(2):
+        agrees(call(other, x), x, other)
+        agrees(call(linear, x), x, linear)
 
 
 def test_autograd_follows_where_it_is_wanted() -> None:

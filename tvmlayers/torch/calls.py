@@ -102,7 +102,7 @@ def _call(
 ) -> Tensor | None:
     packed = keeper._packed
     if packed is None or not packed.holds(kernel, weights):
-        packed = keeper._packed = pack(kernel, weights, packed)
+        packed = keeper._packed = pack(kernel, weights)
     if packed.model is None:
         return None
     try:

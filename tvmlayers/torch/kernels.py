@@ -131,21 +131,26 @@ class Packed:
     """A kernel with the weights of a module, for as long as these stay as they were.
 
     model: what to call; None where the weights may change without a trace, as those in memory that
-    other processes write to.
+    other processes write to. in_place: whether compiled code reads them where they lie.
     """
 
-    __slots__ = ("_seen", "kernel", "model")
+    __slots__ = ("_in_place", "_kernel", "_seen", "model")
 
-    def __init__(self, kernel: Kernel, weights: Sequence[Tensor], model: Compiled | None) -> None:
-        self.kernel, self.model = kernel, model
-        self._seen = [Seen(weight) for weight in weights]
+    def __init__(
+        self,
+        kernel: Kernel,
+        seen: Sequence[Seen],
+        model: Compiled | None,
+        in_place: bool = False,
+    ) -> None:
+        self._kernel, self._seen, self.model, self._in_place = kernel, seen, model, in_place
 
     def holds(self, kernel: Kernel, weights: Sequence[Tensor]) -> bool:
         """Whether these are still the weights that were packed for that kernel."""
-        if kernel is not self.kernel:
+        if kernel is not self._kernel:
             return False
         for weight, seen in zip(weights, self._seen, strict=True):
-            if not seen.is_at(weight) or not (kernel.is_table or seen.is_unchanged(weight)):
+            if not seen.is_at(weight) or not (self._in_place or seen.is_unchanged(weight)):
                 return False
         return True
 
@@ -161,7 +166,7 @@ class Packed:
 class Seen:
     """Where a weight was, and what it was like."""
 
-    __slots__ = ("_place", "_sample", "_sampled", "_version", "storage")
+    __slots__ = ("_bytes", "_place", "_sample", "_version", "storage")
 
     def __init__(self, weight: Tensor) -> None:
         # As long as the reference is there, no other storage has its identity.
@@ -170,8 +175,9 @@ class Seen:
         # Of a tensor with other strides, such as an expanded one, fewer bytes may be there.
         nbytes = weight.element_size() * (weight.numel() if weight.is_contiguous() else 1)
         length = min(nbytes, SAMPLE)
-        self._sampled = self._place + (nbytes - length) // 2, length
-        self._sample = ctypes.string_at(*self._sampled)
+        middle = self._place + (nbytes - length) // 2
+        self._bytes = (ctypes.c_char * length).from_address(middle)
+        self._sample = self._bytes.raw
 
     def is_at(self, weight: Tensor) -> bool:
         return bool(
@@ -180,34 +186,27 @@ class Seen:
         )
 
     def is_unchanged(self, weight: Tensor) -> bool:
-        """By the version counter; and by a few numbers, as changes through `.data` count none."""
-        return bool(
-            weight._version == self._version and ctypes.string_at(*self._sampled) == self._sample
-        )
+        """By the version counter; and by a few numbers, as changes through `.data` count none.
+
+        weight: one that is where it was, so that its memory is there.
+        """
+        return bool(weight._version == self._version and self._bytes.raw == self._sample)
 
 
-def pack(kernel: Kernel, weights: Sequence[Tensor], old: Packed | None = None) -> Packed:
-    """`kernel` with these weights, contiguous and on the CPU.
-
-    old: what the module has used so far, whose calls then use the new weights too.
-    """
+def pack(kernel: Kernel, weights: Sequence[Tensor]) -> Packed:
+    """`kernel` with these weights, contiguous and on the CPU."""
     with lock:
         template = kernel.model
+        seen = [Seen(weight) for weight in weights]  # before they are read
         (first, *_) = weights
         if kernel.is_table and first.data_ptr() % ALIGNMENT == 0:
-            return Packed(kernel, weights, template.over(_memory(first, template)))
-        packed = Packed(kernel, weights, None)  # seen before they are read
+            return Packed(kernel, seen, template.over(_memory(first, template)), in_place=True)
         if any(weight.is_shared() for weight in weights):
-            return packed
+            return Packed(kernel, seen, None)
         plain = [weight.detach().numpy() for weight in weights]
         if not kernel.is_table:
             plain[0] = plain[0].T
-        if old is not None and old.kernel is kernel and old.model is not None:
-            old.model.set_weights(plain)
-            packed.model = old.model
-        else:
-            packed.model = template.with_weights(plain)
-        return packed
+        return Packed(kernel, seen, template.with_weights(plain))
 
 
 def _memory(table: Tensor, template: Compiled) -> Any:
