@@ -53,3 +53,19 @@ def sizes(owner: str, argument: str, value: Any) -> tuple[Any, ...]:
         return (value,) if isinstance(value, Integral) else tuple(value)
     except TypeError:
         raise ConfigError(f"{owner} expected a sequence for {argument}, got {value!r}") from None
+
+
+def not_negative_real(owner: str, argument: str, value: object) -> float:
+    """value as a finite float of at least 0."""
+    number = real(owner, argument, value)
+    if not 0 <= number < float("inf"):
+        raise ConfigError(f"{owner} expected a finite {argument} of at least 0, got {value!r}")
+    return number
+
+
+def whole_numbers(owner: str, argument: str, value: object) -> tuple[int, ...]:
+    """The whole numbers in value, which is one of them or a sequence of at least one."""
+    given = sizes(owner, argument, value)
+    if not given:
+        raise ConfigError(f"{owner} expected at least one number for {argument}, got {value!r}")
+    return tuple(whole(owner, argument, number) for number in given)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvmlayers import layers
-from tvmlayers.layers.graph import Graph, SymbolicTensor
+from tvmlayers.layers.graph import Graph, Node, SymbolicTensor
+from tvmlayers.layers.merge import Merge
+from tvmlayers.layers.normalization import RowNormalization
+from tvmlayers.operations import operation_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +21,7 @@ class PooledLookup:
 
     embedding: layers.Embedding
     masked: bool
-    has_weights: bool = True
+    fits_any_shape: bool = True
     is_view: bool = False
 
     @property
@@ -36,7 +39,26 @@ class PooledLookup:
         return self.embedding.describe()
 
 
-AnyLayer = layers.Layer | PooledLookup
+@dataclass(frozen=True, eq=False)
+class NormalizedMerge:
+    """A merge of tensors of one shape that only a normalisation of its rows reads: one pass."""
+
+    merge: Merge
+    normalization: RowNormalization
+    fits_any_shape: bool = False
+    is_view: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the normalisation, which owns the weights."""
+        return self.normalization.name
+
+    def describe(self) -> str:
+        """How error messages call it."""
+        return self.normalization.describe()
+
+
+AnyLayer = layers.Layer | PooledLookup | NormalizedMerge
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,25 +72,34 @@ class Step:
 
 
 def fused_steps(graph: Graph) -> list[Step]:
-    """The nodes of `graph` in order, with lookups that are only averaged joined to their mean."""
+    """The nodes of `graph` in order, those joined that one kernel does better.
+
+    ConfigError where a layer is of no class that can be compiled.
+    """
     readers: dict[int, int] = {id(tensor): 1 for tensor in graph.outputs}
     for node in graph.nodes:
+        operation_of(node.layer)
         for tensor in node.inputs:
             readers[id(tensor)] = readers.get(id(tensor), 0) + 1
     steps: list[Step] = []
     joined: set[int] = set()
     for node in graph.nodes:
-        source = node.inputs[0]
-        if (
-            isinstance(node.layer, layers.GlobalAveragePooling1D)
-            and source.node is not None
-            and isinstance(source.node.layer, layers.Embedding)
-            and readers[id(source)] == 1
-        ):
-            pooled = PooledLookup(source.node.layer, masked=source.mask_of is not None)
-            joined.add(id(source.node))
-            steps.append(Step(pooled, source.node.inputs, ("indices",), node.output))
-        else:
+        before = node.inputs[0].node
+        made = None if before is None or readers[id(before.output)] != 1 else _joined(before, node)
+        if before is None or made is None:
             steps.append(Step(node.layer, node.inputs, node.roles, node.output))
-    dropped = {id(node.output) for node in graph.nodes if id(node) in joined}
-    return [step for step in steps if id(step.output) not in dropped]
+        else:
+            joined.add(id(before.output))
+            steps.append(Step(made, before.inputs, before.roles, node.output))
+    return [step for step in steps if id(step.output) not in joined]
+
+
+def _joined(before: Node, node: Node) -> AnyLayer | None:
+    """The layer that stands for two nodes, the second the only reader of the first."""
+    first, second = before.layer, node.layer
+    if isinstance(second, layers.GlobalAveragePooling1D) and isinstance(first, layers.Embedding):
+        return PooledLookup(first, masked=before.output.mask_of is not None)
+    if isinstance(second, RowNormalization) and isinstance(first, Merge):
+        has_one_shape = all(tensor.axes == before.output.axes for tensor in before.inputs)
+        return NormalizedMerge(first, second) if has_one_shape else None
+    return None

@@ -47,8 +47,7 @@ class Kernels:
         masks = tuple(t.mask_of is not None for t in use.inputs)
         dtypes = tuple(use.dtype(i) for i in range(len(use.inputs)))
         reads_indices = any(masks) or use.index_dtype in dtypes
-        # A layer with weights fixes all lengths that its kernel depends on.
-        lengths = () if use.layer.has_weights else tuple(t.shape[1:] for t in use.inputs)
+        lengths = () if use.layer.fits_any_shape else tuple(t.shape[1:] for t in use.inputs)
         index_dtype = use.index_dtype if reads_indices else None
         leaves = use.leaves and isinstance(use.layer, layers.Embedding)
         key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype, leaves)

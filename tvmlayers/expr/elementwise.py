@@ -1,6 +1,7 @@
-"""Element by element: an activation by itself, and copies into a place of a wider row."""
+"""Element by element: functions of one tensor or several, and copies into a wider row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tvm import te
 from tvm.ir import Expr
@@ -17,6 +18,43 @@ def elementwise(activation: Callable[[Expr], Expr], dtype: str) -> Expression:
         (count,), lambda i: m.narrowed(m.bind(m.widened(x[i]), activation), dtype), name="out"
     )
     return Expression(tensors=(x, out), sizes=(count,))
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What an element comes from: its lengths inside of a row, 1 where it is broadcast, and whether
+    it has rows of its own or all rows share it."""
+
+    lengths: tuple[int, ...]
+    has_rows: bool
+
+
+def broadcast(
+    function: Callable[..., Expr],
+    operands: Sequence[Operand],
+    lengths: tuple[int, ...],
+    dtype: str,
+) -> Expression:
+    """function(element of each operand) for each of `count` rows: (count, *lengths).
+
+    An operand is (count, *its lengths), or without the count where all rows share it; it has as
+    many lengths as the result.
+    """
+    count = size("count")
+    given = [
+        te.placeholder((count, *each.lengths) if each.has_rows else each.lengths, dtype, f"x{i}")
+        for i, each in enumerate(operands)
+    ]
+
+    def value(row: Expr, *place: Expr) -> Expr:
+        taken = []
+        for tensor, each in zip(given, operands, strict=True):
+            own = [at if n > 1 else 0 for at, n in zip(place, each.lengths, strict=True)]
+            taken.append(tensor[(row, *own) if each.has_rows else tuple(own)])
+        return function(*taken)
+
+    out = te.compute((count, *lengths), value, name="out")
+    return Expression(tensors=(*given, out), sizes=(count,))
 
 
 def copy_columns(width: int, total: int, offset: int, dtype: str) -> Expression:

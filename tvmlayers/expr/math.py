@@ -107,6 +107,16 @@ def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
     return tirx.Select(condition, yes, no)
 
 
+def largest(a: Expr, b: Expr) -> Expr:
+    """The larger of `a` and `b`; NaN where one of them is NaN."""
+    return select(tirx.any(b > a, b != b), b, a)
+
+
+def smallest(a: Expr, b: Expr) -> Expr:
+    """The smaller of `a` and `b`; NaN where one of them is NaN."""
+    return select(tirx.any(b < a, b != b), b, a)
+
+
 def at_most(x: Expr, high: float) -> Expr:
     """The lesser of `x` and `high`; NaN stays NaN, unlike with `min`."""
     high_c = constant(high, x)

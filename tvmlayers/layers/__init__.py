@@ -13,7 +13,9 @@ from tvmlayers.layers.embedding_bag import EmbeddingBag
 from tvmlayers.layers.flatten import Flatten
 from tvmlayers.layers.graph import Node, SymbolicTensor
 from tvmlayers.layers.input import Input
+from tvmlayers.layers.merge import Add, Average, Maximum, Minimum, Multiply, Subtract
 from tvmlayers.layers.model import Model
+from tvmlayers.layers.normalization import LayerNormalization
 from tvmlayers.layers.pooling import GlobalAveragePooling1D
 from tvmlayers.layers.reshape import Reshape
 from tvmlayers.layers.sequential import Sequential
@@ -21,6 +23,8 @@ from tvmlayers.layers.serialize import load_model
 
 __all__ = [
     "Activation",
+    "Add",
+    "Average",
     "Concatenate",
     "Dense",
     "Dot",
@@ -32,10 +36,15 @@ __all__ = [
     "GlobalAveragePooling1D",
     "Input",
     "Layer",
+    "LayerNormalization",
+    "Maximum",
+    "Minimum",
     "Model",
+    "Multiply",
     "Node",
     "Reshape",
     "Sequential",
+    "Subtract",
     "SymbolicTensor",
     "as_model",
     "initializers",

@@ -56,6 +56,8 @@ class Layer:
     """The layer has a dtype of its own, which its input must share."""
     is_view: ClassVar[bool] = False
     """The output is the input's memory in another shape, or unchanged."""
+    fits_any_shape: ClassVar[bool] = False
+    """One kernel serves all shapes of inputs that the layer takes: its weights fix the rest."""
     input_name: ClassVar[str | None] = None
     """What the input of the layer is called when the layer is compiled alone."""
 
@@ -112,6 +114,10 @@ class Layer:
     def config(self) -> dict[str, Any]:
         """The JSON-able arguments, without name and dtype, that make this layer again."""
         return {}
+
+    def operands(self) -> dict[str, Array]:
+        """What a kernel reads beside the inputs; its weights as they are, for most layers."""
+        return dict(self.weights)
 
     def implied_input(self) -> tuple[Shape, bool] | None:
         """The input shape that the arguments alone give, and whether no other rank will do."""

@@ -25,6 +25,7 @@ class Dense(Layer):
 
     keeps_time_axis = True
     has_weights = True
+    fits_any_shape = True
 
     def __init__(
         self,

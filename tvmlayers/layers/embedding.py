@@ -27,6 +27,7 @@ class Table(Layer):
     """
 
     has_weights = True
+    fits_any_shape = True
     input_name = "indices"
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
@@ -309,9 +310,18 @@ def leading_axes(graph: Graph) -> int:
         own = node.layer.row_axes()
         if own is None:
             return 0
-        most = min(most, *(tensor.rank - own for tensor in node.inputs))
+        most = min(most, _shared_axes(node), *(tensor.rank - own for tensor in node.inputs))
     for place, axis in enumerate(graph.inputs[0].axes[:most]):
         shared = [tensor.axes[place : place + 1] == (axis,) for tensor in graph.inputs]
         if not isinstance(axis, Symbol) or not all(shared):
             return place
     return most
+
+
+def _shared_axes(node: Node) -> int:
+    """How many first axes all inputs of a node have alike; of other ranks, the batch alone."""
+    first = node.inputs[0]
+    if any(tensor.rank != first.rank for tensor in node.inputs):
+        return 1
+    shared = (len(set(axes)) == 1 for axes in zip(*(t.axes for t in node.inputs), strict=True))
+    return sum(1 for _ in takewhile(bool, shared))

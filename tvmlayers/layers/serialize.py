@@ -12,41 +12,17 @@ from msgspec import UNSET
 
 from tvmlayers.errors import ConfigError, TvmLayersError, WeightsError, unknown_name
 from tvmlayers.files import saving
-from tvmlayers.layers.activation import Activation
 from tvmlayers.layers.base import Array, Layer
-from tvmlayers.layers.concatenate import Concatenate
-from tvmlayers.layers.dense import Dense
-from tvmlayers.layers.dot import Dot
-from tvmlayers.layers.dot_interaction import DotInteraction
-from tvmlayers.layers.dropout import Dropout
-from tvmlayers.layers.embedding import Embedding
-from tvmlayers.layers.embedding_bag import EmbeddingBag
-from tvmlayers.layers.flatten import Flatten
 from tvmlayers.layers.graph import BATCH, SymbolicTensor
 from tvmlayers.layers.input import Input
 from tvmlayers.layers.model import Model
-from tvmlayers.layers.pooling import GlobalAveragePooling1D
-from tvmlayers.layers.reshape import Reshape
 from tvmlayers.layers.sequential import Sequential
 from tvmlayers.model_config import LayerConfig, ModelConfig
 from tvmlayers.safetensors_file import chunks, read
+from tvmlayers.operations import OPERATIONS, operation_of
 
-LAYERS: dict[str, type[Layer]] = {
-    layer.__name__: layer
-    for layer in (
-        Activation,
-        Concatenate,
-        Dense,
-        Dot,
-        DotInteraction,
-        Dropout,
-        Embedding,
-        EmbeddingBag,
-        Flatten,
-        GlobalAveragePooling1D,
-        Reshape,
-    )
-}
+LAYERS: dict[str, type[Layer]] = {name: row.layer_class for name, row in OPERATIONS.items()}
+"""What a configuration may name."""
 
 MODEL_KEY = "tvmlayers.model"
 
@@ -97,9 +73,11 @@ def model_from_config(config: Mapping[str, Any]) -> Model:
 
 
 def save_model(model: Model, path: str | Path) -> None:
-    """Write configuration and weights; ConfigError when the model holds a Python callable."""
+    """Write configuration and weights; ConfigError where a layer cannot be described: it holds a
+    Python callable, or is of a class of the user's own."""
     model.ready()
     for layer in model.layers:
+        operation_of(layer)
         for argument, value in layer.config().items():
             if isinstance(value, dict) and "callable" in value:
                 raise ConfigError(

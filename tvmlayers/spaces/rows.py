@@ -1,5 +1,7 @@
 """Kernels that go over rows one by one: softmax, pooling, dot products, element by element."""
 
+from collections.abc import Sequence
+
 from tvm import s_tir
 
 from tvmlayers.spaces.choices import Choices
@@ -80,6 +82,35 @@ def softmax_columns(sch: s_tir.Schedule) -> None:
         *_, lane, step = sch.get_loops(block)
         sch.reorder(step, lane)
         sch.vectorize(lane)
+        sch.decompose_reduction(block, step)
+
+
+def normalized_rows(
+    sch: s_tir.Schedule, *, sums: Sequence[str], totals: Sequence[str], made_bytes: int
+) -> None:
+    """Schedule `expr.normalized`: all stages of a row together, vectors along it.
+
+    sums, totals: its stages in order; made_bytes: of a row that is made of several, 0 for none.
+    """
+    out = sch.get_sblock("out")
+    i, _, lane = sch.get_loops(out)
+    sch.vectorize(lane)
+    for part, total in zip(reversed(sums), reversed(totals), strict=True):
+        for name in (total, part):
+            sch.compute_at(sch.get_sblock(name), i, preserve_unit_loops=True)
+            sch.set_scope(sch.get_sblock(name), 0, "local")
+    if made_bytes:
+        made = sch.get_sblock("made")
+        sch.compute_at(made, i, preserve_unit_loops=True)
+        sch.vectorize(sch.get_loops(made)[-1])
+        if made_bytes <= STACK_BYTES:
+            sch.set_scope(made, 0, "local")
+    for name in sums:
+        block = sch.get_sblock(name)
+        *_, lane, step = sch.get_loops(block)
+        sch.reorder(step, lane)
+        sch.vectorize(lane)
+        cut_sum(sch, step, int(sch.get(step).extent))
         sch.decompose_reduction(block, step)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from tvmlayers import layers
 from tvmlayers.layers.activations import label
 from tvmlayers.layers.graph import Node
-from tvmlayers.testing import activations, lookups
+from tvmlayers.operations import operation_of
+from tvmlayers.testing import activations
 from tvmlayers.testing.bounds import Array, Bounded, Rounding, root_sum
 from tvmlayers.testing.custom import custom_step
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Inputs: TypeAlias = Mapping[str, Bounded]
 """The inputs of a node by role; "mask" is the index tensor that a mask is made from."""
+
+Step: TypeAlias = Callable[[Any, Mapping[str, Array], Inputs, Rounding], Bounded]
+"""What the table of operations has for each layer: of the layer, its weights and its inputs."""
 
 
 class Reference:
@@ -53,7 +57,8 @@ class Reference:
         if mask is not None:
             taken["mask"] = known[id(mask)]
         weights = {name: self.weights[f"{layer.name}/{name}"] for name in layer.weight_specs()}
-        return STEPS[type(layer)](layer, weights, taken, Rounding.of(node.output.dtype))
+        step: Step = operation_of(layer).part("reference")
+        return step(layer, weights, taken, Rounding.of(node.output.dtype))
 
 
 def _given(array: Array) -> Bounded:
@@ -76,7 +81,7 @@ def _activated(activation: Any, x: Bounded, rounding: Rounding) -> Bounded:
     return custom_step(activation, label(activation))(x, rounding)
 
 
-def _dense(
+def dense(
     layer: layers.Dense, weights: Mapping[str, Array], inputs: Inputs, rounding: Rounding
 ) -> Bounded:
     x, kernel = inputs["input"], _double(weights["kernel"])
@@ -89,11 +94,11 @@ def _dense(
     return rounding.stored(_activated(layer.activation, Bounded(value, bound), rounding))
 
 
-def _activation(layer: layers.Activation, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+def activation(layer: layers.Activation, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
     return rounding.stored(_activated(layer.activation, inputs["input"], rounding))
 
 
-def _reshape(layer: layers.Reshape, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+def reshape(layer: layers.Reshape, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
     x = inputs["input"]
     shape = (x.value.shape[0], *_target_shape(layer, x.value))
     return Bounded(x.value.reshape(shape), x.bound.reshape(shape))
@@ -106,17 +111,17 @@ def _target_shape(layer: layers.Reshape, value: Tensor) -> tuple[int, ...]:
     return tuple(left if size == -1 else size for size in layer.target_shape)
 
 
-def _flatten(_: layers.Flatten, __: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+def flatten(_: layers.Flatten, __: object, inputs: Inputs, rounding: Rounding) -> Bounded:
     x = inputs["input"]
     shape = (x.value.shape[0], int(np.prod(x.value.shape[1:], dtype=int)))
     return Bounded(x.value.reshape(shape), x.bound.reshape(shape))
 
 
-def _dropout(_: layers.Dropout, __: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+def dropout(_: layers.Dropout, __: object, inputs: Inputs, rounding: Rounding) -> Bounded:
     return inputs["input"]
 
 
-def _pooling(
+def average_pooling(
     _: layers.GlobalAveragePooling1D, __: object, inputs: Inputs, rounding: Rounding
 ) -> Bounded:
     x = inputs["input"]
@@ -132,7 +137,7 @@ def _pooling(
     return rounding.stored(Bounded(value, passed_on + own))
 
 
-def _concatenate(
+def concatenate(
     layer: layers.Concatenate, _: object, inputs: Inputs, rounding: Rounding
 ) -> Bounded:
     import torch
@@ -142,7 +147,7 @@ def _concatenate(
     return Bounded(torch.cat(values, layer.axis), torch.cat(bounds, layer.axis))
 
 
-def _dot(layer: layers.Dot, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+def dot(layer: layers.Dot, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
     left, right = (_vectors(inputs[f"input_{i}"], axis) for i, axis in enumerate(layer.axes))
     result = _products(left, right, rounding)
     if layer.normalize:
@@ -187,7 +192,7 @@ def _lengths(x: Bounded, rounding: Rounding) -> Bounded:
     return Bounded(squares.clamp(min=1e-12).sqrt(), relative)
 
 
-def _dot_interaction(
+def dot_interaction(
     _: layers.DotInteraction, __: object, inputs: Inputs, rounding: Rounding
 ) -> Bounded:
     import torch
@@ -196,18 +201,3 @@ def _dot_interaction(
     result = _products(x, x, rounding)
     row, column = torch.tril_indices(x.value.shape[1], x.value.shape[1], offset=-1)
     return rounding.stored(Bounded(result.value[:, row, column], result.bound[:, row, column]))
-
-
-STEPS: dict[type[layers.Layer], Callable[..., Bounded]] = {
-    layers.Activation: _activation,
-    layers.Concatenate: _concatenate,
-    layers.Dense: _dense,
-    layers.Dot: _dot,
-    layers.DotInteraction: _dot_interaction,
-    layers.Dropout: _dropout,
-    layers.Embedding: lookups.embedding,
-    layers.EmbeddingBag: lookups.embedding_bag,
-    layers.Flatten: _flatten,
-    layers.GlobalAveragePooling1D: _pooling,
-    layers.Reshape: _reshape,
-}

@@ -1,0 +1,70 @@
+"""The table of operations: each row is whole, and what has no row is refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvmlayers as tl
+from tvmlayers import layers
+from tvmlayers.operations import OPERATIONS, operation_of
+
+
+class Scaled(tl.Dense):
+    """A user's own layer, which computes something else."""
+
+
+class Own(tl.Layer):
+    """A layer of nothing that there is."""
+
+
+class Dense(tl.Dense):
+    """A user's own layer under the name of one of ours."""
+
+
+class Nothing(tl.Dropout):
+    """A view of the user's own."""
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_row_names_parts_that_are_there(name: str) -> None:
+    row = OPERATIONS[name]
+    assert row.layer_class.__name__ == name
+    assert getattr(tl, name) is row.layer_class
+    assert callable(row.part("reference"))
+    assert row.layer_class.is_view == (row.cpu is None)
+    for part in ("cpu", "cuda", "formula"):
+        assert getattr(row, part) is None or callable(row.part(part))
+
+
+def test_every_layer_has_a_row() -> None:
+    public = {name for name in layers.__all__ if isinstance(getattr(layers, name), type)}
+    others = {"Layer", "Model", "Node", "Sequential", "SymbolicTensor"}
+    assert public - others == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (Scaled(3, input_dim=2), "a subclass of Dense, and only Dense itself"),
+        (Dense(3, input_dim=2), "a subclass of Dense, and only Dense itself"),
+        (Nothing(0.5), "a subclass of Dropout"),
+        (Own(input_shape=(2,)), "no layer of tvmlayers"),
+    ],
+)
+def test_a_layer_of_the_users_own_is_refused(layer: Any, said: str, tmp_path: Path) -> None:
+    x = np.ones((1, 2), np.float32)
+    model = tl.Model(given := tl.Input((2,)), tl.Dense(2)(layer(given)))
+    for use in (
+        lambda: layer(x),
+        lambda: tl.compile(model),
+        lambda: tl.compile(model, target="cuda-sm80"),
+        lambda: model.save(tmp_path / "model"),
+        lambda: operation_of(layer),
+    ):
+        with pytest.raises(tl.ConfigError, match=said):
+            use()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,76 @@
+"""Normalisations of rows, with what the rows are made of where that is several tensors."""
+
+from functools import partial
+
+import numpy as np
+
+from tvmlayers.codegen.cpu.elementwise import packed_operands
+from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements
+from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
+from tvmlayers.codegen.fuse import NormalizedMerge
+from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.expr.normalization import normalized
+from tvmlayers.layers.normalization import RowNormalization
+from tvmlayers.operations import operation_of
+from tvmlayers.schedule import Selector
+from tvmlayers.spaces import rows as row_spaces
+
+_VECTORS, _LONG_STEPS = 4, 16  # in flight, in rows of at least so many
+
+
+def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
+    """The kernel of a normalisation, and of the merge before it where there is one."""
+    layer, dtype, made_of = use.layer, use.dtype(0), None
+    if isinstance(layer, NormalizedMerge):
+        made_of = partial(operation_of(layer.merge).part("formula"), layer.merge)
+        layer = layer.normalization
+    assert isinstance(layer, RowNormalization)
+    n, first = layer.width, use.inputs[0].rank - len(layer.axes)
+    names, shapes = packed_operands(layer, arena)
+    expression, rows = normalized(
+        operation_of(layer).part("formula"),
+        layer,
+        made_of,
+        len(use.inputs),
+        len(shapes),
+        n,
+        lanes=_lanes(n, selector.target.lanes(dtype)),
+        dtype=dtype,
+    )
+    itemsize = np.dtype(dtype).itemsize
+    functions: Functions = {}
+    made, function = core(
+        f"{name}_rows",
+        expression,
+        lambda sch: row_spaces.normalized_rows(
+            sch,
+            sums=rows.sums,
+            totals=rows.totals,
+            made_bytes=0 if made_of is None else (n + rows.lanes) * itemsize,
+        ),
+    )
+    functions[made] = function
+    pointers = [
+        *(Pointer(f"x{i}", dtype, fixed(n)) for i in range(len(use.inputs))),
+        *(Pointer(f"w{i}", dtype, fixed(0)) for i in range(len(shapes))),
+        Pointer("out", dtype, fixed(n)),
+    ]
+    kernel = row_kernel(
+        name,
+        functions,
+        pointers,
+        ["count"],
+        (len(use.inputs) + 1) * n * itemsize,
+        call_core(made, pointers),
+        lambda given: [elements(given[0][:first])],
+        {"kind": "normalization", "layer": layer.name, "dtype": dtype, "n": n},
+    )
+    return Lowered(kernel, names)
+
+
+def _lanes(n: int, lanes: int) -> int:
+    """Of the vectors that a row of n is gone over in: several at a time where it is long, and of a
+    power of two that it holds where it is short."""
+    if n < lanes:
+        return 1 << (n.bit_length() - 1)
+    return lanes * (_VECTORS if n >= _LONG_STEPS * lanes else 1)

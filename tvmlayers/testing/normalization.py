@@ -1,0 +1,65 @@
+"""Normalisations in PyTorch, each with the error that a stable evaluation may have.
+
+Stable are those that lose nothing to a mean far from 0: the mean is corrected by that of what it
+leaves (T. F. Chan, G. H. Golub and R. J. LeVeque, Algorithms for computing the sample variance, The
+American Statistician 37(3), 1983). Differences from the mean then have errors of their own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tvmlayers import layers
+from tvmlayers.testing.bounds import Array, Bounded, Rounding
+from tvmlayers.testing.elementwise import constant, product, total
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Inputs = Mapping[str, Bounded]
+
+
+def layer_normalization(
+    layer: layers.LayerNormalization,
+    weights: Mapping[str, Array],
+    inputs: Inputs,
+    rounding: Rounding,
+) -> Bounded:
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axes."""
+    from torch.nn.functional import layer_norm
+
+    x, axes = inputs["input"], tuple(range(-len(layer.axes), 0))
+    n = layer.width
+    value = layer_norm(x.value, x.value.shape[-len(axes) :], eps=layer.epsilon)
+    mean = x.value.mean(axes, keepdim=True)
+    d = x.value - mean
+    # a first mean is off by this much, and its correction by as much of itself
+    first_off = rounding.gamma(n) * x.value.abs().mean(axes, keepdim=True)
+    off = rounding.gamma(n) * (d.abs().mean(axes, keepdim=True) + first_off)
+    moved_mean = x.bound.square().sum(axes, keepdim=True).sqrt() / n
+    own = rounding.eps * (d.abs() + first_off) + off
+    d_bound = (x.bound.square() + moved_mean.square()).sqrt() + own
+    d_moved = Bounded(d, d_bound)
+    variance = d.square().mean(axes, keepdim=True)
+    passed_on = 2 * (d * x.bound).square().sum(axes, keepdim=True).sqrt() / n
+    squares = (2 * d.abs() * own + d_bound.square()).mean(axes, keepdim=True)
+    moved = passed_on + squares + rounding.gamma(n + 2) * variance + rounding.smallest
+    result = _divided(d_moved, Bounded(variance, moved), value, layer.epsilon, rounding)
+    if layer.scale:
+        result = product(result, constant(weights["gamma"]), rounding)
+    if layer.center:
+        result = total(result, constant(weights["beta"]), rounding)
+    return rounding.stored(result)
+
+
+def _divided(
+    x: Bounded, square: Bounded, value: Tensor, epsilon: float, rounding: Rounding
+) -> Bounded:
+    """x / sqrt(square + epsilon), whose value is given."""
+    at = square.value + epsilon
+    lowest = (at - square.bound).clamp(min=epsilon).maximum(at * 1e-12)
+    share = (1 / lowest.sqrt() - 1 / at.sqrt()).clamp(min=0.0)
+    bound = (x.value.abs() + x.bound) * share + x.bound / at.sqrt()
+    # a sum, a root, a quotient and a product
+    return Bounded(value, bound + 4 * rounding.eps * (value.abs() + bound) + rounding.smallest)
