@@ -84,6 +84,9 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "Add": _elementwise("layers.merge:Add", "add"),
     "Average": _elementwise("layers.merge:Average", "average"),
+    "BatchNormalization": _elementwise(
+        "layers.batch_normalization:BatchNormalization", "batch_normalization"
+    ),
     "Concatenate": _own(
         "layers.concatenate:Concatenate",
         "reference:concatenate",
@@ -101,6 +104,7 @@ OPERATIONS: dict[str, Operation] = {
         f"{_ROWS}:lower_dot_interaction",
     ),
     "Dropout": _view("layers.dropout:Dropout", "dropout"),
+    "ELU": _elementwise("layers.elementwise:ELU", "elu"),
     "Embedding": _own(
         "layers.embedding:Embedding",
         "lookups:embedding",
@@ -120,14 +124,28 @@ OPERATIONS: dict[str, Operation] = {
         "pooling:lower_pooling",
         f"{_ROWS}:lower_pooling",
     ),
+    "GlobalMaxPooling1D": Operation(
+        "layers.pooling:GlobalMaxPooling1D",
+        "testing.reference:max_pooling",
+        "codegen.cpu.pooling:lower_max_pooling",
+    ),
     "LayerNormalization": _normalisation(
         "layers.normalization:LayerNormalization", "layer_normalization"
     ),
+    "LeakyReLU": _elementwise("layers.elementwise:LeakyReLU", "leaky_relu"),
     "Maximum": _elementwise("layers.merge:Maximum", "maximum"),
     "Minimum": _elementwise("layers.merge:Minimum", "minimum"),
     "Multiply": _elementwise("layers.merge:Multiply", "multiply"),
+    "PReLU": _elementwise("layers.elementwise:PReLU", "prelu"),
+    "RMSNormalization": _normalisation(
+        "layers.normalization:RMSNormalization", "rms_normalization"
+    ),
+    "Rescaling": _elementwise("layers.elementwise:Rescaling", "rescaling"),
     "Reshape": _view("layers.reshape:Reshape", "reshape"),
     "Subtract": _elementwise("layers.merge:Subtract", "subtract"),
+    "UnitNormalization": _normalisation(
+        "layers.normalization:UnitNormalization", "unit_normalization"
+    ),
 }
 """By the name of the layer's class."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tvm.ir import Expr
 
+from tvmlayers.expr import activations
 from tvmlayers.expr import math as m
 
 
@@ -42,3 +43,33 @@ def maximum(_: Any, *terms: Expr) -> Expr:
 def minimum(_: Any, *terms: Expr) -> Expr:
     """The smallest; NaN where one is NaN."""
     return reduce(m.smallest, terms)
+
+
+def leaky_relu(layer: Any, x: Expr) -> Expr:
+    """x where positive, else negative_slope * x."""
+    return activations.leaky_relu(x, layer.negative_slope)
+
+
+def elu(layer: Any, x: Expr) -> Expr:
+    """x where positive, else alpha * (exp(x) - 1)."""
+    return m.bind(x, lambda x: activations.elu(x, layer.alpha))
+
+
+def prelu(_: Any, x: Expr, alpha: Expr) -> Expr:
+    """x where positive, else alpha * x."""
+    return m.select(x < m.constant(0, x), x * alpha, x)
+
+
+def rescaling(layer: Any, x: Expr, *arrays: Expr) -> Expr:
+    """x * scale + offset; what is no array is a constant."""
+    given, names = iter(arrays), layer.operands()
+    scale, offset = (
+        next(given) if name in names else m.constant(getattr(layer, name), x)
+        for name in ("scale", "offset")
+    )
+    return x * scale + offset
+
+
+def batch_normalization(layer: Any, x: Expr, mean: Expr, factor: Expr, *beta: Expr) -> Expr:
+    """(x - mean) * factor + beta."""
+    return reduce(operator.add, beta, (x - mean) * factor)

@@ -12,6 +12,7 @@ from tvm import te
 from tvm.ir import Expr
 
 from tvmlayers.expr import math as m
+from tvmlayers.expr.dot import NORMALIZE_EPSILON
 from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.reduction import tree
 
@@ -36,6 +37,10 @@ class Rows:
         """The column that a lane of a step takes."""
         start = te.min(step * self.lanes, self.n - self.lanes) if self.rest else step * self.lanes
         return start + lane
+
+    def square(self, i: Expr, s: Expr, v: Expr | int) -> Expr:
+        """The square of an element."""
+        return m.bind(self.x(i, s, v), lambda x: x * x)
 
     def each(self, name: str, value: Callable[[Expr], Expr]) -> te.Tensor:
         """A stage of one number a row."""
@@ -136,3 +141,26 @@ def layer_normalization(layer: Any, rows: Rows, operands: Sequence[At]) -> At:
         return found + beta(i, s, v) if beta is not None else found
 
     return value
+
+
+def rms_normalization(layer: Any, rows: Rows, operands: Sequence[At]) -> At:
+    """x / sqrt(mean(x^2) + epsilon) * scale."""
+    (scale,) = operands
+
+    def factor(total: Expr) -> Expr:
+        square = total / m.constant(rows.n, total) + m.constant(layer.epsilon, total)
+        return m.constant(1, total) / te.sqrt(square)
+
+    by = rows.total("by", rows.square, factor)
+    return lambda i, s, v: rows.x(i, s, v) * by[i] * scale(i, s, v)
+
+
+def unit_normalization(_: Any, rows: Rows, operands: Sequence[At]) -> At:
+    """x / sqrt(max(sum(x^2), 1e-12)), as Keras has it."""
+
+    def factor(total: Expr) -> Expr:
+        least = m.constant(NORMALIZE_EPSILON, total)
+        return m.constant(1, total) / te.sqrt(m.largest(least, total))
+
+    by = rows.total("by", rows.square, factor)
+    return lambda i, s, v: rows.x(i, s, v) * by[i]

@@ -1,4 +1,4 @@
-"""Mean over the time axis, with or without a mask."""
+"""Mean, with or without a mask, and maximum over the time axis."""
 
 from tvm import te, tirx
 from tvm.ir import Expr
@@ -44,3 +44,15 @@ def mean_over_time(width: int, *, mask_dtype: str | None, dtype: str) -> Express
     out = te.compute((count, width), mean, name="out")
     tensors = (x, ids, out) if mask_dtype else (x, out)
     return Expression(tensors=tensors, sizes=(count, time))
+
+
+def max_over_time(width: int, *, dtype: str) -> Expression:
+    """Maximum of x (count, time, width) over time -> (count, width); NaN where one is NaN, minus
+    infinity where there is none."""
+    count, time = size("count"), size("time")
+    x = te.placeholder((count, time, width), dtype, name="x")
+    step = te.reduce_axis((0, time), "step")
+    largest = te.comm_reducer(m.largest, lambda dtype: tirx.const(float("-inf"), dtype), "largest")
+    acc = te.compute((count, width), lambda i, j: largest(x[i, step, j], axis=step), name="acc")
+    out = te.compute((count, width), lambda i, j: acc[i, j], name="out")
+    return Expression(tensors=(x, out), sizes=(count, time))

@@ -140,3 +140,47 @@ class LayerNormalization(RowNormalization):
             "beta_initializer": initializers.to_config(self.beta_initializer),
             "gamma_initializer": initializers.to_config(self.gamma_initializer),
         }
+
+
+class RMSNormalization(RowNormalization):
+    """x / sqrt(mean(x^2) + epsilon) * scale, the mean over a sample's last axes.
+
+    B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, NeurIPS 2019.
+    """
+
+    has_weights = True
+    flops_of_element = 3
+
+    def __init__(
+        self,
+        axis: int | Sequence[int] = -1,
+        epsilon: float = 1e-6,
+        *,
+        dtype: object = "float32",
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ) -> None:
+        super().__init__(axis, dtype=dtype, name=name, input_shape=input_shape)
+        self.epsilon = not_negative_real(self.kind, "epsilon", epsilon)
+
+    def weight_specs(self) -> dict[str, WeightSpec]:
+        ones = initializers.get("ones")
+        return {} if self.lengths is None else {"scale": WeightSpec(self.lengths, ones)}
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "epsilon": self.epsilon}
+
+
+class UnitNormalization(RowNormalization):
+    """x / sqrt(max(sum(x^2), 1e-12)), the sum over a sample's last axes: vectors of length 1."""
+
+    flops_of_element = 3
+
+    def __init__(
+        self,
+        axis: int | Sequence[int] = -1,
+        *,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ) -> None:
+        super().__init__(axis, name=name, input_shape=input_shape)

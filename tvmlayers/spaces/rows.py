@@ -114,8 +114,8 @@ def normalized_rows(
         sch.decompose_reduction(block, step)
 
 
-def pooled_rows(sch: s_tir.Schedule, *, lanes: int, width: int) -> None:
-    """Schedule `expr.mean_over_time`: a row of sums at a time, time steps streamed past it."""
+def pooled_rows(sch: s_tir.Schedule, *, lanes: int, width: int, is_sum: bool) -> None:
+    """Schedule `expr.pooling`: a row of sums, or maxima, at a time, time steps streamed past it."""
     out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
     i, _ = sch.get_loops(out)
     for block in sch.get_producers(out):
@@ -127,7 +127,8 @@ def pooled_rows(sch: s_tir.Schedule, *, lanes: int, width: int) -> None:
     if width % lanes == 0:
         _, lane = sch.split(column, [None, lanes])
         sch.vectorize(lane)
-    cut_open_sum(sch, step)
+    if is_sum:
+        cut_open_sum(sch, step)
     sch.decompose_reduction(acc, step)
 
 

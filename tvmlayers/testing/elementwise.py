@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 from tvmlayers import layers
+from tvmlayers.testing.activations import smooth
 from tvmlayers.testing.bounds import Array, Bounded, Rounding
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _sum(terms: list[Bounded], rounding: Rounding) -> Bounded:
 def total(a: Bounded, b: Bounded, rounding: Rounding) -> Bounded:
     """a + b, rounded once."""
     value = a.value + b.value
-    passed_on = (a.bound.square() + b.bound.square()).sqrt()
+    passed_on = a.bound + b.bound  # of so few errors the certain sum is not much too large
     return Bounded(value, passed_on + rounding.eps / 2 * (value.abs() + passed_on))
 
 
@@ -88,14 +89,74 @@ def product(a: Bounded, b: Bounded, rounding: Rounding) -> Bounded:
     """a * b, rounded once."""
     value = a.value * b.value
     # of an infinite factor the value has no error that could be told
-    moved = ((a.bound * b.value).square() + (b.bound * a.value).square()).sqrt()
-    moved = (moved + a.bound * b.bound).nan_to_num(nan=0.0, posinf=float("inf"))
+    moved = a.bound * b.value.abs() + b.bound * (a.value.abs() + a.bound)
+    moved = moved.nan_to_num(nan=0.0, posinf=float("inf"))
     return Bounded(value, moved + rounding.eps / 2 * (value.abs() + moved) + rounding.smallest)
 
 
-def constant(array: Array) -> Bounded:
-    """A weight, exact."""
+def constant(value: object) -> Bounded:
+    """A weight or a number, exact."""
     import numpy as np
     import torch
 
-    return Bounded.exact(torch.from_numpy(np.array(array, dtype=np.float64)))
+    return Bounded.exact(torch.from_numpy(np.array(value, dtype=np.float64)))
+
+
+def leaky_relu(layer: layers.LeakyReLU, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    """x where positive, else negative_slope * x."""
+    from torch.nn.functional import leaky_relu
+
+    step = smooth(partial(leaky_relu, negative_slope=layer.negative_slope))
+    return rounding.stored(step(inputs["input"], rounding))
+
+
+def elu(layer: layers.ELU, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    """x where positive, else alpha * (exp(x) - 1)."""
+    from torch.nn.functional import elu
+
+    return rounding.stored(smooth(partial(elu, alpha=layer.alpha))(inputs["input"], rounding))
+
+
+def prelu(
+    _: layers.PReLU, weights: Mapping[str, Array], inputs: Inputs, rounding: Rounding
+) -> Bounded:
+    """x where positive, else alpha * x."""
+    x, alpha = inputs["input"], constant(weights["alpha"])
+    below = product(x, alpha, rounding)
+    is_below = x.value < 0
+    # where x may have either sign, both slopes may be taken
+    near = (x.value.abs() <= x.bound) * x.bound * alpha.value.abs().clamp(min=1.0)
+    bound = below.bound.where(is_below, x.bound).maximum(near)
+    return rounding.stored(Bounded(below.value.where(is_below, x.value), bound))
+
+
+def rescaling(layer: layers.Rescaling, _: object, inputs: Inputs, rounding: Rounding) -> Bounded:
+    """x * scale + offset, both of which are rounded to the dtype."""
+
+    def rounded(value: object) -> Bounded:
+        found = constant(value)
+        return Bounded(found.value, rounding.eps / 2 * found.value.abs())
+
+    scaled = product(inputs["input"], rounded(layer.scale), rounding)
+    return rounding.stored(total(scaled, rounded(layer.offset), rounding))
+
+
+def batch_normalization(
+    layer: layers.BatchNormalization,
+    weights: Mapping[str, Array],
+    inputs: Inputs,
+    rounding: Rounding,
+) -> Bounded:
+    """(x - mean) * (gamma / sqrt(variance + epsilon)) + beta, the factor rounded once."""
+
+    def numbers(name: str) -> Tensor:
+        return constant(weights[name]).value.reshape(-1, *(1,) * layer.axes_after)
+
+    mean = Bounded.exact(-numbers("moving_mean"))
+    factor = 1 / (numbers("moving_variance") + layer.epsilon).sqrt()
+    factor = factor * numbers("gamma") if layer.scale else factor
+    made = Bounded(factor, rounding.eps / 2 * factor.abs())
+    result = product(total(inputs["input"], mean, rounding), made, rounding)
+    if layer.center:
+        result = total(result, Bounded.exact(numbers("beta")), rounding)
+    return rounding.stored(result)

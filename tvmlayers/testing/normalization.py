@@ -63,3 +63,40 @@ def _divided(
     bound = (x.value.abs() + x.bound) * share + x.bound / at.sqrt()
     # a sum, a root, a quotient and a product
     return Bounded(value, bound + 4 * rounding.eps * (value.abs() + bound) + rounding.smallest)
+
+
+def rms_normalization(
+    layer: layers.RMSNormalization,
+    weights: Mapping[str, Array],
+    inputs: Inputs,
+    rounding: Rounding,
+) -> Bounded:
+    """x / sqrt(mean(x^2) + epsilon) * scale over the last axes."""
+    from torch.nn.functional import rms_norm
+
+    x, n = inputs["input"], layer.width
+    value = rms_norm(x.value, x.value.shape[-len(layer.axes) :], eps=layer.epsilon)
+    square = _squares(x, layer.axes, rounding)
+    mean = Bounded(square.value / n, square.bound / n)
+    result = _divided(x, mean, value, layer.epsilon, rounding)
+    return rounding.stored(product(result, constant(weights["scale"]), rounding))
+
+
+def unit_normalization(
+    layer: layers.UnitNormalization, _: object, inputs: Inputs, rounding: Rounding
+) -> Bounded:
+    """x / sqrt(max(sum(x^2), 1e-12)) over the last axes."""
+    x = inputs["input"]
+    square = _squares(x, layer.axes, rounding)
+    at = Bounded(square.value.clamp(min=1e-12), square.bound)
+    return rounding.stored(_divided(x, at, x.value / at.value.sqrt(), 0.0, rounding))
+
+
+def _squares(x: Bounded, axes: tuple[int, ...], rounding: Rounding) -> Bounded:
+    """The sum of the squares over the last axes."""
+    last = tuple(range(-len(axes), 0))
+    value = x.value.square().sum(last, keepdim=True)
+    n = x.value[:1].numel() // max(value[:1].numel(), 1)
+    passed_on = 2 * (x.value * x.bound).square().sum(last, keepdim=True).sqrt()
+    passed_on = passed_on + x.bound.square().sum(last, keepdim=True)
+    return Bounded(value, passed_on + rounding.gamma(n) * value + n * rounding.smallest)

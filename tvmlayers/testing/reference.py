@@ -137,6 +137,15 @@ def average_pooling(
     return rounding.stored(Bounded(value, passed_on + own))
 
 
+def max_pooling(
+    _: layers.GlobalMaxPooling1D, __: object, inputs: Inputs, rounding: Rounding
+) -> Bounded:
+    x = inputs["input"]
+    if x.value.shape[1] == 0:
+        return Bounded.exact(x.value.new_full(x.value[:, 0:0].sum(1).shape, float("-inf")))
+    return Bounded(x.value.amax(1), x.bound.amax(1))
+
+
 def concatenate(
     layer: layers.Concatenate, _: object, inputs: Inputs, rounding: Rounding
 ) -> Bounded:

@@ -25,7 +25,7 @@ def lower_elementwise(use: Use, name: str, _selector: Selector, arena: ArenaPlan
     assert isinstance(layer, Layer)
     wanted = use.output.axes
     inputs = [aligned(tensor.axes, len(wanted)) for tensor in use.inputs]
-    names, shapes = packed_operands(layer, arena)
+    names, shapes = packed_operands(layer, dtype, arena)
     shared = [(*(1,) * (len(wanted) - len(shape)), *shape) for shape in shapes]
     lead = _leading(wanted, inputs, shared)
     lengths = _fixed(use, wanted, lead)
@@ -58,16 +58,16 @@ def lower_elementwise(use: Use, name: str, _selector: Selector, arena: ArenaPlan
 
 
 def packed_operands(
-    layer: Layer, arena: ArenaPlan
+    layer: Layer, dtype: str, arena: ArenaPlan
 ) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
     """(names, shapes) of what the kernel of a layer reads beside its inputs.
 
     All weights go into the arena, also those that were made into something else: `verify` reads
-    them there.
+    them there. dtype: of the inputs.
     """
     operands = layer.operands()
     for key, array in {**layer.weights, **operands}.items():
-        arena.add_as_is(f"{layer.name}/{key}", array)
+        arena.add_as_is(f"{layer.name}/{key}", array.astype(dtype))
     return tuple(f"{layer.name}/{key}" for key in operands), [a.shape for a in operands.values()]
 
 

@@ -26,7 +26,7 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         layer = layer.normalization
     assert isinstance(layer, RowNormalization)
     n, first = layer.width, use.inputs[0].rank - len(layer.axes)
-    names, shapes = packed_operands(layer, arena)
+    names, shapes = packed_operands(layer, dtype, arena)
     expression, rows = normalized(
         operation_of(layer).part("formula"),
         layer,
