@@ -59,7 +59,7 @@ ROOMS = {
         ("__init__",),
     ),
     "codegen": (
-        ("fuse", "link", "partial_sums", "private", "weights"),
+        ("fold", "fuse", "link", "partial_sums", "private", "weights"),
         ("emit",),
         ("parallel", "streaming"),
         ("helping", "pipeline"),

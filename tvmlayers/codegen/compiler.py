@@ -11,6 +11,7 @@ from tvmlayers import targets
 from tvmlayers.codegen.cpu.kernel import Functions, Kernel
 from tvmlayers.codegen.description import make_manifest
 from tvmlayers.codegen.entries import entry_specs
+from tvmlayers.codegen.fold import folded
 from tvmlayers.codegen.forward import forward_function
 from tvmlayers.codegen.graph import Kernels, planned, relax_module
 from tvmlayers.codegen.link import shared_library
@@ -46,7 +47,7 @@ def compile(
     A model compiled for another machine can be saved there but not called here. Compiling for a
     GPU needs none, but nvcc or the packages of `tvmlayers[cuda]`.
     """
-    built, resolved = as_model(model, example), targets.resolve(target)
+    built, resolved = folded(as_model(model, example)), targets.resolve(target)
     if isinstance(resolved, targets.CudaTarget):
         from tvmlayers.codegen.cuda import compile_cuda
 
