@@ -111,8 +111,14 @@ def assert_close(result: Array, want: Bounded, dtype: str, what: str) -> None:
 def fill(model: tl.Model, seed: int) -> None:
     """Give a model weights that no default initialiser gives: biases that are not zero."""
     rng = np.random.default_rng(seed)
+    drawn = [
+        rng.normal(scale=_scale(weight), size=weight.shape) for weight in model.weights.values()
+    ]
     model.set_weights(
-        [rng.normal(scale=_scale(weight), size=weight.shape) for weight in model.get_weights()]
+        [
+            np.abs(new) if name.endswith("variance") else new
+            for name, new in zip(model.weights, drawn, strict=True)
+        ]
     )
 
 

@@ -109,12 +109,12 @@ def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
 
 def largest(a: Expr, b: Expr) -> Expr:
     """The larger of `a` and `b`; NaN where one of them is NaN."""
-    return bind(a, lambda a: bind(b, lambda b: select(tirx.any(b > a, b != b), b, a)))
+    return bind(a, lambda a: bind(b, lambda b: select(tirx.any(b > a, tirx.isnan(b)), b, a)))
 
 
 def smallest(a: Expr, b: Expr) -> Expr:
     """The smaller of `a` and `b`; NaN where one of them is NaN."""
-    return bind(a, lambda a: bind(b, lambda b: select(tirx.any(b < a, b != b), b, a)))
+    return bind(a, lambda a: bind(b, lambda b: select(tirx.any(b < a, tirx.isnan(b)), b, a)))
 
 
 def at_most(x: Expr, high: float) -> Expr:

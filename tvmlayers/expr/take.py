@@ -265,22 +265,14 @@ def _largest(dtype: str, native: bool) -> tuple[Reducer, Expr]:
     lowest = tirx.const(float("-inf"), dtype)
     if native:
         return _native("llvm.maximum", lowest), lowest
-    return te.comm_reducer(
-        lambda a, b: m.select(tirx.any(b > a, tirx.isnan(b)), b, a),
-        lambda _: lowest,
-        name="largest",
-    ), lowest
+    return te.comm_reducer(m.largest, lambda _: lowest, name="largest"), lowest
 
 
 def _smallest(dtype: str, native: bool) -> tuple[Reducer, Expr]:
     highest = tirx.const(float("inf"), dtype)
     if native:
         return _native("llvm.minimum", highest), highest
-    return te.comm_reducer(
-        lambda a, b: m.select(tirx.any(b < a, tirx.isnan(b)), b, a),
-        lambda _: highest,
-        name="smallest",
-    ), highest
+    return te.comm_reducer(m.smallest, lambda _: highest, name="smallest"), highest
 
 
 def _native(intrinsic: str, neutral: Expr) -> Reducer:
