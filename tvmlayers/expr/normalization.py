@@ -21,16 +21,21 @@ At = Callable[[Expr, Expr, Expr | int], Expr]
 
 
 class Rows:
-    """Rows of n numbers as steps of vectors, and sums over them. lanes: of a vector, at most n."""
+    """Rows of n numbers as steps of vectors, and sums over them.
+
+    lanes: of a vector, at most n; stages: the names of those that are made on the way, in order;
+    sums: of those among them that hold vectors of sums.
+    """
 
     def __init__(self, x: At, count: Expr, n: int, lanes: int) -> None:
         self.x, self.count, self.n, self.lanes = x, count, n, lanes
         self.full, self.rest = divmod(n, lanes)
-        self.sums: list[str] = []  # the stages of vectors of sums
-        self.totals: list[str] = []  # the stages of numbers, one a row
+        self.stages: list[str] = []
+        self.sums: list[str] = []
 
     @property
     def steps(self) -> int:
+        """How many vectors a row is gone over in."""
         return self.full + (self.rest > 0)
 
     def column(self, step: Expr, lane: Expr | int) -> Expr:
@@ -44,24 +49,37 @@ class Rows:
 
     def each(self, name: str, value: Callable[[Expr], Expr]) -> te.Tensor:
         """A stage of one number a row."""
-        self.totals.append(name)
+        self.stages.append(name)
         return te.compute((self.count,), value, name=name)
 
-    def total(self, name: str, term: At, then: Callable[[Expr], Expr]) -> te.Tensor:
-        """A stage of then(the sum of term over a row)."""
+    def totals(self, name: str, *terms: At) -> list[Callable[[Expr], Expr]]:
+        """The sum of each of the terms over row i, as functions of i; one pass over the row."""
         step = te.reduce_axis((0, self.full), f"{name}_step")
-        part = te.compute(
-            (self.count, self.lanes),
-            lambda i, v: te.sum(term(i, step, v), axis=step),
-            name=f"{name}_part",
+
+        def term(i: Expr, which: Expr, v: Expr) -> Expr:
+            values = [value(i, step, v) for value in terms]
+            found = values[-1]
+            for place, value in reversed(list(enumerate(values[:-1]))):
+                found = m.select(which == place, value, found)
+            return found
+
+        parts = te.compute(
+            (self.count, len(terms), self.lanes),
+            lambda i, which, v: te.sum(term(i, which, v), axis=step),
+            name=name,
         )
-        self.sums.append(f"{name}_part")
+        self.stages.append(name)
+        self.sums.append(name)
 
-        def in_lane(i: Expr, v: int) -> Expr:
+        def total(which: int, i: Expr) -> Expr:
+            return tree([in_lane(i, which, v) for v in range(self.lanes)])
+
+        def in_lane(i: Expr, which: int, v: int) -> Expr:
+            part: Expr = parts[i, which, v]
             again = v >= self.lanes - self.rest
-            return part[i, v] + term(i, self.full, v) if again else part[i, v]
+            return part + terms[which](i, self.full, v) if again else part
 
-        return self.each(name, lambda i: then(tree([in_lane(i, v) for v in range(self.lanes)])))
+        return [partial(total, which) for which in range(len(terms))]
 
 
 Formula = Callable[[Any, Rows, Sequence[At]], At]
@@ -109,34 +127,34 @@ def normalized(
 def layer_normalization(layer: Any, rows: Rows, operands: Sequence[At]) -> At:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta.
 
-    The mean is the sum of a first one and of the mean of what it leaves, which is exact to the last
-    digits of the differences: a first mean alone would be rounded to its own.
+    The mean is a first one and the mean of what that leaves, which takes nothing from a variance
+    that is small beside it: the corrected two-pass algorithm (T. F. Chan, G. H. Golub and R. J.
+    LeVeque, Algorithms for computing the sample variance, The American Statistician 37(3), 1983).
     """
-    x = rows.x
 
-    def mean(total: Expr) -> Expr:
-        return total / m.constant(rows.n, total)
-
-    first = rows.total("first", x, mean)
-    more = rows.total("more", lambda i, s, v: x(i, s, v) - first[i], mean)
-
-    def difference(i: Expr, s: Expr, v: Expr | int) -> Expr:
-        return (x(i, s, v) - first[i]) - more[i]
+    def left(i: Expr, s: Expr, v: Expr | int) -> Expr:
+        return rows.x(i, s, v) - first[i]
 
     def square(i: Expr, s: Expr, v: Expr | int) -> Expr:
-        return m.bind(difference(i, s, v), lambda d: d * d)
+        return m.bind(left(i, s, v), lambda d: d * d)
 
-    def factor(total: Expr) -> Expr:
-        variance = mean(total) + m.constant(layer.epsilon, total)
-        return m.constant(1, total) / te.sqrt(variance)
+    (total,) = rows.totals("sum", rows.x)
+    first = rows.each("first", lambda i: _mean(total(i), rows))
+    rest, squares = rows.totals("rest", left, square)
+    more = rows.each("more", lambda i: _mean(rest(i), rows))
 
-    by = rows.total("by", square, factor)
+    def factor(i: Expr) -> Expr:
+        variance = _mean(squares(i), rows) - more[i] * more[i]
+        zero = m.constant(0, variance)
+        return _one_over_root(m.largest(zero, variance) + m.constant(layer.epsilon, zero))
+
+    by = rows.each("by", factor)
     taken = iter(operands)
     gamma = next(taken) if layer.scale else None
     beta = next(taken) if layer.center else None
 
     def value(i: Expr, s: Expr, v: Expr | int) -> Expr:
-        found = difference(i, s, v) * by[i]
+        found = (left(i, s, v) - more[i]) * by[i]
         found = found * gamma(i, s, v) if gamma is not None else found
         return found + beta(i, s, v) if beta is not None else found
 
@@ -146,21 +164,31 @@ def layer_normalization(layer: Any, rows: Rows, operands: Sequence[At]) -> At:
 def rms_normalization(layer: Any, rows: Rows, operands: Sequence[At]) -> At:
     """x / sqrt(mean(x^2) + epsilon) * scale."""
     (scale,) = operands
+    (squares,) = rows.totals("squares", rows.square)
 
-    def factor(total: Expr) -> Expr:
-        square = total / m.constant(rows.n, total) + m.constant(layer.epsilon, total)
-        return m.constant(1, total) / te.sqrt(square)
+    def factor(i: Expr) -> Expr:
+        square = _mean(squares(i), rows)
+        return _one_over_root(square + m.constant(layer.epsilon, square))
 
-    by = rows.total("by", rows.square, factor)
+    by = rows.each("by", factor)
     return lambda i, s, v: rows.x(i, s, v) * by[i] * scale(i, s, v)
 
 
 def unit_normalization(_: Any, rows: Rows, operands: Sequence[At]) -> At:
     """x / sqrt(max(sum(x^2), 1e-12)), as Keras has it."""
+    (squares,) = rows.totals("squares", rows.square)
 
-    def factor(total: Expr) -> Expr:
-        least = m.constant(NORMALIZE_EPSILON, total)
-        return m.constant(1, total) / te.sqrt(m.largest(least, total))
+    def factor(i: Expr) -> Expr:
+        total = squares(i)
+        return _one_over_root(m.largest(m.constant(NORMALIZE_EPSILON, total), total))
 
-    by = rows.total("by", rows.square, factor)
+    by = rows.each("by", factor)
     return lambda i, s, v: rows.x(i, s, v) * by[i]
+
+
+def _mean(total: Expr, rows: Rows) -> Expr:
+    return total / m.constant(rows.n, total)
+
+
+def _one_over_root(x: Expr) -> Expr:
+    return m.bind(x, lambda x: m.constant(1, x) / te.sqrt(x))

@@ -86,19 +86,18 @@ def softmax_columns(sch: s_tir.Schedule) -> None:
 
 
 def normalized_rows(
-    sch: s_tir.Schedule, *, sums: Sequence[str], totals: Sequence[str], made_bytes: int
+    sch: s_tir.Schedule, *, stages: Sequence[str], sums: Sequence[str], made_bytes: int
 ) -> None:
     """Schedule `expr.normalized`: all stages of a row together, vectors along it.
 
-    sums, totals: its stages in order; made_bytes: of a row that is made of several, 0 for none.
+    stages: in order; sums: those of vectors of sums; made_bytes: of a row that is made of several
+    tensors, 0 where there is none.
     """
-    out = sch.get_sblock("out")
-    i, _, lane = sch.get_loops(out)
+    i, _, lane = sch.get_loops(sch.get_sblock("out"))
     sch.vectorize(lane)
-    for part, total in zip(reversed(sums), reversed(totals), strict=True):
-        for name in (total, part):
-            sch.compute_at(sch.get_sblock(name), i, preserve_unit_loops=True)
-            sch.set_scope(sch.get_sblock(name), 0, "local")
+    for name in reversed(stages):
+        sch.compute_at(sch.get_sblock(name), i, preserve_unit_loops=True)
+        sch.set_scope(sch.get_sblock(name), 0, "local")
     if made_bytes:
         made = sch.get_sblock("made")
         sch.compute_at(made, i, preserve_unit_loops=True)
@@ -107,8 +106,9 @@ def normalized_rows(
             sch.set_scope(made, 0, "local")
     for name in sums:
         block = sch.get_sblock(name)
-        *_, lane, step = sch.get_loops(block)
-        sch.reorder(step, lane)
+        *_, which, lane, step = sch.get_loops(block)
+        sch.reorder(step, which, lane)
+        sch.unroll(which)
         sch.vectorize(lane)
         cut_sum(sch, step, int(sch.get(step).extent))
         sch.decompose_reduction(block, step)

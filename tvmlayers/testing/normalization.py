@@ -44,7 +44,9 @@ def layer_normalization(
     variance = d.square().mean(axes, keepdim=True)
     passed_on = 2 * (d * x.bound).square().sum(axes, keepdim=True).sqrt() / n
     squares = (2 * d.abs() * own + d_bound.square()).mean(axes, keepdim=True)
-    moved = passed_on + squares + rounding.gamma(n + 2) * variance + rounding.smallest
+    # a variance of what a first mean leaves is larger, by the square of what that is off
+    summed = rounding.gamma(n + 2) * (variance + first_off.square())
+    moved = passed_on + squares + summed + rounding.smallest
     result = _divided(d_moved, Bounded(variance, moved), value, layer.epsilon, rounding)
     if layer.scale:
         result = product(result, constant(weights["gamma"]), rounding)

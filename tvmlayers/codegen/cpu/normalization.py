@@ -44,8 +44,8 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         expression,
         lambda sch: row_spaces.normalized_rows(
             sch,
+            stages=rows.stages,
             sums=rows.sums,
-            totals=rows.totals,
             made_bytes=0 if made_of is None else (n + rows.lanes) * itemsize,
         ),
     )
