@@ -49,7 +49,22 @@ def nested() -> Any:
     return keras.Model([words, other], [L.Concatenate()(ends), L.LeakyReLU(0.2)(ends[0])])
 
 
-@pytest.mark.parametrize("make", [seed_model, two_tower, masked_text, nested])
+def transformer() -> Any:
+    """A table, feed-forward blocks of residual sums and normalisations, and slopes."""
+    words = ids(7)
+    x = L.Embedding(40, 6)(words)
+    for norm in (L.LayerNormalization(), L.RMSNormalization(), L.BatchNormalization()):
+        x = norm(L.Add()([x, L.Dense(6)(L.LeakyReLU()(L.Dense(9)(x)))]))
+    x = L.PReLU(shared_axes=[1])(L.Rescaling(0.5, offset=-1.0)(x))
+    ends = [L.GlobalMaxPooling1D()(x), L.GlobalAveragePooling1D()(L.ReLU(negative_slope=0.1)(x))]
+    merged = [kind()(ends) for kind in (L.Average, L.Maximum, L.Minimum, L.Multiply, L.Subtract)]
+    model = keras.Model(words, L.UnitNormalization()(L.ELU(2.0)(L.Concatenate()(merged))))
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.uniform(0.2, 1.2, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("make", [seed_model, two_tower, masked_text, nested, transformer])
 def test_models_and_their_files_are_equal(make: Callable[[], Any], tmp_path: Path) -> None:
     model, path = make(), tmp_path / "model.keras"
     model.save(path)
@@ -86,13 +101,13 @@ def test_layers_keep_their_names() -> None:
 
 def test_all_unsupported_layers_are_named() -> None:
     x = keras.Input((4,))
-    y = L.PReLU()(L.LayerNormalization(name="norm")(L.Dense(3, activation=lambda v: v)(x)))
+    y = L.GroupNormalization(1, name="norm")(L.Dense(3, activation=lambda v: v)(x))
     with pytest.raises(tl.ModelImportError) as caught:
-        tl.from_keras(keras.Model(x, L.LeakyReLU()(y)))
+        tl.from_keras(keras.Model(x, L.ReLU(threshold=0.3)(y)))
     found = str(caught.value)
-    assert found.startswith("4 parts of this Keras model cannot be imported:")
-    assert "LayerNormalization 'norm': no layer here computes it" in found
-    assert "only negative_slope=0.2 is there, not 0.3" in found
+    assert found.startswith("3 parts of this Keras model cannot be imported:")
+    assert "GroupNormalization 'norm': no layer here computes it" in found
+    assert "only threshold=0 is there, not 0.3" in found
 
 
 def test_a_model_that_was_never_built_is_refused() -> None:

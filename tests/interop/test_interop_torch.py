@@ -277,6 +277,68 @@ def test_exported_programs_and_pt2_files(tmp_path: Path) -> None:
     assert tl.verify(tl.compile(model), against=program, inputs=ids(3, 5)).ok
 
 
+def settled(norm: Any) -> Any:
+    """A batch norm whose statistics and weights are not those that it begins with."""
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2.0)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    return norm
+
+
+STEPS = torch.zeros(3, 4, 6)
+NORMS: dict[str, tuple[Any, Tensor]] = {
+    "layer_norm": (nn.LayerNorm(6), X),
+    "layer_norm_plain": (nn.LayerNorm((4, 6), eps=0.1, elementwise_affine=False), STEPS),
+    "layer_norm_without_bias": (nn.LayerNorm(6, bias=False), STEPS),
+    "rms_norm": (nn.RMSNorm(6), STEPS),
+    "rms_norm_plain": (nn.RMSNorm((4, 6), eps=0.1, elementwise_affine=False), STEPS),
+    "batch_norm": (settled(nn.BatchNorm1d(6)), X),
+    "batch_norm_of_channels": (settled(nn.BatchNorm1d(4)), STEPS),
+    "batch_norm_plain": (settled(nn.BatchNorm1d(6, affine=False)), X),
+    "prelu": (nn.PReLU(), STEPS),
+    "prelu_of_channels": (nn.PReLU(4, 0.3), STEPS),
+    "prelu_of_features": (nn.PReLU(6, 0.3), X),
+    "leaky_relu": (nn.LeakyReLU(0.01), X),
+    "elu": (nn.ELU(2.0), X),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalisations_and_slopes(name: str) -> None:
+    module, example = NORMS[name]
+    assert len(check(module, example).layers) == 1
+
+
+def test_merges_of_tensors_and_constants() -> None:
+    def forward(self: Any, x: Tensor, y: Tensor) -> Any:
+        merged = x + y, x - y, x * y, torch.maximum(x, y), torch.minimum(x, y)
+        numbers = x + 1, 1 - x, x * 2.5, x / 3, x - 0.5, 2 - self.w * x, x + self.row
+        return *merged, *numbers, x.unsqueeze(1) * torch.stack([x, y], 1)
+
+    w, row = nn.Parameter(torch.randn(6)), nn.Parameter(torch.randn(1, 6))
+    model = check(Lambda(forward, w=w, row=row), (X, X))
+    kinds = [layer.kind for layer in model.layers]
+    assert kinds.count("Rescaling") == 8
+    assert {"Add", "Subtract", "Multiply", "Maximum", "Minimum"} <= set(kinds)
+
+
+def test_a_transformers_feed_forward_block() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return self.norm(x + self.down(F.gelu(self.up(x))))
+
+    parts = {"up": nn.Linear(6, 9), "down": nn.Linear(9, 6), "norm": nn.LayerNorm(6)}
+    model = check(Lambda(forward, **parts), STEPS)
+    assert "norm/gamma" in model.weights
+    kinds = [row["kind"] for row in tl.compile(model).report()]
+    assert kinds == ["dense", "activation", "dense", "normalization"]
+
+
+def test_the_largest_over_time() -> None:
+    pools = Lambda(lambda _, x: (x.amax(1), x.max(1).values, x.amax(1, keepdim=True)))
+    assert [layer.kind for layer in check(pools, STEPS).layers].count("GlobalMaxPooling1D") == 3
+
+
 # What is refused.
 
 
@@ -290,19 +352,19 @@ def test_everything_unsupported_is_named_at_once_with_its_place() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.norm = nn.LayerNorm(6)
+            self.norm = nn.GroupNorm(2, 6)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(x).sin()  # the first place
 
-    module = nn.Sequential(Block(), nn.Linear(6, 6), nn.PReLU(), nn.LeakyReLU(0.01))
+    module = nn.Sequential(Block(), nn.Linear(6, 6), nn.RReLU(), nn.CELU(2.0))
     found = problems(module, X)
     assert found.startswith("4 parts of this PyTorch model cannot be imported:")
-    assert "layer_norm, in 0.norm (LayerNorm)" in found
+    assert "group_norm, in 0.norm (GroupNorm)" in found
     assert "`return self.norm(x).sin()  # the first place`" in found
     assert "sin, in 0 (Block) at test_interop_torch.py:" in found
-    assert "prelu, in 2 (PReLU)" in found
-    assert "leaky_relu, in 3 (LeakyReLU): only negative_slope=0.2 is there, not 0.01" in found
+    assert "rrelu, in 2 (RReLU)" in found
+    assert "celu, in 3 (CELU): only alpha=1 is there, not 2.0" in found
 
 
 @pytest.mark.parametrize(
@@ -315,7 +377,12 @@ def test_everything_unsupported_is_named_at_once_with_its_place() -> None:
         (lambda x: torch.cat([x, x]), "axis 0"),
         (lambda x: x.double(), "casts float32 to float64"),
         (lambda x: x[:, :3], "cuts a part out"),
-        (lambda x: F.gelu(x) + x, "no layer here adds"),
+        (lambda x: x + x.double(), "casts"),
+        (lambda x: x.unsqueeze(1) * x, "one rank and one batch"),
+        (lambda x: x / x.exp(), "divides by a tensor"),
+        (lambda x: F.layer_norm(x, (3, 6)), "over the batch axis|for 3 samples only"),
+        (lambda x: F.batch_norm(x, None, None, training=True), "statistics of each batch"),
+        (lambda x: F.prelu(x, x[0, :1]), "cuts a part out|depends on the inputs"),
         (lambda x: F.softplus(x, beta=2), "only beta=1"),
         (lambda x: x.view(-1, 2, 3).sum(1), "only rows that an embedding looked up"),
         (lambda x: torch.zeros(2), "zeros, at test_interop_torch.py"),

@@ -258,6 +258,8 @@ def _places_in(value: Any) -> Iterator[tuple[str, int, int]]:
 
 def _need_options(kind: str, options: Described, tensors: Sequence[SymbolicTensor]) -> None:
     """Unsupported for arguments of a call that a layer here does not know."""
+    if kind in ("Maximum", "Minimum") and any(tensor.mask_of for tensor in tensors):
+        raise Unsupported("it leaves out what a mask hides, which no layer here does")
     for name, value in options.items():
         mask_is_ours = kind == "GlobalAveragePooling1D" and tensors and tensors[0].mask_of
         is_mask = name in ("mask", "previous_mask") and isinstance(value, Mapping)
@@ -304,24 +306,32 @@ def _flatten(config: Described) -> layers.Layer:
     return layers.Flatten()
 
 
-def _pooling(config: Described) -> layers.Layer:
-    _need(config, data_format=("channels_last",), keepdims=(False,))
-    return layers.GlobalAveragePooling1D()
+def _pooling(kind: Callable[..., layers.Layer]) -> Callable[[Described], layers.Layer]:
+    def made(config: Described) -> layers.Layer:
+        _need(config, data_format=("channels_last",), keepdims=(False,))
+        return kind()
+
+    return made
+
+
+def _normalisation(
+    kind: Callable[..., layers.Layer], *options: str
+) -> Callable[[Described], layers.Layer]:
+    """A layer of weights whose arguments are Keras's."""
+
+    def made(config: Described) -> layers.Layer:
+        _need(config, rms_scaling=(False,), renorm=(False,))
+        return kind(**{name: config[name] for name in options}, dtype=_dtype(config))
+
+    return made
 
 
 def _relu(config: Described) -> layers.Layer:
-    _need(config, max_value=(None, 6), negative_slope=(0,), threshold=(0,))
+    _need(config, max_value=(None, 6), threshold=(0,))
+    if slope := config["negative_slope"]:
+        _need(config, max_value=(None,))
+        return layers.LeakyReLU(slope)
     return layers.Activation("relu6" if config["max_value"] else "relu")
-
-
-def _leaky_relu(config: Described) -> layers.Layer:
-    _need(config, negative_slope=(0.2,))
-    return layers.Activation("leaky_relu")
-
-
-def _elu(config: Described) -> layers.Layer:
-    _need(config, alpha=(1,))
-    return layers.Activation("elu")
 
 
 def _softmax(config: Described) -> layers.Layer:
@@ -338,21 +348,38 @@ LAYERS: dict[str, Callable[[Described], layers.Layer]] = {
     "Activation": lambda config: layers.Activation(_activation(config["activation"])),
     "ActivityRegularization": _nothing,
     "AlphaDropout": _nothing,
+    "Add": lambda config: layers.Add(),
+    "Average": lambda config: layers.Average(),
+    "BatchNormalization": _normalisation(
+        layers.BatchNormalization, "axis", "momentum", "epsilon", "center", "scale"
+    ),
     "Concatenate": lambda config: layers.Concatenate(config.get("axis", -1)),
     "Dense": _dense,
     "Dot": lambda config: layers.Dot(config["axes"], config["normalize"]),
     "Dropout": lambda config: layers.Dropout(config["rate"]),
-    "ELU": _elu,
+    "ELU": lambda config: layers.ELU(config["alpha"]),
     "Embedding": _embedding,
     "Flatten": _flatten,
     "GaussianDropout": _nothing,
     "GaussianNoise": _nothing,
-    "GlobalAveragePooling1D": _pooling,
+    "GlobalAveragePooling1D": _pooling(layers.GlobalAveragePooling1D),
+    "GlobalMaxPooling1D": _pooling(layers.GlobalMaxPooling1D),
     "Identity": _nothing,
-    "LeakyReLU": _leaky_relu,
+    "LayerNormalization": _normalisation(
+        layers.LayerNormalization, "axis", "epsilon", "center", "scale"
+    ),
+    "LeakyReLU": lambda config: layers.LeakyReLU(config["negative_slope"]),
+    "Maximum": lambda config: layers.Maximum(),
+    "Minimum": lambda config: layers.Minimum(),
+    "Multiply": lambda config: layers.Multiply(),
+    "PReLU": _normalisation(layers.PReLU, "shared_axes"),
+    "RMSNormalization": _normalisation(layers.RMSNormalization, "axis", "epsilon"),
     "ReLU": _relu,
+    "Rescaling": lambda config: layers.Rescaling(config["scale"], config["offset"]),
     "Reshape": lambda config: layers.Reshape(config["target_shape"]),
     "Softmax": _softmax,
     "SpatialDropout1D": _nothing,
+    "Subtract": lambda config: layers.Subtract(),
+    "UnitNormalization": lambda config: layers.UnitNormalization(config["axis"]),
 }
 """By Keras's class."""

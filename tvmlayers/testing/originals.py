@@ -36,9 +36,9 @@ class Original:
         self._call: Callable[..., Any]
         if isinstance(given, torch.nn.Module) and not hasattr(given, "to_json"):  # Keras has that
             self.share = 0.0
-            self._call = _torch_call(copy.deepcopy(given).eval().double())
+            self._call = _torch_call(copy.deepcopy(given).eval().double(), torch.float64)
         elif isinstance(given, torch.export.ExportedProgram):
-            self._call = _torch_call(given.module())
+            self._call = _torch_call(given.module(), None)
         elif isinstance(given, (str, Path)) or hasattr(given, "SerializeToString"):
             self.name = "ONNX model"
             self._call = _onnx_call(given)
@@ -72,10 +72,12 @@ class Original:
         ]
 
 
-def _torch_call(module: Any) -> Callable[..., Any]:
+def _torch_call(module: Any, dtype: Any) -> Callable[..., Any]:
+    """dtype: of all floats that the module is given; None for that of its parameters."""
     import torch
 
-    floats = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    floats = dtype or own
 
     def call(*arrays: Array) -> Any:
         given = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]

@@ -8,7 +8,8 @@ from typing import Any
 from tvmlayers import layers
 from tvmlayers.errors import ConfigError, MissingDependencyError, ModelImportError
 from tvmlayers.interop.building import Builder, Unsupported
-from tvmlayers.interop.onnx.table import OPERATORS, Call, Value, array_of
+from tvmlayers.interop.onnx.calls import Call, Value, array_of
+from tvmlayers.interop.onnx.table import OPERATORS
 from tvmlayers.layers.graph import SymbolicTensor
 
 OPSETS = range(11, 25)

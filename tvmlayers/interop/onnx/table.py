@@ -3,83 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tvmlayers import layers
-from tvmlayers.errors import ModelImportError
-from tvmlayers.interop.building import Builder, Unsupported
+from tvmlayers.interop.building import Unsupported
+from tvmlayers.interop.onnx import merges, norms
+from tvmlayers.interop.onnx.calls import Array, Call, Value, array_of
 from tvmlayers.layers.graph import SymbolicTensor
-
-Array = NDArray[Any]
-Value: TypeAlias = SymbolicTensor | Array | None
-"""What a name of the graph stands for: a tensor, a constant, or nothing after a problem."""
-
-LARGEST = 2**40  # elements that an initialiser may claim
-
-
-@dataclass(frozen=True)
-class Call:
-    """One node: its inputs' values, its attributes, and how its layers are made."""
-
-    builder: Builder
-    name: str
-    values: list[Value]
-    names: list[str]
-    attributes: dict[str, Any]
-    known: dict[str, tuple[str, list[Value]]]
-
-    def tensor(self, place: int = 0) -> SymbolicTensor:
-        value = self.values[place]
-        if not isinstance(value, SymbolicTensor):
-            raise Unsupported(f"its input {place} is a constant")
-        return value
-
-    def constant(self, place: int) -> Array:
-        value = self.values[place] if place < len(self.values) else None
-        if not isinstance(value, np.ndarray):
-            raise Unsupported(f"its input {place} is not a constant")
-        return value
-
-    def get(self, attribute: str, default: Any) -> Any:
-        return self.attributes.get(attribute, default)
-
-    def apply(self, kind: Callable[..., layers.Layer], *args: Any) -> SymbolicTensor:
-        """A layer without weights on the first input."""
-        made: SymbolicTensor = self.layer(kind, *args)(self.tensor())
-        return made
-
-    def layer(self, kind: Callable[..., layers.Layer], *args: Any) -> layers.Layer:
-        return self.builder.layer(object(), self.name, lambda name: kind(*args, name=name))
-
-    def weighted(
-        self, kind: str, make: Callable[[str], layers.Layer], *weights: Array
-    ) -> layers.Layer:
-        """The layer of these weights: initialisers that are used twice are one layer."""
-        places = tuple((w.__array_interface__["data"][0], w.shape, w.strides) for w in weights)
-        return self.builder.layer((kind, places), self.name, make, weights)
-
-
-def array_of(tensor: Any) -> Array:
-    """The numbers of an initialiser; ModelImportError where they are fewer than its shape says."""
-    from onnx import TensorProto, numpy_helper
-
-    if any(size < 0 for size in tensor.dims) or np.prod(tensor.dims, dtype=float) > LARGEST:
-        raise ModelImportError(
-            f"the initialiser {tensor.name!r} claims a shape {list(tensor.dims)}"
-        )
-    if tensor.data_location == TensorProto.EXTERNAL:
-        raise ModelImportError(
-            f"the initialiser {tensor.name!r} is in another file: pass the path of the model"
-        )
-    try:
-        array: Array = numpy_helper.to_array(tensor)
-    except (TypeError, ValueError) as error:
-        raise ModelImportError(f"the initialiser {tensor.name!r} is damaged: {error}") from error
-    return array
 
 
 def _activation(name: str, **options: float) -> Callable[[Call], Value]:
@@ -95,8 +26,22 @@ def _activation(name: str, **options: float) -> Callable[[Call], Value]:
     return row
 
 
-DEFAULTS = {("leaky_relu", "alpha"): 0.01, ("hard_sigmoid", "alpha"): 0.2}
+DEFAULTS = {("hard_sigmoid", "alpha"): 0.2}
 """Of attributes, where ONNX's is not ours."""
+
+
+def _slope(
+    name: str, kind: Callable[..., layers.Layer], default: float, own: float
+) -> Callable[[Call], Value]:
+    """The row of an activation with an alpha: of that name where it is our own, else a layer."""
+
+    def row(call: Call) -> Value:
+        alpha = call.get("alpha", default)
+        if np.isclose(alpha, own, rtol=1e-7, atol=0):
+            return call.apply(layers.Activation, name)
+        return call.apply(kind, alpha)
+
+    return row
 
 
 def _over_last_axis(name: str) -> Callable[[Call], Value]:
@@ -175,23 +120,23 @@ def _matmul(call: Call) -> Value:
 
 
 def _add(call: Call) -> Value:
-    """The bias of a MatMul."""
+    """The bias of a MatMul, or any other sum."""
     for place, other in ((0, 1), (1, 0)):
         kind, values = call.known.get(call.names[place], ("", []))
         bias = call.values[other]
         if kind == "MatMul" and isinstance(bias, np.ndarray) and isinstance(values[1], np.ndarray):
             assert isinstance(values[0], SymbolicTensor)
             return _dense(call, values[0], values[1], bias)
-    raise Unsupported("no layer here adds, but for a constant bias to a MatMul")
+    return merges.merged(call, layers.Add, 1.0)
 
 
 def _mul(call: Call) -> Value:
-    """x * Sigmoid(x), which is silu."""
+    """x * Sigmoid(x), which is silu, or any other product."""
     for place, other in ((0, 1), (1, 0)):
         kind, values = call.known.get(call.names[other], ("", []))
         if kind == "Sigmoid" and values[0] is call.values[place]:
             return call.layer(layers.Activation, "silu")(values[0])  # type: ignore[no-any-return]
-    raise Unsupported("no layer here multiplies element by element")
+    return merges.merged(call, layers.Multiply, None)
 
 
 def _concat(call: Call) -> Value:
@@ -201,13 +146,21 @@ def _concat(call: Call) -> Value:
     return call.layer(layers.Concatenate, call.get("axis", -1))(tensors)  # type: ignore[no-any-return]
 
 
-def _mean(call: Call) -> Value:
-    """GlobalAveragePooling1D."""
+def _pooled(kind: Callable[..., layers.Layer]) -> Callable[[Call], Value]:
+    """The row of a reduction over the steps of (batch, steps, features)."""
+
+    def row(call: Call) -> Value:
+        return _over_steps(call, kind)
+
+    return row
+
+
+def _over_steps(call: Call, kind: Callable[..., layers.Layer]) -> Value:
     axes = call.get("axes", None) or (call.constant(1).tolist() if len(call.values) > 1 else [])
     x = call.tensor()
     if x.rank != 3 or [axis % 3 for axis in axes] != [1]:
         raise Unsupported("only axis 1 of (batch, steps, features) can be reduced over")
-    pooled = call.apply(layers.GlobalAveragePooling1D)
+    pooled = call.apply(kind)
     if not call.get("keepdims", 1):
         return pooled
     return call.layer(layers.Reshape, (1, x.shape[2]))(pooled)  # type: ignore[no-any-return]
@@ -277,12 +230,14 @@ def _constant(call: Call) -> Value:
 
 OPERATORS: dict[str, Callable[[Call], Value]] = {
     "Add": _add,
+    "BatchNormalization": norms.batch_norm,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
     "Constant": _constant,
+    "Div": merges.div,
     "Dropout": _identity,
-    "Elu": _activation("elu", alpha=1.0),
+    "Elu": _slope("elu", layers.ELU, 1.0, 1.0),
     "Exp": _activation("exponential"),
     "Flatten": _flatten,
     "Gather": _gather,
@@ -291,12 +246,18 @@ OPERATORS: dict[str, Callable[[Call], Value]] = {
     "HardSigmoid": _activation("hard_sigmoid", alpha=1 / 6, beta=0.5),
     "HardSwish": _activation("hard_silu"),
     "Identity": _identity,
-    "LeakyRelu": _activation("leaky_relu", alpha=0.2),
+    "LayerNormalization": norms.layer_norm,
+    "LeakyRelu": _slope("leaky_relu", layers.LeakyReLU, 0.01, 0.2),
     "LogSoftmax": _over_last_axis("log_softmax"),
     "MatMul": _matmul,
+    "Max": merges.merge(layers.Maximum),
+    "Min": merges.merge(layers.Minimum),
     "Mish": _activation("mish"),
     "Mul": _mul,
-    "ReduceMean": _mean,
+    "PRelu": norms.prelu,
+    "RMSNormalization": norms.rms_norm,
+    "ReduceMax": _pooled(layers.GlobalMaxPooling1D),
+    "ReduceMean": _pooled(layers.GlobalAveragePooling1D),
     "Relu": _activation("relu"),
     "Reshape": _reshape,
     "Selu": _activation("selu"),
@@ -305,6 +266,7 @@ OPERATORS: dict[str, Callable[[Call], Value]] = {
     "Softplus": _activation("softplus"),
     "Softsign": _activation("softsign"),
     "Squeeze": _squeezed,
+    "Sub": merges.sub,
     "Swish": _activation("silu", alpha=1.0),
     "Tanh": _activation("tanh"),
     "Unsqueeze": _unsqueezed,

@@ -92,6 +92,22 @@ class Context:
 
         return self._weighted(call, "weight", make, ("bag", mode, padding_idx, has_last), table)
 
+    def normalisation(
+        self,
+        call: Call,
+        make: Callable[[str], Layer],
+        options: Hashable,
+        *tensors: Tensor | None,
+    ) -> Layer:
+        """The layer with those of the tensors as its weights that there are; options: what makes
+        layers of the same weights different ones."""
+        given = [tensor for tensor in tensors if tensor is not None]
+        named = (n for n in ("weight", "running_mean") if call.arguments.get(n) is not None)
+        weight = next(named, None)
+        if weight is None:
+            return self.plain(call, make)
+        return self._weighted(call, weight, make, options, *given)
+
     def _table(self, call: Call) -> Tensor:
         table = call.constant("weight")
         if table is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers.interop.building import Unsupported
+from tvmlayers.interop.torch import merges
 from tvmlayers.interop.torch.calls import Call, Plan, shape_of
 from tvmlayers.interop.torch.context import Context
 from tvmlayers.layers import Activation, Dot, DotInteraction, Reshape
@@ -153,20 +154,18 @@ def _whole(call: Call, node: Node) -> Node:
 
 
 def add(call: Call, context: Context) -> Plan:
-    """The bias of a product with a constant matrix."""
+    """The bias of a product with a constant matrix, or any other sum."""
     call.need(alpha=1)
     for product, bias in ((call["self"], call["other"]), (call["other"], call["self"])):
         if plan := _biased(call, context, product, bias, 1):
             return plan
-    raise Unsupported("no layer here adds, but for a constant bias to a product")
+    return merges.add(call, context)
 
 
 def sub(call: Call, context: Context) -> Plan:
-    """A bias that is taken away."""
+    """A bias that is taken away, or any other difference."""
     call.need(alpha=1)
-    if plan := _biased(call, context, call["self"], call["other"], -1):
-        return plan
-    raise Unsupported("no layer here subtracts, but for a constant bias from a product")
+    return _biased(call, context, call["self"], call["other"], -1) or merges.sub(call, context)
 
 
 def _biased(call: Call, context: Context, node: Any, value: Any, sign: int) -> Plan | None:

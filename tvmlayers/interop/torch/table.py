@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.torch import products, tables
+from tvmlayers.interop.torch import merges, norms, products, tables
 from tvmlayers.interop.torch.calls import Call, Plan, dtype_of, shape_of
 from tvmlayers.interop.torch.context import Context
-from tvmlayers.layers import Activation, Concatenate, Flatten, Reshape
+from tvmlayers.layers import ELU, Activation, Concatenate, Flatten, LeakyReLU, Reshape
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -29,6 +29,23 @@ def activation(name: str, **options: object) -> Row:
 
 def _activation(call: Call, context: Context, name: str, x: Node) -> Plan:
     return Plan((x,), lambda x: context.plain(call, Activation, name)(x))
+
+
+def leaky_relu(call: Call, context: Context) -> Plan:
+    """The activation of Keras's slope, or LeakyReLU with another."""
+    slope = call["negative_slope"]
+    if slope == 0.2:
+        return _activation(call, context, "leaky_relu", call.first)
+    return Plan((call.first,), lambda x: context.plain(call, LeakyReLU, slope)(x))
+
+
+def elu(call: Call, context: Context) -> Plan:
+    """The activation, or ELU with another alpha."""
+    call.need(scale=1, input_scale=1)
+    alpha = call["alpha"]
+    if alpha == 1:
+        return _activation(call, context, "elu", call.first)
+    return Plan((call.first,), lambda x: context.plain(call, ELU, alpha)(x))
 
 
 def over_last_axis(name: str) -> Row:
@@ -60,23 +77,23 @@ def clamp(call: Call, context: Context) -> Plan:
 
 
 def div(call: Call, context: Context) -> Plan:
-    """x / (1 + |x|), which is what softsign is exported as."""
+    """x / (1 + |x|), which is what softsign is exported as, or by a constant."""
     x, below = call["self"], call.call_of(call["other"])
     if below is not None and below.operator == "add" and below["alpha"] == 1:
         for magnitude, one in ((below["self"], below["other"]), (below["other"], below["self"])):
             source = call.call_of(magnitude)
             if one == 1 and source is not None and source.operator == "abs" and source.first is x:
                 return _activation(call, context, "softsign", x)
-    raise Unsupported("no layer here divides, but for softsign's x / (1 + |x|)")
+    return merges.div(call, context)
 
 
 def mul(call: Call, context: Context) -> Plan:
-    """x * sigmoid(x), which is silu."""
+    """x * sigmoid(x), which is silu, or any other product."""
     for x, factor in ((call["self"], call["other"]), (call["other"], call["self"])):
         source = call.call_of(factor)
         if source is not None and source.operator == "sigmoid" and source.first is x:
             return _activation(call, context, "silu", x)
-    raise Unsupported("no layer here multiplies element by element")
+    return merges.mul(call, context)
 
 
 def identity(call: Call, context: Context) -> Plan:
@@ -168,6 +185,8 @@ OPERATORS: dict[str, Row] = {
     "alpha_dropout": dropout,
     "amax": tables.reduced("max"),
     "amin": tables.reduced("min"),
+    "_native_batch_norm_legit_no_training": norms.batch_norm,
+    "batch_norm": norms.batch_norm,
     "bmm": products.matmul,
     "cat": cat,
     "celu": activation("elu", alpha=1),
@@ -179,7 +198,7 @@ OPERATORS: dict[str, Row] = {
     "div": div,
     "dropout": dropout,
     "einsum": products.einsum,
-    "elu": activation("elu", alpha=1, scale=1, input_scale=1),
+    "elu": elu,
     "embedding": tables.embedding,
     "exp": activation("exponential"),
     "feature_dropout": dropout,
@@ -190,19 +209,25 @@ OPERATORS: dict[str, Row] = {
     "hardswish": activation("hard_silu"),
     "hardtanh": clamp,
     "index": products.pairs,
-    "leaky_relu": activation("leaky_relu", negative_slope=0.2),
+    "layer_norm": norms.layer_norm,
+    "leaky_relu": leaky_relu,
     "lift_fresh_copy": identity,
     "linalg_vecdot": products.vecdot,
     "linear": products.linear,
     "log_softmax": over_last_axis("log_softmax"),
     "matmul": products.matmul,
+    "maximum": merges.maximum,
     "mean": tables.reduced("mean"),
+    "minimum": merges.minimum,
     "mish": activation("mish"),
     "mm": products.matmul,
     "mul": mul,
+    "prelu": norms.prelu,
     "relu": activation("relu"),
     "relu6": activation("relu6"),
     "reshape": view,
+    "rms_norm": norms.rms_norm,
+    "rsub": merges.rsub,
     "selu": activation("selu"),
     "sigmoid": activation("sigmoid"),
     "silu": activation("silu"),

@@ -9,7 +9,7 @@ from tvmlayers.interop.building import Unsupported
 from tvmlayers.interop.torch.calls import Call, Plan, dtype_of, shape_of
 from tvmlayers.interop.torch.context import Context
 from tvmlayers.interop.torch.products import vectors
-from tvmlayers.layers import GlobalAveragePooling1D, Reshape
+from tvmlayers.layers import GlobalAveragePooling1D, GlobalMaxPooling1D, Reshape
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -137,6 +137,8 @@ def _over_steps(call: Call, context: Context, x: Node, mode: str, keep: bool) ->
     if mode == "mean":
         return Plan((x,), lambda x: kept(context.plain(call, GlobalAveragePooling1D)(x)))
     found = _lookup(call, x, mode)
+    if found is None and mode == "max":
+        return Plan((x,), lambda x: kept(context.plain(call, GlobalMaxPooling1D)(x)))
     if found is None:
         raise Unsupported(f"only rows that an embedding looked up can be reduced by {mode}")
     lookup, weights = found
