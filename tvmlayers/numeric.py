@@ -65,7 +65,7 @@ def not_negative_real(owner: str, argument: str, value: object) -> float:
 
 def whole_numbers(owner: str, argument: str, value: object) -> tuple[int, ...]:
     """The whole numbers in value, which is one of them or a sequence of at least one."""
-    given = sizes(owner, argument, value)
+    given = tuple(value) if isinstance(value, list | tuple | np.ndarray) else (value,)
     if not given:
         raise ConfigError(f"{owner} expected at least one number for {argument}, got {value!r}")
     return tuple(whole(owner, argument, number) for number in given)

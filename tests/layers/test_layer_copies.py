@@ -39,6 +39,13 @@ def _layers() -> list[tl.Layer]:
         tl.DotInteraction(),
         tl.Activation("softmax"),
         tl.Dropout(0.5, seed=2),
+        tl.Add(),
+        tl.LayerNormalization(axis=(-2, -1), gamma_initializer="normal", input_shape=(3, 4)),
+        tl.RMSNormalization(epsilon=0.1, dtype="float64", input_shape=(4,)),
+        tl.BatchNormalization(center=False, moving_mean_initializer="normal", input_shape=(4,)),
+        tl.PReLU("normal", shared_axes=[1], input_shape=(3, 4)),
+        tl.Rescaling([1.0, 2.0], offset=0.5),
+        tl.ELU(2.0),
     ]
 
 

@@ -88,6 +88,56 @@ def test_a_hundred_roundings_are_found_in_pooling() -> None:
     assert finds(pooling(), off_by(100 * EPS))
 
 
+def merge(*layers: tl.Layer) -> Any:
+    """A layer of two inputs, with others behind it."""
+    x, y = tl.Input((48,)), tl.Input((48,))
+    tensor = layers[0]([x, y])
+    for layer in layers[1:]:
+        tensor = layer(tensor)
+    return tl.compile(tl.Model([x, y], tensor))
+
+
+def behind(layer: tl.Layer) -> Any:
+    return tl.compile(tl.Model(x := tl.Input((48,)), layer(x)))
+
+
+@pytest.mark.parametrize("kind", [tl.Add, tl.Average, tl.Multiply, tl.Maximum, tl.Subtract])
+def test_a_rounding_more_is_found_in_a_merge(kind: Any) -> None:
+    assert finds(merge(kind()), off_by(2 * EPS))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [tl.BatchNormalization(), tl.PReLU("ones"), tl.Rescaling(0.3), tl.LeakyReLU(), tl.ELU(2.0)],
+    ids=lambda layer: layer.kind,
+)
+def test_a_few_roundings_are_found_element_by_element(layer: tl.Layer) -> None:
+    assert finds(behind(layer), off_by(16 * EPS))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [tl.LayerNormalization(), tl.RMSNormalization(), tl.UnitNormalization()],
+    ids=lambda layer: layer.kind,
+)
+def test_a_hundred_roundings_are_found_in_a_normalisation(layer: tl.Layer) -> None:
+    assert finds(behind(layer), off_by(100 * EPS))
+
+
+def test_a_mean_that_is_rounded_is_found_in_a_layer_normalisation() -> None:
+    """A thousand away from 0 a mean of one number loses 6e-5, which others do not."""
+    compiled = behind(tl.LayerNormalization())
+
+    class Rounded(Broken):
+        def __call__(self, *inputs: Any, **named: Any) -> Any:
+            x = next(iter([*inputs, *named.values()]))
+            d = x - np.float32(1.0000001) * x.mean(-1, keepdims=True, dtype=np.float64).astype("f")
+            return d / np.sqrt((d * d).mean(-1, keepdims=True) + np.float32(1e-3))
+
+    assert verify(compiled).ok
+    assert not verify(Rounded(compiled, off_by(0)), samples=SAMPLES).ok
+
+
 @pytest.mark.parametrize("away", [0.0, 1e3, 1e6])
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_a_row_that_is_no_distribution_is_found_however_large_the_logits(

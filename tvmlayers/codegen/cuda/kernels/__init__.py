@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tvmlayers.codegen.cpu import Lowered, Use
 from tvmlayers.codegen.cuda.kernels.lookup import lower_bag
 from tvmlayers.codegen.cuda.kernels.rows import lower_copy
-from tvmlayers.codegen.fuse import PooledLookup
+from tvmlayers.codegen.fuse import NormalizedMerge, PooledLookup
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.operations import lowering_of
 from tvmlayers.schedule.cuda import CudaSelector
@@ -15,6 +15,9 @@ __all__ = ["lower", "lower_copy"]
 
 def lower(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowered:
     """The kernel of `use`, named `name`; its packed weights go into `arena`."""
-    is_bag = isinstance(use.layer, PooledLookup)
-    make: Callable[..., Lowered] = lower_bag if is_bag else lowering_of(use.layer, "cuda")
+    if isinstance(use.layer, PooledLookup):
+        return lower_bag(use, name, selector, arena)
+    is_merge = isinstance(use.layer, NormalizedMerge)
+    layer = use.layer.normalization if is_merge else use.layer
+    make: Callable[..., Lowered] = lowering_of(layer, "cuda")
     return make(use, name, selector, arena)
