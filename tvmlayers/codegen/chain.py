@@ -214,10 +214,12 @@ class Chain:
         """What all rows cost, in multiply-adds."""
         total: Expr = emit.i64(0)
         for call in self.calls:
-            described = call.kernel.report
+            described, shape = call.kernel.report, call.shapes[0]
             if "flops_per_item" not in described:
+                if call.kernel.moved is not None:
+                    moved = call.kernel.moved(call.shapes)
+                    total = total + moved * emit.i64(_MACS_PER_BYTE)
                 continue
-            shape = call.shapes[0]
             items = elements(shape if described["batch"] == "indices" else shape[:-1])
             each = described["flops_per_item"] // 2 + described["bytes_per_item"] * _MACS_PER_BYTE
             total = total + items * emit.i64(each)

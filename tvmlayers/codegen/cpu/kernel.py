@@ -31,7 +31,8 @@ class Kernel:
     `entry(pointers of inputs, weights and result, flag pointers, scalars, threads)`;
     scalars: their values from the shapes of the inputs; checks: what each flag means when it is
     set, rows of the manifest's `checks` without the entry's inputs; report: a row of
-    `Compiled.report`.
+    `Compiled.report`; moved: the bytes that it moves, from the shapes, where its report does not
+    say what an item costs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Kernel:
     scalars: Callable[[Shapes], list[Expr]]
     checks: tuple[dict[str, Any], ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
+    moved: Callable[[Shapes], Expr] | None = None
 
 
 @dataclass(frozen=True)

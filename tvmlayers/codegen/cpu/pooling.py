@@ -4,7 +4,7 @@ from tvm.ir import GlobalVar
 
 from tvmlayers import schedule
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Lowered, Use, axis, core
+from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Lowered, Use, axis, core, elements
 from tvmlayers.codegen.cpu.rows import UNTUNED_GRAIN, Pointer, call_core, fixed, row_driver
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.expression import Expression
@@ -69,5 +69,6 @@ def _over_time(
         functions,
         lambda shapes: [axis(shapes[0][0]), axis(shapes[0][1])],
         report=report,
+        moved=lambda shapes: elements(shapes[0]) * emit.i64(4),
     )
     return Lowered(kernel, (), takes_masks=mask_dtype is not None)

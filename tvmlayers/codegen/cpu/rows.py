@@ -111,5 +111,10 @@ def row_kernel(
         work,
     )
     return Kernel(
-        name, driver, functions, scalars, report={"schedule": schedule.ANALYTIC, **report}
+        name,
+        driver,
+        functions,
+        scalars,
+        report={"schedule": schedule.ANALYTIC, **report},
+        moved=lambda shapes: scalars(shapes)[0] * emit.i64(cost),
     )

@@ -17,7 +17,8 @@ def lower(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowe
     """The kernel of `use`, named `name`; its packed weights go into `arena`."""
     if isinstance(use.layer, PooledLookup):
         return lower_bag(use, name, selector, arena)
-    is_merge = isinstance(use.layer, NormalizedMerge)
-    layer = use.layer.normalization if is_merge else use.layer
+    layer = use.layer
+    if isinstance(layer, NormalizedMerge):
+        layer = layer.normalization
     make: Callable[..., Lowered] = lowering_of(layer, "cuda")
     return make(use, name, selector, arena)
