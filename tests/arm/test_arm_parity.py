@@ -29,6 +29,8 @@ SHARES = (
         "test_parity_activations.py",
         "test_parity_bag.py",
         "test_parity_embedding.py",
+        "test_parity_merges.py",
+        "test_parity_normalization.py",
     ),
 )
 # Looks at the memory of this process, where nothing runs.

@@ -30,7 +30,11 @@ def prepare(folder: Path) -> None:
     pooled = tl.GlobalAveragePooling1D()(hidden)
     joined_up = tl.Concatenate()([pooled, tl.Activation("softmax")(bagged)])
     dots = tl.DotInteraction()([bagged, embedded])
-    tl.Model([user, bag], [joined_up, tl.Dot(1)([embedded, bagged]), dots]).save(folder / "graph")
+    normed = tl.LayerNormalization()(tl.Add()([bagged, embedded]))
+    slopes = tl.BatchNormalization(axis=1)(tl.PReLU(shared_axes=[1])(hidden))
+    scaled = tl.Rescaling([0.5, 2.0], offset=1.0)(tl.RMSNormalization(axis=(1, 2))(slopes))
+    outputs = [joined_up, tl.Dot(1)([embedded, bagged]), dots, normed, scaled]
+    tl.Model([user, bag], outputs).save(folder / "graph")
     line = [tl.Embedding(9, 4, input_length=5), tl.Flatten(), tl.Dense(3, dtype="float32")]
     tl.Sequential(line).save(folder / "line")
     tl.Sequential([tl.Dense(3, input_dim=2), tl.Dense(2)]).save(folder / "unbuilt")

@@ -25,6 +25,7 @@ from test_parity_chain import seed
 from test_parity_dense import ODD_SIZES, chosen, features
 from test_parity_embedding import FORGIVING, ROWS, tables
 from test_parity_memory import at, beyond, surroundings_are_untouched
+from test_parity_normalization import norms
 
 import tvmlayers as tl
 from tvmlayers import targets
@@ -132,6 +133,11 @@ def test_products_of_vectors_agree(target: str) -> None:
     x = tl.Input((9, 20))
     twin = Twin(tl.Model(x, [tl.DotInteraction()(x), tl.Dot(2)([x, x])]), target=target)
     twin.agrees_for_every_batch(normal(40, 9, 20), batches=[b for b in BATCHES if b <= 40])
+
+
+@every_row
+def test_normalisations_agree(target: str) -> None:
+    norms(100, target=target).agrees(normal(50, 100), normal(50, 100, seed=2))
 
 
 @every_row
