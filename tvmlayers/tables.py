@@ -12,6 +12,8 @@ from rich.table import Table
 from tvmlayers.printing import PlainTable, printable, styled
 from tvmlayers.runtime.signature import shape_text
 
+_MOST_LISTED = 8
+
 
 def table(title: str | None, texts: Iterable[str], numbers: Iterable[str] = ()) -> Table:
     """An empty table: columns of text first, then columns of numbers aligned to the right."""
@@ -85,9 +87,16 @@ def layers_table(manifest: Mapping[str, Any]) -> Table:
         made.add_row(
             str(config.pop("name", "")),
             str(node["class"]),
-            ", ".join(f"{key}={value}" for key, value in config.items()),
+            ", ".join(f"{key}={_argument(value)}" for key, value in config.items()),
         )
     return made
+
+
+def _argument(value: object) -> str:
+    """An argument of a layer; of a long list, such as an array's, only how long it is."""
+    if isinstance(value, list) and len(value) > _MOST_LISTED:
+        return f"<{len(value)} values>"
+    return str(value)
 
 
 def entries_table(manifest: Mapping[str, Any]) -> Table:

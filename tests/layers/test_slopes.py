@@ -55,3 +55,19 @@ def test_a_scale_fits_the_last_axes() -> None:
     for shape in ((3,), (4, 2), (5, 3), (None, 3)):
         with pytest.raises(tl.ShapeError, match="does not fit"):
             layer(tl.Input(shape))
+
+
+def test_layers_are_named_as_in_keras() -> None:
+    x = tl.Input((3,))
+    kinds = (tl.PReLU, tl.LeakyReLU, tl.ELU, tl.RMSNormalization, tl.GlobalMaxPooling1D)
+    names = [layer.name for layer in [kind() for kind in kinds]]
+    assert names == ["p_re_lu", "leaky_re_lu", "elu", "rms_normalization", "global_max_pooling1d"]
+    assert tl.LeakyReLU()(x).name == "leaky_re_lu"
+
+
+def test_a_long_array_is_not_listed_by_inspect() -> None:
+    from tvmlayers.tables import layers_table
+
+    layers = [{"class": "Rescaling", "config": tl.Rescaling(np.ones(99)).get_config()}]
+    (cell,) = layers_table({"model": {"layers": layers}}).columns[2].cells
+    assert str(cell) == "scale=<99 values>, offset=0.0"

@@ -23,8 +23,8 @@ class Named(Protocol):
 
 
 def snake_case(name: str) -> str:
-    """EmbeddingBag as embedding_bag, GlobalAveragePooling1D as global_average_pooling1d."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    """EmbeddingBag as embedding_bag, RMSNormalization as rms_normalization, as Keras has it."""
+    return re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def checked_name(name: object) -> str:
