@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.artifact.weights import to_numpy
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.layers import initializers
 from tvmlayers.layers.base import Array, Layer, WeightSpec
 from tvmlayers.layers.checks import axis_in
 from tvmlayers.layers.graph import Dim, Shape, SymbolicTensor
-from tvmlayers.layers.weights import to_numpy
 from tvmlayers.numeric import real, whole_numbers
 
 

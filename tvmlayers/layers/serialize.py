@@ -18,8 +18,8 @@ from tvmlayers.layers.input import Input
 from tvmlayers.layers.model import Model
 from tvmlayers.layers.sequential import Sequential
 from tvmlayers.model_config import LayerConfig, ModelConfig
-from tvmlayers.safetensors_file import chunks, read
 from tvmlayers.operations import OPERATIONS, operation_of
+from tvmlayers.safetensors_file import chunks, read
 
 LAYERS: dict[str, type[Layer]] = {name: row.layer_class for name, row in OPERATIONS.items()}
 """What a configuration may name."""
