@@ -106,6 +106,11 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
             for node in alone:
                 del plans[node]
                 self.why[node] = "a result on the way to it is used elsewhere"
+        # A part does not give what it was given.
+        for node in [n for n in taken if n in plans and plans[n].changes_nothing]:
+            if not taken.issuperset(plans[node].takes) and not taken.issuperset(node.users):
+                taken.discard(node)
+                self.why[node] = "it changes nothing of an input"
         derived = {node for node in self.constant if node.op == "call_function"}
         return (taken - shared) | derived
 

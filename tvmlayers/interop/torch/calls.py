@@ -31,6 +31,16 @@ class Plan:
     takes: tuple[Node, ...]
     make: Callable[..., SymbolicTensor]
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the result is the tensor that it takes."""
+        return self.make is same
+
+
+def same(x: SymbolicTensor) -> SymbolicTensor:
+    """What a call makes that changes nothing."""
+    return x
+
 
 class Call:
     """One call of an operator. `call["dim"]` is an argument by its name in PyTorch's schema."""

@@ -84,7 +84,12 @@ def _constant(call: Call, value: Any) -> Any:
         return float(value)
     if call.is_symbolic(value):
         return None
-    tensor = call.constants[value].double()
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    tensor = call.constants[value]
+    if isinstance(tensor, FakeTensor):  # a graph of torch.compile, whose parameters may change
+        raise Unsupported("no layer here has a factor or a term that comes with each call")
+    tensor = tensor.double()
     return float(tensor) if tensor.ndim == 0 else tensor.cpu().numpy()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tvmlayers.interop.building import Unsupported
 from tvmlayers.interop.torch import merges, norms, products, tables
-from tvmlayers.interop.torch.calls import Call, Plan, dtype_of, shape_of
+from tvmlayers.interop.torch.calls import Call, Plan, dtype_of, same, shape_of
 from tvmlayers.interop.torch.context import Context
 from tvmlayers.layers import ELU, Activation, Concatenate, Flatten, LeakyReLU, Reshape
 
@@ -103,7 +103,7 @@ def identity(call: Call, context: Context) -> Plan:
         raise Unsupported(f"no layer here casts {before} to {after}")
     if shape_of(call.first) != call.shape:
         raise Unsupported("no layer here cuts a part out")
-    return Plan((call.first,), lambda x: x)
+    return Plan((call.first,), same)
 
 
 def dropout(call: Call, context: Context) -> Plan:
@@ -134,7 +134,7 @@ def cat(call: Call, context: Context) -> Plan:
     _need_tensors(call)
     taken = tuple(call["tensors"])
     if len(taken) == 1:
-        return Plan(taken, lambda x: x)
+        return Plan(taken, same)
     return Plan(taken, lambda *all: context.plain(call, Concatenate, call["dim"])(list(all)))
 
 
