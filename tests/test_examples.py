@@ -37,3 +37,38 @@ def test_without_a_folder_nothing_is_left_behind(
     assert six_targets.main([]) == 0
     assert capsys.readouterr().out.count("target x86-64-v3: needs") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_digits_of_scikit_learn_get_the_same_probabilities(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    from examples import side_by_side, sklearn_digits
+
+    monkeypatch.setattr(side_by_side, "ROUNDS", 1)
+    monkeypatch.setattr(sklearn_digits, "EPOCHS", 5)
+    assert sklearn_digits.main() == 0
+    assert "batch 256: tvmlayers" in capsys.readouterr().out
+
+
+def test_heads_give_the_logits_of_torch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    from examples import heads, side_by_side
+
+    monkeypatch.setattr(side_by_side, "ROUNDS", 1)
+    monkeypatch.setattr(heads, "EPOCHS", 1)
+    assert heads.main() == 0
+    assert capsys.readouterr().out.count("of 450 answers are PyTorch's") == 2
+
+
+def test_static_embeddings_are_those_of_wordllama(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wordllama")
+    from examples import side_by_side, static_embeddings
+
+    monkeypatch.setattr(side_by_side, "ROUNDS", 1)
+    assert static_embeddings.main() == 0
+    assert "sentences" in capsys.readouterr().out
