@@ -26,8 +26,13 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.find() is None, reason="NVRTC is not here
 
 
 @needs_compiler
-@pytest.mark.parametrize("target", sorted(GPUS))
-@pytest.mark.parametrize("dtype", ["float32", *HALF_DTYPES])
+@pytest.mark.parametrize(
+    ("target", "dtype"),
+    [
+        *((target, "float32") for target in sorted(GPUS)),
+        *((target, dtype) for target in ("cuda-sm80", "cuda-sm90") for dtype in HALF_DTYPES),
+    ],
+)
 def test_every_kernel_compiles_for_every_target_without_spills(target: str, dtype: str) -> None:
     compiled = tl.compile(every_kernel(dtype), target=target)
     assert isinstance(compiled, CudaCompiled)
