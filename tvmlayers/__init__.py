@@ -59,6 +59,7 @@ from tvmlayers.layers import (
     UnitNormalization,
     initializers,
     load_model,
+    quantize,
 )
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ __all__ = [
     "initializers",
     "load",
     "load_model",
+    "quantize",
     "tune",
     "verify",
 ]

@@ -102,3 +102,11 @@ def only_on_gpus(what: str, dtype: str, target: str) -> DTypeError:
         f"{what} is {dtype}, which is compiled for CUDA targets only so far, not for {target}: "
         'make its layers with dtype="float32", or compile for a GPU such as cuda-sm90'
     )
+
+
+def only_on_cpus(layer: str, stored: str, target: str) -> DTypeError:
+    """The error for weights in fewer bits, which only the kernels for CPUs read, and a GPU."""
+    return DTypeError(
+        f"{layer} keeps its weights as {stored}, which is compiled for CPU targets only so far, "
+        f"not for {target}: compile the model with float weights, or for a CPU"
+    )

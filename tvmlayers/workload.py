@@ -7,23 +7,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError, unknown_name
+from tvmlayers.quantization.rows import row_bytes
+
+STORED = "stored"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of kernel. batch: the size that varies from call to call; sizes: all, in order."""
+    """A kind of kernel. batch: the size that varies from call to call; sizes: all, in order;
+    stores: whether it has the trait "stored", which is left out where that is the dtype."""
 
     batch: str
     sizes: tuple[str, ...]
     traits: tuple[str, ...]
+    stores: bool = True
 
 
 KINDS = {
     "dense": Kind("m", ("m", "k", "n"), ("dtype", "activation")),
     "embedding": Kind("indices", ("indices", "rows", "width"), ("dtype",)),
     "bag": Kind("indices", ("indices", "rows", "width"), ("dtype", "mode")),
-    "softmax": Kind("m", ("m", "n"), ("dtype",)),
+    "softmax": Kind("m", ("m", "n"), ("dtype",), stores=False),
 }
 
 
@@ -51,11 +57,14 @@ class Workload:
             raise unknown_name("kind of kernel", name, KINDS)
         kind = KINDS[name]
         expected = {"kind", *kind.sizes, *kind.traits}
-        if set(given) != expected:
+        if set(given) - ({STORED} if kind.stores else set()) != expected:
             raise ConfigError(
-                f"a workload of kind {name!r} has {', '.join(sorted(expected))}; "
+                f"a workload of kind {name!r} has {', '.join(sorted(expected))}"
+                f"{' and perhaps ' + STORED if kind.stores else ''}; "
                 f"got {', '.join(sorted(map(str, given)))}"
             )
+        has_kind = given.get(STORED, given["dtype"]) != given["dtype"]
+        traits = (*kind.traits, *([STORED] if has_kind else []))
         for size in kind.sizes:
             if type(given[size]) is not int or given[size] < 1:
                 raise ConfigError(
@@ -67,13 +76,13 @@ class Workload:
                     f"the size {size} of a {name} workload is below 2**63, got a number of "
                     f"{given[size].bit_length()} bits"
                 )
-        for trait in kind.traits:
+        for trait in traits:
             if not isinstance(given[trait], str):
                 raise ConfigError(f"{trait} of a {name} workload is a name, got {given[trait]!r}")
         return Workload(
             name,
             tuple((size, given[size]) for size in kind.sizes),
-            tuple((trait, given[trait]) for trait in kind.traits),
+            tuple((trait, given[trait]) for trait in traits),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,6 +97,26 @@ class Workload:
         name = KINDS[self.kind].batch
         sizes = tuple((size, batch if size == name else value) for size, value in self.sizes)
         return Workload(self.kind, sizes, self.traits)
+
+    @cached_property
+    def stored(self) -> str:
+        """How the weight is kept: the dtype, or one of `quantization.KINDS`."""
+        return str(self._values.get(STORED, self._values["dtype"]))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weight is kept in the dtype that is computed in."""
+        return STORED not in self._values
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a lookup's table."""
+        return row_bytes(self["width"], self.stored)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a dense layer's weight, k by n."""
+        return int(self["k"] * self["n"]) * numpy_dtype(self.stored).itemsize
 
     @cached_property
     def batch(self) -> int:

@@ -113,11 +113,9 @@ def unpack_kernel(packed: np.ndarray, layout: PanelLayout) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def pack_bias(bias: np.ndarray, layout: PanelLayout, out: np.ndarray | None = None) -> np.ndarray:
-    """`bias` (n,) padded with zeros to layout.columns. out: where to put it, zeroed."""
-    packed = np.zeros(layout.columns, layout.dtype) if out is None else out
-    packed[: layout.n] = bias
-    return packed
+def pack_columns(numbers: np.ndarray, layout: PanelLayout, out: np.ndarray) -> None:
+    """Write a number for each column, (n,), into zeros of layout.columns."""
+    out[: layout.n] = numbers
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tvmlayers.foreign import is_refusal
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 MOST_NAMED = 8  # weights in one message
+CODES = ("int8", "uint8")  # that stand for other numbers, so that no float becomes one
 
 
 def views(manifest: Mapping[str, Any], arena: NDArray[np.uint8]) -> dict[str, Array]:
@@ -42,8 +43,16 @@ def packed(
 ) -> NDArray[np.uint8]:
     """A new arena that holds `weights`: by name, or all of them in the order of `plain_shapes`.
 
-    WeightsError where one is missing, unknown, or has another shape or no numbers.
+    WeightsError where one is missing, unknown, or has another shape or no numbers, and for a model
+    with weights in fewer bits: what its report says of their errors would not hold for others.
     """
+    for layer in manifest["model"]["layers"]:
+        if "stored" in layer["config"]:
+            raise WeightsError(
+                f"layer {layer['config'].get('name')!r} keeps its weights as "
+                f"{layer['config']['stored']}, and such a model takes no others: quantise the "
+                "model with the new weights, and compile it again"
+            )
     shapes = plain_shapes(manifest)
     rows = {row["name"]: row for row in manifest["weights"]}
     given = _by_name(weights, shapes)
@@ -70,6 +79,11 @@ def as_numbers(where: str, value: object, shape: Shape, dtype: str) -> Array:
         raise WeightsError(f"{where} expected an array of shape {shape}: {error}") from error
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise WeightsError(f"{where} expected {dtype} numbers, got {array.dtype}")
+    if dtype in CODES and array.dtype != dtype:
+        raise WeightsError(
+            f"{where} expected {dtype}, as tvmlayers.quantize makes it, got {array.dtype}; "
+            "quantise a model with float weights instead"
+        )
     if array.shape != shape:
         hint = ""
         if array.ndim == 2 and array.shape == shape[::-1]:

@@ -55,17 +55,20 @@ class _Folding:
         return layer.replay(before.inputs, before.roles)
 
     def _joined(self, first: Layer, second: Layer) -> Dense | None:
-        """The Dense that does what two layers in a row do; None where none is as accurate."""
+        """The Dense that does what two layers in a row do; None where none is as accurate.
+
+        A kernel in fewer bits stays as it is: folded, it would have to be rounded again.
+        """
         if {id(first), id(second)} & self.shared:
             return None
         if type(first) is Dense and type(second) is BatchNormalization:
-            if first.activation != "linear" or second.axes_after:
+            if first.activation != "linear" or second.axes_after or first.is_quantized:
                 return None
             kernel, bias = _weights(first)
             factor, shift = _affine(second)
             return _changed(first, kernel * factor, bias * factor + shift)
         if type(first) is BatchNormalization and type(second) is Dense:
-            if first.axes_after or not _is_near_zero(first):
+            if first.axes_after or not _is_near_zero(first) or second.is_quantized:
                 return None
             kernel, bias = _weights(second)
             factor, shift = _affine(first)

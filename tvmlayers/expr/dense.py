@@ -1,9 +1,12 @@
 """The dense layer, activation(x W + b), on tiles of rows and packed panels of the weight.
 
 x: (m, k); w: (panels, k, width), W cut into panels of `width` columns and padded with zeros;
-b: (panels, width); result: (m, n). A tile is `rows` rows of x by one panel. When `rows` does not
-divide m the last tile starts at row m - rows and computes some rows of its neighbour again, so no
-tile is ever partial; m must be at least `rows`.
+b: (panels, width); result: (m, n). Where W is kept in fewer bits it is widened to float32 as it is
+read, and scales, (panels, width), multiply the sums of an int8 W.
+
+A tile is `rows` rows of x by one panel. When `rows` does not divide m the last tile starts at row
+m - rows and computes some rows of its neighbour again, so no tile is ever partial; m must be at
+least `rows`.
 """
 
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from tvm.ir import Expr
 from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import lane_sums, tree
+from tvmlayers.expr.stored import as_float, read_as
 
 
 def dense(
@@ -29,6 +33,7 @@ def dense(
     activation: Callable[[Expr], Expr],
     use_bias: bool,
     dtype: str,
+    stored: str | None = None,
 ) -> Expression:
     """activation(x W + b) over row tiles and panels that store `valid` columns each.
 
@@ -38,12 +43,14 @@ def dense(
     as many places at once, which memory answers faster than one.
     k_block: a divisor of k: all tiles go over so many steps of a panel before any goes on, their
     sums kept meanwhile in a scratch (tiles, rows, columns of a strip); 0 for all of k at once.
+    stored: how W is kept, where that is not dtype.
     Sizes: m rows, tiles = ceil(m / rows), panels.
     """
     m, tiles, panels = size("m"), size("tiles"), size("panels")
     x = te.placeholder((m, k), dtype, name="x")
-    w = te.placeholder((panels, k, width), dtype, name="w")
-    b = te.placeholder((panels, width), dtype, name="b")
+    kept = stored or dtype
+    w = te.placeholder((panels, k, width), read_as(kept), name="w")
+    by_column = _ByColumn((panels, width), dtype, kept, use_bias)
     stretch = (k_block or k) // streams
     axis = te.reduce_axis((0, stretch), "k")
 
@@ -53,7 +60,7 @@ def dense(
     columns = width // strips
 
     def product(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, step: Expr | int) -> Expr:
-        return x[row(t, r), step] * w[p, step, c * columns + j]
+        return x[row(t, r), step] * as_float(w[p, step, c * columns + j], kept)
 
     def stretch_sum(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, begin: Expr) -> Expr:
         return te.sum(product(p, c, t, r, j, begin + axis), axis=axis)
@@ -88,8 +95,8 @@ def dense(
         return tree(terms)
 
     def epilogue(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr) -> Expr:
-        value = total(p, c, t, r, j)
-        return bind(value + b[p, c * columns + j] if use_bias else value, activation)
+        value = by_column.applied(total(p, c, t, r, j), p, c * columns + j)
+        return bind(value, activation)
 
     if valid == width:
         out = te.compute((panels, strips, tiles, rows, columns), epilogue, name="out")
@@ -103,38 +110,67 @@ def dense(
         )
     result = Place((m, n), lambda i: [row(i[2], i[3]), i[0] * width + i[1] * columns + i[4]])
     return Expression(
-        tensors=(x, w, *([b] if use_bias else []), *scratch, out),
+        tensors=(x, w, *by_column.tensors, *scratch, out),
         sizes=(m, tiles, panels),
         places={"out": result, "sums": Place((tiles, rows, columns), lambda i: list(i[2:]))},
     )
 
 
+class _ByColumn:
+    """What there is for each column of a W of this shape: the scale of its codes, its bias."""
+
+    def __init__(
+        self, shape: tuple[Expr | int, ...], dtype: str, kept: str, use_bias: bool
+    ) -> None:
+        has_scales = kept == "int8"
+        self._scales = [te.placeholder(shape, dtype, name="scales")] if has_scales else []
+        self._biases = [te.placeholder(shape, dtype, name="b")] if use_bias else []
+        self.tensors = [*self._scales, *self._biases]
+
+    def applied(self, total: Expr, *column: Expr | int) -> Expr:
+        """The sum of a column's products, scaled and with its bias."""
+        for scale in self._scales:
+            total = total * scale[column]
+        for bias in self._biases:
+            total = total + bias[column]
+        return total
+
+
 def dot_rows(
-    k: int, *, lanes: int, rows: int, activation: Callable[[Expr], Expr], use_bias: bool, dtype: str
+    k: int,
+    *,
+    lanes: int,
+    rows: int,
+    activation: Callable[[Expr], Expr],
+    use_bias: bool,
+    dtype: str,
+    stored: str | None = None,
 ) -> Expression:
     """activation(x w + b) for a single output column, summed in `lanes` partial sums a row.
 
-    x: (m, k), w: (k,), b: (1,), result: (m, 1). Rows come in tiles as in `dense`.
+    x: (m, k), w: (k,), b: (1,), result: (m, 1). Rows come in tiles, and stored is, as in `dense`.
     """
     m, tiles = size("m"), size("tiles")
     x = te.placeholder((m, k), dtype, name="x")
-    w = te.placeholder((k,), dtype, name="w")
-    b = te.placeholder((1,), dtype, name="b")
+    kept = stored or dtype
+    w = te.placeholder((k,), read_as(kept), name="w")
+    by_column = _ByColumn((1,), dtype, kept, use_bias)
 
     def row(t: Expr, r: Expr) -> Expr:
         return te.min(t * rows, m - rows) + r
 
-    dots = lane_sums((tiles, rows), k, lanes, lambda t, r, s: x[row(t, r), s] * w[s], "acc")
+    def product(t: Expr, r: Expr, step: Expr | int) -> Expr:
+        return x[row(t, r), step] * as_float(w[step], kept)
 
+    dots = lane_sums((tiles, rows), k, lanes, product, "acc")
     total = te.compute((tiles, rows), dots, name="total")
 
     def result(t: Expr, r: Expr) -> Expr:
-        value = total[t, r]
-        return bind(value + b[0] if use_bias else value, activation)
+        return bind(by_column.applied(total[t, r], 0), activation)
 
     out = te.compute((tiles, rows), result, name="out")
     return Expression(
-        tensors=(x, w, b, out) if use_bias else (x, w, out),
+        tensors=(x, w, *by_column.tensors, out),
         sizes=(m, tiles),
         places={"out": Place((m,), lambda i: [row(i[0], i[1])])},
     )

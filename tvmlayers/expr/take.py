@@ -15,6 +15,8 @@ from tvm.tirx import Var
 from tvmlayers.dtypes import wide
 from tvmlayers.expr import math as m
 from tvmlayers.expr.expression import CheckedRows, Expression, Place, size
+from tvmlayers.expr.stored import as_float, float_in, table_as
+from tvmlayers.quantization.rows import row_bytes
 
 Reducer = Callable[..., Expr]
 
@@ -60,14 +62,24 @@ def take(
 
 
 def take_vectors(
-    rows: int, width: int, *, lanes: int, in_flight: int, oob: str, index_dtype: str, dtype: str
+    rows: int,
+    width: int,
+    *,
+    lanes: int,
+    in_flight: int,
+    oob: str,
+    index_dtype: str,
+    dtype: str,
+    stored: str | None = None,
 ) -> Expression:
     """As `take`, in vectors of `lanes` columns and `in_flight` rows at a time.
+
+    stored: how the table is kept, see `TableRows`.
 
     Where these do not divide the row or the number of rows, the last ones begin sooner and are
     copied twice. Sizes: count, at least in_flight; ahead; tiles = ceil(count / in_flight).
     """
-    lookup = _Lookup(rows, width, oob, index_dtype, dtype, m.select)
+    lookup = _Lookup(rows, width, oob, index_dtype, dtype, m.select, stored)
     tiles = size("tiles")
 
     def place(t: Expr, r: Expr) -> Expr:
@@ -86,6 +98,52 @@ def take_vectors(
     return lookup.expression(out, tiles, places={"out": placed})
 
 
+class TableRows:
+    """A table as it is kept: in its dtype, in halves, or as bytes with a scale and an offset.
+
+    The rows of bytes are those of `quantization.rows`; tail is the same memory from the first row's
+    scale on, as kernels that read some columns of a row are given the table from there on.
+    """
+
+    def __init__(self, rows: int, width: int, dtype: str, stored: str | None) -> None:
+        self.width, self.stored = width, stored or dtype
+        self.in_bytes = self.stored == "int8"
+        is_kept_so = self.stored == dtype
+        self.element = dtype if is_kept_so else table_as(self.stored)
+        self.is_plain = is_kept_so
+        shape = (rows, row_bytes(width, "int8") if self.in_bytes else width)
+        self.table = te.placeholder(shape, self.element, name="table")
+        tails = [te.placeholder(shape, self.element, name="tail")] if self.in_bytes else []
+        self.tensors = [self.table, *tails]
+
+    def steps(self, row: te.Tensor) -> list[te.Tensor]:
+        """Stages of the scale and the offset of each of the rows that `row` names, for bytes."""
+        if not self.in_bytes:
+            return []
+        (tail,) = self.tensors[1:]
+
+        def stage(name: str, first: int) -> te.Tensor:
+            return te.compute(row.shape, lambda *at: float_in(tail, row[at], first), name)
+
+        return [stage("scale", 0), stage("offset", 4)]
+
+    def number(self, row: Expr, column: Expr, steps: list[Expr]) -> Expr:
+        """The number in a column of a row. steps: the row's scale and offset, for bytes."""
+        read = self.table[row, column]
+        if self.is_plain:
+            return read
+        number = as_float(read, self.stored)
+        if not steps:
+            return number
+        scale, offset = steps
+        return number * scale + offset
+
+    def columns_read(self, columns: int) -> int:
+        """How many elements of a row are read, where so many columns are."""
+        whole = int(self.table.shape[1])
+        return whole if columns == self.width else columns
+
+
 class _Lookup:
     """What both forms of a lookup read: indices, table, and the rows that are safe to read."""
 
@@ -97,33 +155,35 @@ class _Lookup:
         index_dtype: str,
         dtype: str,
         select: Callable[[Expr, Expr, Expr], Expr],
+        stored: str | None = None,
     ) -> None:
         self.rows, self.width, self.oob, self.select = rows, width, oob, select
         self.count, self.ahead = size("count"), size("ahead")
         self.indices = te.placeholder((self.ahead,), index_dtype, name="indices")
-        self.table = te.placeholder((rows, width), dtype, name="table")
+        self.kept = TableRows(rows, width, dtype, stored)
         self.row = te.compute(
             (self.count,), lambda i: safe_row(self.indices[i], rows, oob), name="row"
         )
+        self.steps = self.kept.steps(self.row)
 
     def value(self, i: Expr, j: Expr) -> Expr:
         """Column j of what index i gives."""
-        read = self.table[self.row[i], j]
+        read = self.kept.number(self.row[i], j, [step[i] for step in self.steps])
         if self.oob != "zero":
             return read
         return self.select(is_outside(self.indices[i], self.rows), m.constant(0, read), read)
 
     def expression(self, out: te.Tensor, *sizes: Var, **more: Any) -> Expression:
         return Expression(
-            tensors=(self.indices, self.table, out),
+            tensors=(self.indices, *self.kept.tensors, out),
             sizes=(self.count, self.ahead, *sizes),
             checked=CheckedRows(
                 "row",
                 self.indices,
                 self.ahead,
-                self.table,
+                self.kept.table,
                 self.rows,
-                self.width,
+                self.kept.columns_read(self.width),
                 flag=self.oob == "raise",
             ),
             **more,
@@ -145,6 +205,7 @@ def bag(
     columns: int | None = None,
     in_flight: int = 0,
     native_extremes: bool = False,
+    stored: str | None = None,
 ) -> Expression:
     """One bag: the reduction of table[indices[:length]], (columns,), in vectors of `lanes` columns.
 
@@ -160,11 +221,11 @@ def bag(
     before they are reduced, in stages of their own, `row` and `fetched`; the last entry is read
     again in place of those past the end, which do not count. 0: each is read where it is reduced.
     native_extremes: the target has a maximum and a minimum that keep NaN; else they are made of
-    comparisons.
+    comparisons. stored: how the table is kept, see `TableRows`.
     """
     length, ahead = size("length"), size("ahead")
     indices = te.placeholder((ahead,), index_dtype, name="indices")
-    table = te.placeholder((rows, width), dtype, name="table")
+    kept = TableRows(rows, width, dtype, stored)
     weights = te.placeholder((ahead,), dtype, name="weights")
     flight = max(in_flight, 1)
     shape = ((length + flight - 1) // flight, flight) if in_flight else (length,)
@@ -178,6 +239,7 @@ def bag(
         return number(*at) if flight == 1 else te.min(number(*at), length - 1)
 
     row = te.compute(shape, lambda *at: safe_row(indices[read_at(*at)], rows, oob), name="row")
+    steps = kept.steps(row)
     names = ("entry", "place")
     entry = [te.reduce_axis((0, n), each) for n, each in zip(shape, names, strict=False)]
     computed = wide(dtype)
@@ -197,7 +259,8 @@ def bag(
 
     def fetch(*at: Expr) -> Expr:
         *place, v, lane = at
-        return table[row[tuple(place)], column(v, lane)]
+        entry_steps = [step[tuple(place)] for step in steps]
+        return kept.number(row[tuple(place)], column(v, lane), entry_steps)
 
     if in_flight:
         fetched = te.compute((*shape, vectors, lanes), fetch, name="fetched")
@@ -250,10 +313,18 @@ def bag(
         (vectors, lanes), lambda v, lane: m.narrowed(result(v, lane), dtype), name="out"
     )
     return Expression(
-        tensors=(indices, weights, table, out) if weighted else (indices, table, out),
+        tensors=(indices, *([weights] if weighted else []), *kept.tensors, out),
         sizes=(length, ahead),
         places={"out": Place((columns,), lambda i: [column(i[0], i[1])])},
-        checked=CheckedRows("row", indices, ahead, table, rows, columns, flag=oob == "raise"),
+        checked=CheckedRows(
+            "row",
+            indices,
+            ahead,
+            kept.table,
+            rows,
+            kept.columns_read(columns),
+            flag=oob == "raise",
+        ),
     )
 
 

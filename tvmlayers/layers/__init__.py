@@ -19,6 +19,7 @@ from tvmlayers.layers.merge import Add, Average, Maximum, Minimum, Multiply, Sub
 from tvmlayers.layers.model import Model
 from tvmlayers.layers.normalization import LayerNormalization, RMSNormalization, UnitNormalization
 from tvmlayers.layers.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
+from tvmlayers.layers.quantize import quantize
 from tvmlayers.layers.reshape import Reshape
 from tvmlayers.layers.sequential import Sequential
 from tvmlayers.layers.serialize import load_model
@@ -59,4 +60,5 @@ __all__ = [
     "as_model",
     "initializers",
     "load_model",
+    "quantize",
 ]

@@ -28,11 +28,12 @@ Array: TypeAlias = NDArray[Any]
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """A weight that a built layer has: its shape and how it begins."""
+    """A weight that a built layer has: its shape and how it begins. dtype: "" for the layer's."""
 
     shape: tuple[int, ...]
     initializer: initializers.Initializer | Any
     zero_row: int | None = None
+    dtype: str = ""
 
     def make(self, dtype: str, rng: np.random.Generator) -> Array:
         """A fresh read-only array."""
@@ -110,6 +111,10 @@ class Layer:
     def weight_specs(self) -> dict[str, WeightSpec]:
         """The layer's weights in Keras's order; empty for a layer not yet built."""
         return {}
+
+    def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Read-only arrays as `weight_specs` says, with which a layer begins."""
+        return {name: spec.make(self.dtype, rng) for name, spec in self.weight_specs().items()}
 
     def config(self) -> dict[str, Any]:
         """The JSON-able arguments, without name and dtype, that make this layer again."""
@@ -211,19 +216,16 @@ class Layer:
             return known
         with self._making:
             if self._weights is None:
-                specs = self.weight_specs()
-                if not specs:
+                if not self.weight_specs():
                     return {}
-                rng = np.random.default_rng(self.seed)
-                self._weights = {name: spec.make(self.dtype, rng) for name, spec in specs.items()}
+                self._weights = self.initial_weights(np.random.default_rng(self.seed))
             return self._weights
 
     def check(self, weights: Mapping[str, object]) -> dict[str, Array]:
         """Read-only copies of weights in the layer's dtype; WeightsError when one does not fit."""
         specs = self.weight_specs()
         return {
-            name: checked_weight(self, name, specs[name].shape, value)
-            for name, value in weights.items()
+            name: checked_weight(self, name, specs[name], value) for name, value in weights.items()
         }
 
     def assign(self, checked: dict[str, Array]) -> None:

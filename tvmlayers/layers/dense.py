@@ -8,12 +8,14 @@ from typing import Any
 from tvmlayers.errors import ShapeError
 from tvmlayers.layers import activations, initializers
 from tvmlayers.layers.activations import Activation
-from tvmlayers.layers.base import Layer, WeightSpec
+from tvmlayers.layers.base import WeightSpec
 from tvmlayers.layers.graph import Dim, Shape, SymbolicTensor
+from tvmlayers.layers.stored import StoredLayer
 from tvmlayers.numeric import positive
+from tvmlayers.quantization import COLUMNS
 
 
-class Dense(Layer):
+class Dense(StoredLayer):
     """Maps (*s, in_features) to (*s, units): activation(x @ kernel + bias).
 
     The products are summed in the layer's dtype, or as accurately: AMX and a GPU's tensor cores
@@ -21,11 +23,13 @@ class Dense(Layer):
 
     activation: a name, None for linear, or a callable on a tensor expression.
     input_dim: the number of input features; left out, the first input gives it.
+    stored: how the kernel is kept, see `tvmlayers.quantize`; by default in the layer's dtype.
     """
 
     keeps_time_axis = True
-    has_weights = True
     fits_any_shape = True
+    form = COLUMNS
+    main = "kernel"
 
     def __init__(
         self,
@@ -40,8 +44,9 @@ class Dense(Layer):
         name: str | None = None,
         seed: int | None = None,
         input_shape: Sequence[int | None] | None = None,
+        stored: str | None = None,
     ) -> None:
-        super().__init__(name=name, dtype=dtype, input_shape=input_shape, seed=seed)
+        super().__init__(name=name, dtype=dtype, input_shape=input_shape, seed=seed, stored=stored)
         self.units = positive(self.kind, "units", units)
         self.activation = activations.canonical(activation)
         self.use_bias = bool(use_bias)
@@ -70,7 +75,7 @@ class Dense(Layer):
         self.build(inputs[0].shape)
         return (*inputs[0].axes[:-1], self.units)
 
-    def weight_specs(self) -> dict[str, WeightSpec]:
+    def float_specs(self) -> dict[str, WeightSpec]:
         if self.input_dim is None:
             return {}
         specs = {"kernel": WeightSpec((self.input_dim, self.units), self.kernel_initializer)}

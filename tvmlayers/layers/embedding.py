@@ -9,25 +9,30 @@ import numpy as np
 
 from tvmlayers.errors import ConfigError, ShapeError
 from tvmlayers.layers import initializers
-from tvmlayers.layers.base import Layer, WeightSpec
+from tvmlayers.layers.base import WeightSpec
 from tvmlayers.layers.checks import index_dtype, one_of
 from tvmlayers.layers.graph import Dim, Shape, SymbolicTensor
+from tvmlayers.layers.stored import StoredLayer
 from tvmlayers.numeric import positive, whole
+from tvmlayers.quantization import ROWS
+from tvmlayers.quantization.rows import row_bytes
 
 OUT_OF_BOUNDS = ("raise", "clip", "zero", "unchecked")
 
 
-class Table(Layer):
+class Table(StoredLayer):
     """What Embedding and EmbeddingBag share: a table of shape (input_dim, output_dim).
 
     padding_idx: the row that begins as zeros; negative counts from the end, as in torch.
     oob: what an index outside 0..input_dim-1 does. "raise" an IndexOutOfRangeError, "clip" to
         the nearest row, give a "zero" row, or "unchecked": undefined, for indices known good.
     weights: the table itself, or a list of it as in Keras 2.
+    stored: how the table is kept, see `tvmlayers.quantize`; by default in the layer's dtype.
     """
 
-    has_weights = True
     fits_any_shape = True
+    form = ROWS
+    main = "embeddings"
     input_name = "indices"
 
     def __init__(
@@ -43,8 +48,9 @@ class Table(Layer):
         seed: int | None = None,
         weights: Any = None,
         input_shape: Sequence[int | None] | None = None,
+        stored: str | None = None,
     ) -> None:
-        super().__init__(name=name, dtype=dtype, input_shape=input_shape, seed=seed)
+        super().__init__(name=name, dtype=dtype, input_shape=input_shape, seed=seed, stored=stored)
         self.input_dim = positive(self.kind, "input_dim", input_dim)
         self.output_dim = positive(self.kind, "output_dim", output_dim)
         self.embeddings_initializer = initializers.get(embeddings_initializer)
@@ -65,7 +71,7 @@ class Table(Layer):
             )
         return row % self.input_dim
 
-    def weight_specs(self) -> dict[str, WeightSpec]:
+    def float_specs(self) -> dict[str, WeightSpec]:
         shape = (self.input_dim, self.output_dim)
         return {"embeddings": WeightSpec(shape, self.embeddings_initializer, self.padding_idx)}
 
@@ -98,7 +104,7 @@ class Table(Layer):
 
     def weight_bytes(self, inputs: tuple[SymbolicTensor, ...]) -> int:
         # One row for each index, whatever the vocabulary.
-        return inputs[0].elements * self.output_dim * np.dtype(self.dtype).itemsize
+        return inputs[0].elements * row_bytes(self.output_dim, self.stored)
 
 
 class Embedding(Table):
@@ -124,6 +130,7 @@ class Embedding(Table):
         seed: int | None = None,
         weights: Any = None,
         input_shape: Sequence[int | None] | None = None,
+        stored: str | None = None,
     ) -> None:
         super().__init__(
             input_dim,
@@ -136,6 +143,7 @@ class Embedding(Table):
             seed=seed,
             weights=weights,
             input_shape=input_shape,
+            stored=stored,
         )
         self.mask_zero = bool(mask_zero)
         self.input_length = (

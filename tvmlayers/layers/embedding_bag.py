@@ -46,6 +46,7 @@ class EmbeddingBag(Table):
         seed: int | None = None,
         weights: Any = None,
         input_shape: Sequence[int | None] | None = None,
+        stored: str | None = None,
     ) -> None:
         super().__init__(
             input_dim,
@@ -58,6 +59,7 @@ class EmbeddingBag(Table):
             seed=seed,
             weights=weights,
             input_shape=input_shape,
+            stored=stored,
         )
         self.mode = one_of("mode", mode, MODES)
         self.include_last_offset = bool(include_last_offset)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tvmlayers.layers.graph import Node, Shape
+from tvmlayers.layers.stored import fewer_bits
 
 if TYPE_CHECKING:
     from tvmlayers.layers.model import Model
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 class Row:
     """One use of a layer. FLOPs and bytes are for one sample, free axes counted as 1.
 
-    bytes: input and output once each, and the weights that a batch of 1 reads.
+    bytes: input and output once each, and the weights that a batch of 1 reads. stored: how the
+    largest weight is kept where that is in fewer bits, else "".
     """
 
     layer: str
@@ -28,6 +30,7 @@ class Row:
     params: int
     flops: int
     bytes: int
+    stored: str = ""
 
 
 def rows(model: Model) -> list[Row]:
@@ -41,7 +44,8 @@ def rows(model: Model) -> list[Row]:
         counted.add(id(layer))
         flops = layer.flops(node.inputs, node.output)
         shape = node.output.shape
-        listed.append(Row(node.output.name, layer.kind, shape, params, flops, bytes_moved(node)))
+        moved, stored = bytes_moved(node), fewer_bits(layer)
+        listed.append(Row(node.output.name, layer.kind, shape, params, flops, moved, stored))
     return listed
 
 
@@ -72,7 +76,8 @@ def summary(model: Model, print_fn: Callable[[str], object] | None = None) -> st
         table.add_row(f"{tensor.name} (Input)", str(tensor.shape), "0", "0", "0")
     for row in listed:
         numbers = (f"{number:,}" for number in (row.params, row.flops, row.bytes))
-        table.add_row(f"{row.layer} ({row.kind})", str(row.output_shape), *numbers)
+        kind = f"{row.kind}, {row.stored}" if row.stored else row.kind
+        table.add_row(f"{row.layer} ({kind})", str(row.output_shape), *numbers)
     if any(None in tensor.shape[1:] for tensor in model.inputs):
         table.caption = "FLOPs and bytes count each free axis as 1"
     text = StringIO()

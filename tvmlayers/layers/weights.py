@@ -12,7 +12,7 @@ from tvmlayers.artifact.weights import as_numbers
 from tvmlayers.errors import WeightsError
 
 if TYPE_CHECKING:
-    from tvmlayers.layers.base import Layer
+    from tvmlayers.layers.base import Layer, WeightSpec
 
 Array: TypeAlias = NDArray[Any]
 
@@ -24,9 +24,10 @@ def frozen(values: Array) -> Array:
     return values
 
 
-def checked_weight(layer: Layer, name: str, shape: tuple[int, ...], value: object) -> Array:
-    """A read-only copy of value in the layer's dtype; WeightsError when it does not fit."""
-    array = as_numbers(f"{layer.describe()} weight {name!r}", value, shape, layer.dtype)
+def checked_weight(layer: Layer, name: str, spec: WeightSpec, value: object) -> Array:
+    """A read-only copy of value in the weight's dtype; WeightsError when it does not fit."""
+    where = f"{layer.describe()} weight {name!r}"
+    array = as_numbers(where, value, spec.shape, spec.dtype or layer.dtype)
     return frozen(np.array(array, order="C", copy=True))
 
 

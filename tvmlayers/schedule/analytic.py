@@ -221,25 +221,28 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     has_one_fma = _has_one_fma(target)
     tile = best_tile(m, usual_tiles(k, n, dtype, target), target)
-    unit = gemm.amx_tile(k, n, dtype, target)
+    unit = gemm.amx_tile(k, n, workload.stored, target)
     # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
     shares = 1 if gemm.panels(k, n, dtype, target) > 1 else 2
     if unit is not None and m >= shares * unit.least:
         is_packed = gemm.packs_parts(k, n, dtype, target)
         if amx_pays(m, k, n, packed_beside=tile if is_packed else None):
             return _on_amx(workload, target, unit, is_packed=is_packed)
-    itemsize = np.dtype(dtype).itemsize
-    weight_bytes = k * n * itemsize
+    itemsize, weight_bytes = np.dtype(dtype).itemsize, workload.weight_bytes
     is_near = weight_bytes <= target.l2 // 2
     if is_near:  # from farther away W comes no faster for longer vectors
-        tile = next((each for each in gemm.sve_tiles(k, n, dtype, target) if each.rows == m), tile)
+        there = gemm.sve_tiles(k, n, workload.stored, target)
+        tile = next((each for each in there if each.rows == m), tile)
     is_far = weight_bytes > (target.l3 if has_one_fma else _FAR_BYTES)
     # Few rows are bound by reading W: two places at a time, a short way ahead. What stays in the
     # second-level cache comes as fast without being asked for.
     streamed = m <= _STREAMED_ROWS and n > 1
     ahead = _STREAM_PREFETCH_STEPS if streamed else _PREFETCH_STEPS
-    if not streamed:  # as many bytes of a narrow panel
+    # As many bytes of a narrow panel, or of one in fewer bits.
+    ahead *= itemsize * k * n // weight_bytes
+    if not streamed:
         ahead *= gemm.widest_panel(dtype, target) // gemm.panel_width(k, n, dtype, target)
+    ahead = min(ahead, max(gemm.PREFETCH_STEPS))
     if n == 1 or (streamed and is_near) or has_one_fma:
         ahead = 0
     # Several tiles go over blocks of a W that the second-level cache cannot hold, and while they
@@ -247,9 +250,8 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     # there on it is for panels that leave no room in that cache to what they multiply.
     k_block, next_lines = 0, 0
     tiles = -(-m // tile.rows)
-    is_long = (
-        k * gemm.panel_width(k, n, dtype, target) * itemsize > target.l2 // 2 and m > _BLOCKED_ROWS
-    )
+    panel_bytes = weight_bytes // n * gemm.panel_width(k, n, dtype, target)
+    is_long = panel_bytes > target.l2 // 2 and m > _BLOCKED_ROWS
     usual = _LONG_BLOCK if is_long else _FAR_BLOCK if is_far else _BLOCK
     if is_far and has_one_fma and tiles <= _TILES_OF_FAR_BLOCK:
         usual = _FAR_BLOCK_OF_ONE_FMA
@@ -261,7 +263,8 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     ]
     if tiles > 1 and (m <= _BLOCKED_ROWS or is_long) and weight_bytes > target.l2 and blocks:
         k_block, ahead = max(blocks), 0
-        next_lines = 1 if tiles > 2 or (is_far and not has_one_fma) else 2
+        wanted = 1 if tiles > 2 or (is_far and not has_one_fma) else 2
+        next_lines = max(c for c in gemm.next_line_counts(workload, target) if c <= wanted)
     unroll = 1 if streamed or is_far else _k_unroll(tile, target)
     if k <= _SHORT_STEPS:  # storing the result is most of the work: it should stay near
         blocked = max(16, max(target.l2 // 16, _NEAR_BYTES) // (n * itemsize))
@@ -288,13 +291,13 @@ def _shares_panels(workload: Workload, target: Target, most: int) -> bool:
     """Whether threads share the panels out and not the rows, as they do for up to `most` rows."""
     k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
     if workload["activation"] in ROW_ACTIVATIONS:
-        most = _SOFTMAX_ROWS_BY_PANELS[k * n * np.dtype(dtype).itemsize > target.l2]
+        most = _SOFTMAX_ROWS_BY_PANELS[workload.weight_bytes > target.l2]
     return gemm.panels(k, n, dtype, target) > 1 and workload["m"] <= most
 
 
 def _lookup(workload: Workload, target: Target) -> Decisions:
     # Rows of a table that stays in the second-level cache come as fast without being asked for.
-    row_bytes = workload["width"] * np.dtype(workload["dtype"]).itemsize
+    row_bytes = workload.row_bytes
     is_near = workload["rows"] * row_bytes <= target.l2
     most_ahead = _AHEAD_BYTES_OF_ONE_FMA if _has_one_fma(target) else _AHEAD_BYTES[workload.kind]
     ahead = max(_LEAST_ROWS_AHEAD, most_ahead // row_bytes)

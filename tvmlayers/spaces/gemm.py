@@ -13,6 +13,7 @@ import numpy as np
 from tvm import s_tir
 
 from tvmlayers.artifact.bf16x3 import parts_bytes
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.spaces.choices import (
     BLOCK_LOOP,
     COLUMNS,
@@ -54,6 +55,7 @@ _SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers 
 _BLOCK_OF_STREAMS = 32
 _BLOCK_OF_CACHE_BLOCK = 256  # where the panel's blocks pass through the caches too
 _MOST_K_BLOCKS = 200  # whose sums are added one after another
+CACHE_LINE = 64
 _MOST_PARTS_BYTES = 1 << 20  # half of a second-level cache of 2 MiB
 
 
@@ -93,17 +95,17 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     blocks = [0] if m <= 2 or n < panel_width(k, n, dtype, target) else [0, *k_blocks(k)]
     split = [BY_ROWS] if panels(k, n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
     there = tiles(k, n, dtype, target)
-    unit = amx_tile(k, n, dtype, target)
+    unit = amx_tile(k, n, workload.stored, target)
     if unit is not None:
         there.append(unit)
     if m <= max(_SVE_ROWS):
-        there += sve_tiles(k, n, dtype, target)
+        there += sve_tiles(k, n, workload.stored, target)
     return {
         "tile": [tile.name for tile in there if tile.least <= m],
         "streams": streams,
         "k_unroll": k_unrolls(workload, target),
         "prefetch_steps": [0] if n == 1 else PREFETCH_STEPS,
-        "next_lines": NEXT_LINE_COUNTS if len(blocks) > 1 else [0],
+        "next_lines": next_line_counts(workload, target) if len(blocks) > 1 else [0],
         "k_block": blocks,
         "row_block": ROW_BLOCK,
         "split": split,
@@ -124,6 +126,16 @@ def k_unrolls(workload: Workload, target: Target) -> list[int]:
     else:
         steps = math.gcd(*(k // count for count in stream_counts(m, k, n)))
     return [u for u in K_UNROLL if steps % u == 0]
+
+
+def next_line_counts(workload: Workload, target: Target) -> list[int]:
+    """How many cache lines of the next block may be asked for with each step: of a W in fewer bits
+    no more than a row of its panel has, which may be none that is whole."""
+    if workload.is_plain:
+        return list(NEXT_LINE_COUNTS)
+    k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
+    row = panel_width(k, n, dtype, target) * numpy_dtype(workload.stored).itemsize
+    return [count for count in NEXT_LINE_COUNTS if count * CACHE_LINE <= row]
 
 
 def stream_counts(m: int, k: int, n: int) -> list[int]:
@@ -194,7 +206,10 @@ def tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
 
 
 def amx_tile(k: int, n: int, dtype: str, target: Target) -> Tile | None:
-    """The tile of the matrix unit, where the target has one that n columns are worth."""
+    """The tile of the matrix unit, where the target has one that n columns are worth.
+
+    dtype: of W, which is brought into the unit's form from float32 alone.
+    """
     if "amx_bf16" not in target.cpu_flags or dtype != "float32" or n < _AMX_COLUMNS:
         return None
     return Tile(_AMX_ROWS, panel_width(k, n, dtype, target) // target.lanes(dtype), AMX)
@@ -203,8 +218,11 @@ def amx_tile(k: int, n: int, dtype: str, target: Target) -> Tile | None:
 def sve_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The tiles of SVE's vectors that there are for n columns, the fewest rows first.
 
-    A panel has as many columns in either kind of vector.
+    A panel has as many columns in either kind of vector. dtype: of x and W; none for a W in fewer
+    bits.
     """
+    if dtype not in ("float32", "float64"):
+        return []
     vectors = panel_width(k, n, dtype, target) // target.lanes(dtype)
     if "sve" not in target.cpu_flags or n < vectors * target.lanes(dtype) or vectors % 2:
         return []

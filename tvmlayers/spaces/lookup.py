@@ -81,9 +81,10 @@ def take_rows(sch: s_tir.Schedule, *, vectors: int, decisions: Decisions | None)
     """Schedule `expr.take_vectors`. Choice: unrolled_vectors, of each row in one straight run."""
     out, row = sch.get_sblock("out"), sch.get_sblock("row")
     tile, vector, place, lane = sch.get_loops(out)
-    sch.compute_at(row, tile, preserve_unit_loops=True)
-    sch.set_scope(row, 0, "local")
-    sch.unroll(sch.get_loops(row)[-1])
+    for block in (*_steps(sch, out), row):
+        sch.compute_at(block, tile, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
+        sch.unroll(sch.get_loops(block)[-1])
     run = choose(sch, "unrolled_vectors", run_lengths(vectors), decisions)
     _, unrolled = sch.split(vector, [None, run])
     sch.unroll(unrolled)
@@ -108,8 +109,9 @@ def bag_rows(
     sch.set_scope(acc, 0, "local")
     vector, lane, entry = sch.get_loops(acc)
     sch.reorder(entry, vector, lane)
-    sch.compute_at(row, entry, preserve_unit_loops=True)
-    sch.set_scope(row, 0, "local")
+    for block in (*_steps(sch, acc), row):
+        sch.compute_at(block, entry, preserve_unit_loops=True)
+        sch.set_scope(block, 0, "local")
     for block in sch.get_producers(out):
         if sch.get(block).name_hint in ("present", "weight"):
             sch.set_scope(block, 0, "local")
@@ -126,6 +128,12 @@ def bag_rows(
     if is_sum:
         cut_open_sum(sch, entry, _BAG_BLOCKS)
     sch.decompose_reduction(acc, entry)
+
+
+def _steps(sch: s_tir.Schedule, reader: s_tir.schedule.SBlockRV) -> list[s_tir.schedule.SBlockRV]:
+    """The stages of a table of bytes that read the scale and the offset of each row."""
+    made = sch.get_producers(reader)
+    return [block for block in made if sch.get(block).name_hint in ("scale", "offset")]
 
 
 def run_lengths(vectors: int) -> list[int]:

@@ -7,7 +7,7 @@ their constants are Keras's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, reduce
 from math import log, pi, sqrt
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,13 +16,24 @@ from tvmlayers.testing.bounds import Bounded, Rounding, Total
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Zeros of the derivatives, by bisection.
+_LEAST_AT = {
+    "gelu": -0.7517915,
+    "gelu_tanh": -0.7524614,
+    "silu": -1.2784645,
+    "mish": -1.1924312,
+}
+
 Step: TypeAlias = Callable[[Bounded, Rounding], Bounded]
 
 
-def smooth(function: Callable[[Tensor], Tensor], roundings: int = 0) -> Step:
+def smooth(
+    function: Callable[[Tensor], Tensor], roundings: int = 0, least_at: float | None = None
+) -> Step:
     """The Step of a function with at most one extremum.
 
-    roundings: of its argument, or as much, that the result is exact for.
+    roundings: of its argument, or as much, that the result is exact for; least_at: where its least
+    value is, if it has one.
     """
 
     def step(x: Bounded, rounding: Rounding) -> Bounded:
@@ -31,15 +42,21 @@ def smooth(function: Callable[[Tensor], Tensor], roundings: int = 0) -> Step:
         if roundings:  # else 0 times an infinity
             reach = reach + roundings * rounding.eps / 2 * x.value.abs()
         own = rounding.function * value.abs() + rounding.smallest
-        return Bounded(value, _moved(function, x.value, reach) + own)
+        return Bounded(value, _moved(function, x.value, reach, least_at) + own)
 
     return step
 
 
-def _moved(function: Callable[[Tensor], Tensor], x: Tensor, reach: Tensor) -> Tensor:
+def _moved(
+    function: Callable[[Tensor], Tensor], x: Tensor, reach: Tensor, least_at: float | None = None
+) -> Tensor:
     """How far the function goes where its argument goes as far as `reach`; an infinity stays."""
     value, reach = function(x), reach.where(x.isfinite(), 0.0)
-    return (function(x + reach) - value).abs().maximum((function(x - reach) - value).abs())
+    ends = [x + reach, x - reach]
+    if least_at is not None:
+        ends.append(x.new_tensor(least_at).maximum(x - reach).minimum(x + reach))
+    moved = [(function(end) - value).abs() for end in ends]
+    return reduce(lambda a, b: a.maximum(b), moved)
 
 
 def exact(function: Callable[[Tensor], Tensor]) -> Step:
@@ -110,16 +127,18 @@ def steps() -> dict[str, Step]:
         "relu": exact(torch.relu),
         "relu6": exact(functional.relu6),
         "leaky_relu": smooth(partial(functional.leaky_relu, negative_slope=0.2)),
-        "gelu": smooth(_gelu, roundings=2),
-        "gelu_tanh": smooth(_gelu_tanh, roundings=3),
+        "gelu": smooth(_gelu, roundings=2, least_at=_LEAST_AT["gelu"]),
+        "gelu_tanh": smooth(_gelu_tanh, roundings=3, least_at=_LEAST_AT["gelu_tanh"]),
         "sigmoid": smooth(torch.sigmoid),
         "tanh": smooth(torch.tanh),
         "hard_sigmoid": smooth(functional.hardsigmoid),
-        "hard_silu": smooth(lambda x: x * functional.hardsigmoid(x)),
+        "hard_silu": smooth(lambda x: x * functional.hardsigmoid(x), least_at=-1.5),
         "softplus": smooth(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
         "exponential": smooth(torch.exp),
         "softmax": softmax,
         "log_softmax": log_softmax,
     }
     same_name = ("elu", "selu", "silu", "softsign", "mish")
-    return functions | {name: smooth(getattr(functional, name)) for name in same_name}
+    return functions | {
+        name: smooth(getattr(functional, name), least_at=_LEAST_AT.get(name)) for name in same_name
+    }

@@ -15,6 +15,8 @@ the sums along the way:
 - Errors that come in are passed on as independent ones: a sum of them weighted w has the root of
   sum (w_i e_i)^2. The certain sum |w_i e_i| grows by about sqrt(n) too much a layer: after three
   layers of 512 it would let any result of a sigmoid pass.
+- What fewer bits change in weights is one error for all results, and no rounding: beside a model
+  with float weights all errors are passed on by their certain sum.
 - An elementary function adds FUNCTION_ULPS of its own and moves by as much as it does when its
   argument moves by what came in. Where a formula must round its argument on the way to an
   exponential, its argument moves by so many roundings as well (mixed forward-backward stability,
@@ -64,14 +66,15 @@ class Rounding:
     smallest: float  # normal number: as much may be lost by underflow
     reference_share: float  # the reference's own error, in errors of the compiled code
     half: Limits | None = None  # of the dtype itself, where it is a half
+    beside_floats: bool = False  # results are held against those of the weights before quantisation
 
     @classmethod
-    def of(cls, dtype: str) -> Rounding:
+    def of(cls, dtype: str, *, beside_floats: bool = False) -> Rounding:
         """That of a float dtype; in float64 the reference rounds as coarsely itself."""
         own, computed = limits(dtype), limits(wide(dtype))
         share = 1.0 if dtype == "float64" else 0.0
         half = own if is_half(dtype) else None
-        return cls(computed.eps, own.largest, computed.smallest, share, half)
+        return cls(computed.eps, own.largest, computed.smallest, share, half, beside_floats)
 
     def gamma(self, n: int) -> float:
         """The error of a sum of n products, relative to the sum of their magnitudes."""
@@ -82,6 +85,16 @@ class Rounding:
             steps = min(n, SUM_BLOCK) + pairings
             lost = min(float(steps), PROBABLE * sqrt(steps)) * self.eps / 2
         return lost / (1 - lost)
+
+    def passed_on(self, left: Tensor, right: Tensor) -> Tensor:
+        """How far left @ right moves where one of them is errors."""
+        return left.abs() @ right.abs() if self.beside_floats else root_sum(left, right)
+
+    def added(self, errors: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """How far a sum over axes, which stay with length 1, moves by errors of its terms."""
+        if self.beside_floats:
+            return errors.abs().sum(axes, keepdim=True)
+        return errors.square().sum(axes, keepdim=True).sqrt()
 
     def stored(self, computed: Bounded) -> Bounded:
         """What a layer has computed, as it leaves it: infinite beyond the largest number of its

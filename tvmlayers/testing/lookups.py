@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tvmlayers import layers
 from tvmlayers.testing.bounds import Array, Bounded, Rounding
+from tvmlayers.testing.stored import table_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,23 +19,29 @@ def embedding(
     inputs: Mapping[str, Bounded],
     rounding: Rounding,
 ) -> Bounded:
-    """table[indices], to the last bit."""
-    return Bounded.exact(rows_of(layer, weights["embeddings"], inputs["indices"].value))
+    """table[indices], to the last bit but where numbers are made of codes."""
+    return rows_of(layer, weights, inputs["indices"].value, rounding)
 
 
-def rows_of(layer: layers.Embedding | layers.EmbeddingBag, table: Array, indices: Tensor) -> Tensor:
+def rows_of(
+    layer: layers.Embedding | layers.EmbeddingBag,
+    weights: Mapping[str, Array],
+    indices: Tensor,
+    rounding: Rounding,
+) -> Bounded:
     """(*indices.shape, output_dim) float64; the layer's policy for indices outside the table."""
-    import torch
-
-    picked = table[indices.clamp(0, layer.input_dim - 1).numpy().reshape(-1)]
-    rows = torch.from_numpy(picked.astype(np.float64)).reshape(*indices.shape, layer.output_dim)
+    picked = table_rows(
+        layer, weights, indices.clamp(0, layer.input_dim - 1).numpy().reshape(-1), rounding
+    )
+    shape = (*indices.shape, layer.output_dim)
+    value, bound = picked.value.reshape(shape), picked.bound.reshape(shape)
     if layer.oob == "clip":
-        return rows
+        return Bounded(value, bound)
     inside = (indices >= 0) & (indices < layer.input_dim)
     if layer.oob == "zero":
-        return rows * inside.unsqueeze(-1)
+        return Bounded(value * inside.unsqueeze(-1), bound * inside.unsqueeze(-1))
     assert inside.all(), "the reference takes indices that the layer takes"
-    return rows
+    return Bounded(value, bound)
 
 
 def embedding_bag(
@@ -64,19 +69,22 @@ def embedding_bag(
     if layer.padding_idx is not None:
         counted = counted * (indices != layer.padding_idx)
     present = counted.bool().unsqueeze(-1)
-    rows = rows_of(layer, weights["embeddings"], torch.where(present.squeeze(-1), indices, 0))
-    size = int(indices.shape[1])
+    picked = rows_of(layer, weights, torch.where(present.squeeze(-1), indices, 0), rounding)
+    rows, size = picked.value, int(indices.shape[1])
     if layer.mode in ("max", "min"):
-        return Bounded.exact(_extreme(layer.mode, rows, present))
+        off = picked.bound.masked_fill(~present, 0.0)
+        most = off.amax(1) if size else _extreme(layer.mode, off, present)
+        return Bounded(_extreme(layer.mode, rows, present), most)
     share = torch.where(present, factor.unsqueeze(-1), 0.0)
     share_bound = torch.where(present, factor_bound.unsqueeze(-1), 0.0)
     value = (share * rows).sum(1)
-    passed_on = (share_bound * rows).square().sum(1).sqrt()
+    passed_on = rounding.added(share_bound * rows, (1,)).squeeze(1)
+    passed_on = passed_on + ((share.abs() + share_bound) * picked.bound).sum(1)
     bound = rounding.gamma(size + 1) * (share * rows).abs().sum(1) + passed_on
     if layer.mode == "sum":
         return rounding.stored(Bounded(value, bound))
     total = share.sum(1)
-    total_bound = rounding.gamma(size) * share.abs().sum(1) + share_bound.square().sum(1).sqrt()
+    total_bound = rounding.gamma(size) * share.abs().sum(1) + rounding.added(share_bound, (1,)).squeeze(1)
     empty = ~present.any(1)
     total, total_bound = total.masked_fill(empty, 1.0), total_bound.masked_fill(empty, 0.0)
     mean = value / total

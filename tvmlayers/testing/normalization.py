@@ -27,6 +27,7 @@ def layer_normalization(
     rounding: Rounding,
 ) -> Bounded:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axes."""
+    import torch
     from torch.nn.functional import layer_norm
 
     x, axes = inputs["input"], tuple(range(-len(layer.axes), 0))
@@ -37,12 +38,13 @@ def layer_normalization(
     # a first mean is off by this much, and its correction by as much of itself
     first_off = rounding.gamma(n) * x.value.abs().mean(axes, keepdim=True)
     off = rounding.gamma(n) * (d.abs().mean(axes, keepdim=True) + first_off)
-    moved_mean = x.bound.square().sum(axes, keepdim=True).sqrt() / n
+    moved_mean = rounding.added(x.bound, axes) / n
     own = rounding.eps * (d.abs() + first_off) + off
-    d_bound = (x.bound.square() + moved_mean.square()).sqrt() + own
+    both = (x.bound, moved_mean.expand_as(x.bound))
+    d_bound = rounding.added(torch.stack(both), (0,)).squeeze(0) + own
     d_moved = Bounded(d, d_bound)
     variance = d.square().mean(axes, keepdim=True)
-    passed_on = 2 * (d * x.bound).square().sum(axes, keepdim=True).sqrt() / n
+    passed_on = 2 * rounding.added(d * x.bound, axes) / n
     squares = (2 * d.abs() * own + d_bound.square()).mean(axes, keepdim=True)
     # a variance of what a first mean leaves is larger, by the square of what that is off
     summed = rounding.gamma(n + 2) * (variance + first_off.square())
@@ -99,6 +101,6 @@ def _squares(x: Bounded, axes: tuple[int, ...], rounding: Rounding) -> Bounded:
     last = tuple(range(-len(axes), 0))
     value = x.value.square().sum(last, keepdim=True)
     n = x.value[:1].numel() // max(value[:1].numel(), 1)
-    passed_on = 2 * (x.value * x.bound).square().sum(last, keepdim=True).sqrt()
+    passed_on = 2 * rounding.added(x.value * x.bound, last)
     passed_on = passed_on + x.bound.square().sum(last, keepdim=True)
     return Bounded(value, passed_on + rounding.gamma(n) * value + n * rounding.smallest)

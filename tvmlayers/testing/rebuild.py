@@ -7,8 +7,10 @@ from math import prod
 from typing import Any
 
 from tvmlayers.artifact.panels import unpack
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers import Layer, Model, as_model
+from tvmlayers.layers.base import WeightSpec
 from tvmlayers.runtime.call import ModelCall
 from tvmlayers.testing.bounds import Array
 
@@ -63,15 +65,17 @@ def weights_of(compiled: ModelCall, model: Model) -> Weights:
     layouts = {row["name"]: row["layout"] for row in compiled.manifest["weights"]}
     return {
         f"{layer.name}/{name}": _plain(
-            packed[f"{layer.name}/{name}"], spec.shape, layouts[f"{layer.name}/{name}"]
+            packed[f"{layer.name}/{name}"], spec, layouts[f"{layer.name}/{name}"]
         )
         for layer in model.layers
         for name, spec in layer.weight_specs().items()
     }
 
 
-def _plain(packed: Array, shape: tuple[int, ...], layout: dict[str, Any] | None) -> Array:
+def _plain(packed: Array, spec: WeightSpec, layout: dict[str, Any] | None) -> Array:
     if layout is not None:
-        return unpack(packed, layout)
-    # A bias is padded at its end.
-    return packed.reshape(-1)[: prod(shape)].reshape(shape)
+        plain = unpack(packed, layout)
+    else:  # a bias is padded at its end
+        plain = packed.reshape(-1)[: prod(spec.shape)].reshape(spec.shape)
+    # Kernels read bfloat16 as its bits.
+    return plain.view(numpy_dtype("bfloat16")) if spec.dtype == "bfloat16" else plain

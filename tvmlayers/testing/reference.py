@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from tvmlayers.operations import operation_of
 from tvmlayers.testing import activations
 from tvmlayers.testing.bounds import Array, Bounded, Rounding, root_sum
 from tvmlayers.testing.custom import custom_step
+from tvmlayers.testing.stored import kernel_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +30,20 @@ Step: TypeAlias = Callable[[Any, Mapping[str, Array], Inputs, Rounding], Bounded
 class Reference:
     """What a model gives in float64: `reference(*inputs)` is a list of Bounded, one an output."""
 
-    def __init__(self, model: layers.Model, weights: Mapping[str, Array] | None = None) -> None:
-        """weights: by default the model's own."""
+    label = ""
+
+    def __init__(
+        self,
+        model: layers.Model,
+        weights: Mapping[str, Array] | None = None,
+        *,
+        beside_floats: bool = False,
+    ) -> None:
+        """weights: by default the model's own; beside_floats: the bounds hold for what the model
+        gave before its weights were kept in fewer bits."""
         self.graph = model.graph
         self.weights = model.weights if weights is None else weights
+        self._beside_floats = beside_floats
 
     def __call__(self, *inputs: Array, **more: Array) -> list[Bounded]:
         """inputs: those of the graph; more: a lone bag's "offsets" and "per_sample_weights"."""
@@ -58,7 +70,30 @@ class Reference:
             taken["mask"] = known[id(mask)]
         weights = {name: self.weights[f"{layer.name}/{name}"] for name in layer.weight_specs()}
         step: Step = operation_of(layer).part("reference")
-        return step(layer, weights, taken, Rounding.of(node.output.dtype))
+        rounding = Rounding.of(node.output.dtype, beside_floats=self._beside_floats)
+        return step(layer, weights, taken, rounding)
+
+
+class FloatReference:
+    """What a model gave with float weights: as `Reference`, the bounds those that fewer bits have.
+
+    Bounds hold for certain but for rounding: they follow from the steps between the numbers that
+    the kept weights can be, and the errors that come into a layer are added up.
+    """
+
+    label = " beside float weights"
+
+    def __init__(
+        self, model: layers.Model, quantized: layers.Model, weights: Mapping[str, Array]
+    ) -> None:
+        """model: with float weights; weights: those of `quantized`, as they are kept."""
+        self._floats = Reference(model)
+        self._kept = Reference(quantized, weights, beside_floats=True)
+        self.graph = self._kept.graph
+
+    def __call__(self, *inputs: Array, **more: Array) -> list[Bounded]:
+        kept, floats = self._kept(*inputs, **more), self._floats(*inputs, **more)
+        return [replace(a, bound=b.bound) for a, b in zip(floats, kept, strict=True)]
 
 
 def _given(array: Array) -> Bounded:
@@ -84,13 +119,17 @@ def _activated(activation: Any, x: Bounded, rounding: Rounding) -> Bounded:
 def dense(
     layer: layers.Dense, weights: Mapping[str, Array], inputs: Inputs, rounding: Rounding
 ) -> Bounded:
-    x, kernel = inputs["input"], _double(weights["kernel"])
+    x, stored = inputs["input"], kernel_of(layer, weights, rounding)
+    kernel, k = stored.value, stored.value.shape[0]
     value, magnitude = x.value @ kernel, x.value.abs() @ kernel.abs()
     if layer.use_bias:
         bias = _double(weights["bias"])
         value, magnitude = value + bias, magnitude + bias.abs()
-    own = rounding.gamma(kernel.shape[0] + 1) * magnitude + kernel.shape[0] * rounding.smallest
-    bound = (root_sum(x.bound, kernel).square() + own.square()).sqrt()
+    own = rounding.gamma(k + 1 + layer.is_quantized) * magnitude + k * rounding.smallest
+    if rounding.beside_floats:
+        bound = own + x.bound @ kernel.abs() + (x.value.abs() + x.bound) @ stored.bound
+    else:
+        bound = (root_sum(x.bound, kernel).square() + own.square()).sqrt()
     return rounding.stored(_activated(layer.activation, Bounded(value, bound), rounding))
 
 
@@ -130,7 +169,7 @@ def average_pooling(
         counted = (inputs["mask"].value != 0).to(x.value.dtype)
     share = counted.unsqueeze(-1)
     count = share.sum(1)
-    passed_on = (x.bound * share).square().sum(1).sqrt() / count
+    passed_on = rounding.added(x.bound * share, (1,)).squeeze(1) / count
     magnitude = (x.value.abs() * share).sum(1) / count
     value = (x.value * share).sum(1) / count
     own = rounding.gamma(x.value.shape[1] + 1) * magnitude
@@ -162,9 +201,10 @@ def dot(layer: layers.Dot, _: object, inputs: Inputs, rounding: Rounding) -> Bou
     if layer.normalize:
         lengths = [_lengths(part, rounding) for part in (left, right)]
         norm = lengths[0].value.unsqueeze(2) * lengths[1].value.unsqueeze(1)
-        moved = lengths[0].bound.unsqueeze(2) + lengths[1].bound.unsqueeze(1)
+        a, b = lengths[0].bound.unsqueeze(2), lengths[1].bound.unsqueeze(1)
         value = result.value / norm
-        result = Bounded(value, result.bound / norm + value.abs() * (moved + 2 * rounding.eps))
+        moved = result.bound / norm + value.abs() * (a + b + a * b + 2 * rounding.eps)
+        result = Bounded(value, moved / ((1 - a).clamp(min=0.0) * (1 - b).clamp(min=0.0)))
     kept = [
         size
         for i, axis in enumerate(layer.axes)
@@ -188,17 +228,21 @@ def _products(left: Bounded, right: Bounded, rounding: Rounding) -> Bounded:
     a, b = left.value, right.value.transpose(1, 2)
     a_bound, b_bound = left.bound, right.bound.transpose(1, 2)
     magnitude = a.abs() @ b.abs()
-    passed_on = root_sum(a_bound, b) + root_sum(a, b_bound) + root_sum(a_bound, b_bound)
+    errors = ((a_bound, b), (a, b_bound), (a_bound, b_bound))
+    passed_on = sum(rounding.passed_on(*pair) for pair in errors)
     own = rounding.gamma(a.shape[-1]) * magnitude + a.shape[-1] * rounding.smallest
     return Bounded(a @ b, passed_on + own)
 
 
 def _lengths(x: Bounded, rounding: Rounding) -> Bounded:
     """Euclidean lengths, at least 1e-6 as in Keras; the bound is relative."""
-    squares = x.value.square().sum(-1)
-    moved = 2 * (x.value * x.bound).square().sum(-1).sqrt() / squares.clamp(min=1e-12)
-    relative = (moved + rounding.gamma(x.value.shape[-1])) / 2 + 2 * rounding.eps
-    return Bounded(squares.clamp(min=1e-12).sqrt(), relative)
+    squares = x.value.square().sum(-1).clamp(min=1e-12)
+    if rounding.beside_floats:
+        moved = (x.bound.square().sum(-1) / squares).sqrt()
+    else:
+        moved = (x.value * x.bound).square().sum(-1).sqrt() / squares
+    relative = moved + rounding.gamma(x.value.shape[-1]) / 2 + 2 * rounding.eps
+    return Bounded(squares.sqrt(), relative)
 
 
 def dot_interaction(

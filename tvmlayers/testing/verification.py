@@ -9,7 +9,7 @@ import numpy as np
 
 from tvmlayers.artifact.weights import to_numpy
 from tvmlayers.errors import ConfigError, MissingDependencyError, TvmLayersError
-from tvmlayers.layers import Layer, Model
+from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.numeric import not_negative
 from tvmlayers.runtime.call import ModelCall
 from tvmlayers.runtime.signature import shape_text
@@ -17,8 +17,9 @@ from tvmlayers.testing.bounds import Array, Bounded, Difference, Rounding, compa
 from tvmlayers.testing.inputs import draw, is_lone_bag
 from tvmlayers.testing.originals import Original
 from tvmlayers.testing.rebuild import model_of, weights_of
-from tvmlayers.testing.reference import Reference
+from tvmlayers.testing.reference import FloatReference, Reference
 from tvmlayers.testing.report import Report, Row
+from tvmlayers.testing.stored import has_fewer_bits, is_float_twin
 
 BATCHES = (0, 1, 2, 3, 7, 17, 64, 333)
 """Batch sizes: nothing, one, odd ones, a whole number of register tiles, one that fits no tile."""
@@ -26,17 +27,19 @@ BATCHES = (0, 1, 2, 3, 7, 17, 64, 333)
 
 def verify(
     compiled: ModelCall,
+    model: Model | Layer | None = None,
     *,
     samples: Sequence[int] = BATCHES,
     seed: int = 0,
-    model: Model | Layer | None = None,
     against: object = None,
     inputs: object = None,
 ) -> Report:
     """What came out when every entry point was called on random inputs, beside PyTorch in float64.
 
-    samples: the batch sizes to call with; seed: of the inputs; model: the model that was compiled,
-    needed only where a Python callable is one of its activations.
+    model: the model that was compiled, needed only where a Python callable is one of its
+        activations; or the one with float weights that it was quantised from: results are then held
+        against its results as well, within the bound of `quantize` ("beside float weights").
+    samples: the batch sizes to call with; seed: of the inputs.
     against: the model of another framework that it was imported from, whose own results are then
         wanted: an nn.Module, an ExportedProgram, an ONNX model, or a callable on NumPy arrays.
     inputs: an array, or a tuple of them in the model's order, to call with instead of random ones.
@@ -56,8 +59,14 @@ def verify(
     if against is not None and samples is BATCHES:
         batches = BATCHES[1:]  # many models take no batch of nothing
     rebuilt = model_of(compiled, model)
-    reference = Reference(rebuilt, weights_of(compiled, rebuilt))
     original = None if against is None else Original(against)
+    # An original has float weights, whatever the compiled model has.
+    beside_floats = original is not None and has_fewer_bits(rebuilt)
+    weights = weights_of(compiled, rebuilt)
+    reference = Reference(rebuilt, weights, beside_floats=beside_floats)
+    references: list[Reference | FloatReference] = [reference]
+    if model is not None and is_float_twin(floats := as_model(model), rebuilt):
+        references.append(FloatReference(floats, rebuilt, reference.weights))
     entries = compiled.manifest["entries"]
     if original is not None or inputs is not None:
         # A bag's further ways of a call are not the original's.
@@ -79,8 +88,9 @@ def verify(
         torch=torch.__version__,
         against="" if original is None else original.name,
         rows=tuple(
-            _row(compiled, reference, original, entry, taken, batch)
+            _row(compiled, wanted, original, entry, taken, batch)
             for entry, taken, batch in drawn
+            for wanted in references
         ),
     )
 
@@ -105,7 +115,7 @@ def _checked_samples(samples: Sequence[int]) -> tuple[int, ...]:
 
 def _row(
     compiled: ModelCall,
-    reference: Reference,
+    reference: Reference | FloatReference,
     original: Original | None,
     entry: Mapping[str, Any],
     inputs: dict[str, Array],
@@ -122,7 +132,7 @@ def _row(
         results = given if isinstance(given, list) else [given]
         found, output, problem = _worst(results, wanted, entry["outputs"])
     return Row(
-        entry=entry["symbol"],
+        entry=entry["symbol"] + reference.label,
         takes=", ".join(
             f"{i['name']}: {i['dtype']}{shape_text(i['shape'])}" for i in entry["inputs"]
         ),
@@ -137,7 +147,7 @@ def _row(
 
 
 def expected(
-    reference: Reference, entry: Mapping[str, Any], inputs: Mapping[str, Array]
+    reference: Reference | FloatReference, entry: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> list[Bounded]:
     """The outputs of the reference for the inputs of an entry."""
     if not is_lone_bag(reference.graph, entry):

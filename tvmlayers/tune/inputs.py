@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers.artifact.arena import view
+from tvmlayers.quantization import KINDS, ROWS
+from tvmlayers.quantization.rows import TABLE
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.data import Data
 from tvmlayers.workload import Workload
@@ -36,8 +38,7 @@ def draw(workload: Workload, data: Data, seed: int) -> list[tuple[Array, ...]]:
         return [(values.copy(),) for _ in range(copies(values.nbytes) if data.cold else 1)]
     sets = INDEX_SETS
     if data.cold:
-        row_bytes = workload["width"] * np.dtype(workload["dtype"]).itemsize
-        sets = max(sets, copies(workload.batch * row_bytes))
+        sets = max(sets, copies(workload.batch * workload.row_bytes))
     return [_lookup(workload, data, rng) for _ in range(sets)]
 
 
@@ -48,11 +49,12 @@ def held_bytes(case: Case) -> int:
     if case.data.cold:
         return COLD_BYTES
     if workload.kind == "dense":
-        return int(workload["k"] * (workload["m"] + workload["n"]) * size)
+        return int(workload["k"] * workload["m"] * size + workload.weight_bytes)
     if workload.kind == "softmax":
         return int(workload["m"] * workload["n"] * size)
     read = min(INDEX_SETS * workload.batch, workload["rows"])
-    return int((read + workload.batch) * workload["width"] * size)
+    result = workload.batch * workload["width"] * size
+    return int(read * workload.row_bytes + result)
 
 
 def copies(nbytes: int) -> int:
@@ -73,14 +75,17 @@ def draw_indices(rows: int, count: int, distribution: str, rng: np.random.Genera
     return drawn
 
 
-def fill(arena: NDArray[np.uint8], offset: int, size: int, dtype: str, seed: int) -> None:
-    """Write `size` normal numbers into the arena: a table of any size, within a second a GB."""
-    numbers = view(arena, offset, (size,), dtype)
-    rng = np.random.default_rng(seed)
-    chunk = rng.standard_normal(min(_CHUNK, size)).astype(dtype)
-    for start in range(0, size, len(chunk)):
-        part = numbers[start : start + len(chunk)]
-        part[:] = chunk[: len(part)]
+def fill(
+    arena: NDArray[np.uint8], offset: int, rows: int, width: int, stored: str, seed: int
+) -> None:
+    """Write a table of normal numbers into the arena: of any size, within a second a GB."""
+    count = min(max(_CHUNK // width, 1), rows)
+    chunk = np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+    held = ROWS.hold(chunk, stored, "table")[TABLE] if stored in KINDS else chunk.astype(stored)
+    table = view(arena, offset, (rows, held.shape[1]), held.dtype.name)
+    for start in range(0, rows, count):
+        part = table[start : start + count]
+        part[:] = held[: len(part)]
 
 
 def _lookup(workload: Workload, data: Data, rng: np.random.Generator) -> tuple[Array, ...]:

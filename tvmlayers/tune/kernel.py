@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from tvmlayers import layers
 from tvmlayers.artifact.arena import allocate_arena
 from tvmlayers.codegen.compiler import compile_selected
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.runtime.compiled import Compiled
 from tvmlayers.schedule import Selector
@@ -78,9 +80,9 @@ class Builder:
             return self._arena
         if self.workload.kind in ("embedding", "bag"):
             self._arena = allocate_arena(plan.nbytes)
-            table = plan.manifest()[0]
-            size = int(np.prod(table["shape"]))
-            inputs.fill(self._arena, table["offset"], size, table["dtype"], self._seed)
+            offset = plan.manifest()[0]["offset"]
+            sizes = self.workload["rows"], self.workload["width"]
+            inputs.fill(self._arena, offset, *sizes, self.workload.stored, self._seed)
         else:
             self._arena = plan.fill()
         return self._arena
@@ -104,18 +106,26 @@ def one_layer(workload: Workload, seed: int) -> tuple[Model, Layer]:
         x = layers.Input((workload["n"],), dtype=workload["dtype"], name="x")
         return Model(x, layer(x)), layer
     rows, width = workload["rows"], workload["width"]
-    # All rows are one row here: the memory of the real table is the arena's.
-    table = np.broadcast_to(np.zeros(width, workload["dtype"]), (rows, width))
+    kept = {"dtype": workload["dtype"], "stored": workload.stored}
     if workload.kind == "embedding":
-        layer = layers.Embedding(rows, width, dtype=workload["dtype"])
-        layer.assign({"embeddings": table})
+        layer = layers.Embedding(rows, width, **kept)
+        layer.assign(_one_row(layer))
         return as_model(layer), layer
-    layer = layers.EmbeddingBag(rows, width, mode=workload["mode"], dtype=workload["dtype"])
-    layer.assign({"embeddings": table})
+    layer = layers.EmbeddingBag(rows, width, mode=workload["mode"], **kept)
+    layer.assign(_one_row(layer))
     # Called with offsets alone: of all the ways to call a bag only this one is compiled.
     indices = layers.Input((None,), batch=False, name="indices")
     offsets = layers.Input((), name="offsets")
     return Model([indices, offsets], layer(indices, offsets)), layer
+
+
+def _one_row(table: layers.Embedding | layers.EmbeddingBag) -> dict[str, NDArray[Any]]:
+    """Weights that are one row over and over: the memory of the real table is the arena's."""
+    made = {}
+    for name, spec in table.weight_specs().items():
+        row = np.zeros(spec.shape[1], numpy_dtype(spec.dtype or table.dtype))
+        made[name] = np.broadcast_to(row, spec.shape)
+    return made
 
 
 def _dense(workload: Workload, seed: int) -> tuple[Model, Layer]:
@@ -125,4 +135,5 @@ def _dense(workload: Workload, seed: int) -> tuple[Model, Layer]:
     kernel = rng.standard_normal((k, n), dtype=np.float32).astype(dtype) / np.sqrt(k).astype(dtype)
     layer.build((None, k))
     layer.assign({"kernel": kernel, "bias": rng.standard_normal(n).astype(dtype)})
+    layer.keep_as(workload.stored)
     return as_model(layer), layer

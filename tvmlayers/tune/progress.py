@@ -112,8 +112,8 @@ def work_of(workload: Workload) -> tuple[int, int]:
     size = np.dtype(workload["dtype"]).itemsize
     if workload.kind == "dense":
         m, k, n = (workload[name] for name in ("m", "k", "n"))
-        return 2 * m * k * n, (m * k + k * n + m * n) * size
+        return 2 * m * k * n, (m * k + m * n) * size + workload.weight_bytes
     if workload.kind == "softmax":
         return 0, 2 * workload["m"] * workload["n"] * size
-    written = workload.batch if workload.kind == "embedding" else 0
-    return 0, (workload.batch + written) * workload["width"] * size
+    written = workload["width"] * size if workload.kind == "embedding" else 0
+    return 0, workload.batch * (workload.row_bytes + written)

@@ -10,14 +10,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from tvmlayers.artifact.panels import panel_layout
 from tvmlayers.codegen.compiler import assembly
 from tvmlayers.codegen.cpu.gemm import GemmSpec, tile_core
 from tvmlayers.codegen.modules import Modules
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import linear
+from tvmlayers.expr.stored import read_as
 from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.spaces.choices import Decisions
@@ -72,7 +71,7 @@ def tile_cost(workload: Workload, target: Target, decisions: Decisions) -> LoopC
     k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
     # All weights of several full panels have the same tile.
     columns = min(n, 2 * gemm.panel_width(k, n, dtype, target))
-    return _tile_cost(k, columns, dtype, target, tile)
+    return _tile_cost(k, columns, dtype, workload.stored, target, tile)
 
 
 _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block")
@@ -80,13 +79,20 @@ _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block
 
 @functools.lru_cache(maxsize=4096)
 def _tile_cost(
-    k: int, n: int, dtype: str, target: Target, tile: tuple[int | float | str | bool, ...]
+    k: int,
+    n: int,
+    dtype: str,
+    stored: str,
+    target: Target,
+    tile: tuple[int | float | str | bool, ...],
 ) -> LoopCost:
     lanes, width = target.lanes(dtype), gemm.panel_width(k, n, dtype, target)
     if Tile.of({"tile": tile[0]}).unit == gemm.SVE:
         k = max(k, _LOOPED_STEPS)
     spec = GemmSpec(
-        panel_layout(k, n, width=width, lanes=lanes, dtype=dtype),
+        panel_layout(k, n, width=width, lanes=lanes, dtype=read_as(stored)),
+        dtype,
+        stored,
         lanes,
         vector_tile(k, n, dtype, target),
         gemm.tail_tiles(k, n, dtype, target) if n < width else (),
@@ -180,8 +186,7 @@ class StaticMeasurer:
 
     def _microseconds(self, decisions: Decisions) -> float:
         assert self._workload is not None, "a workload is opened before it is tried"
-        k, n, dtype = (self._workload[name] for name in ("k", "n", "dtype"))
-        is_far = k * n * np.dtype(dtype).itemsize > self._target.l2 // 2
+        is_far = self._workload.weight_bytes > self._target.l2 // 2
         if is_far and Tile.of(decisions).unit == gemm.SVE:
             raise TuneError("it asks for nothing ahead of its use, and W comes from memory")
         return dense_microseconds(self._workload, self._target, decisions)

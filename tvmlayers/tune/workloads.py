@@ -91,7 +91,8 @@ def _of_step(step: Step, batch: int, data: Data) -> Iterator[Case]:
         rows = _items(shape[:-1], batch, data)
         k, n = layer.weight_specs()["kernel"].shape
         name = layer.activation if isinstance(layer.activation, str) else "linear"
-        yield _case(data, "dense", m=rows, k=k, n=n, dtype=layer.dtype, activation=name)
+        traits = {"dtype": layer.dtype, "activation": name, "stored": layer.stored}
+        yield _case(data, "dense", m=rows, k=k, n=n, **traits)
         if name in OVER_LAST_AXIS:
             yield _case(data, "softmax", m=rows, n=n, dtype=layer.dtype)
     elif isinstance(layer, layers.Activation) and layer.activation in OVER_LAST_AXIS:
@@ -108,6 +109,7 @@ def _of_step(step: Step, batch: int, data: Data) -> Iterator[Case]:
             rows=layer.input_dim,
             width=layer.output_dim,
             dtype=layer.dtype,
+            stored=layer.stored,
         )
 
 
@@ -125,6 +127,7 @@ def _bag(step: Step, batch: int, data: Data) -> Case:
         rows=table.input_dim,
         width=table.output_dim,
         dtype=table.dtype,
+        stored=table.stored,
         mode=layer.mode if isinstance(layer, layers.EmbeddingBag) else "mean",
     )
 

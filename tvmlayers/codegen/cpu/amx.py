@@ -165,7 +165,7 @@ class _Writer:
         self, split_x: GlobalVar, full: GlobalVar | None, tail: GlobalVar | None
     ) -> None:
         spec, layout = self._spec, self._layout
-        x, w, b, out = tensor_arguments("float32", spec.use_bias)
+        x, w, biases, out = tensor_arguments("float32", spec.use_bias)
         m, first, last = (emit.argument(name, "int64") for name in ("m", "first", "last"))
         status = emit.argument("status", "*int32")
         poison = emit.on_stack(_CHECKED_ROWS * BLOCK * LANES, "float32")
@@ -183,9 +183,8 @@ class _Writer:
                     pointers = [memory, emit.offset(memory, spec.x_bytes)]
                 weight = columns * emit.i64(layout.k) + begin * emit.i64(width)
                 pointers.append(emit.offset(w, weight))
-                if b is not None:
-                    pointers.append(emit.offset(b, columns))
-                pointers += [emit.offset(out, columns), sums, poison]
+                pointers += [emit.offset(each, columns) for each in (*biases, out)]
+                pointers += [sums, poison]
                 if spec.splits_in_passing:
                     pointers += [x, emit.i64(p == first)]
                 emit.call(panel, *pointers, m, count, block)

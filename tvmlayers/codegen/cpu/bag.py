@@ -11,11 +11,21 @@ from tvm.tirx import Var
 from tvmlayers import layers
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.kernel import Kernel, Lowered, Use, axis, elements, report
-from tvmlayers.codegen.cpu.lookup import Made, flag_pointer, index_checks, variants_of
+from tvmlayers.codegen.cpu.lookup import (
+    Made,
+    add_table,
+    flag_pointer,
+    index_checks,
+    table_arguments,
+    table_pointer,
+    table_report,
+    variants_of,
+)
 from tvmlayers.codegen.cpu.rows import Pointer, fixed, row_driver
 from tvmlayers.codegen.fuse import PooledLookup
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.take import bag
+from tvmlayers.quantization.rows import row_bytes as bytes_of_row
 from tvmlayers.schedule import Selector, by_choice
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.lookup import bag_columns, bag_rows, row_lanes, run_lengths
@@ -42,8 +52,7 @@ def bag_of(use: Use, arena: ArenaPlan) -> tuple[Bag, str]:
         layer = use.layer
         assert isinstance(layer, layers.EmbeddingBag)
         spec = Bag(layer, layer.mode, layer.padding_idx, layer.include_last_offset)
-    table = spec.layer
-    return spec, arena.add_as_is(f"{table.name}/embeddings", table.weights["embeddings"])
+    return spec, add_table(spec.layer, arena)
 
 
 def lower_bag(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
@@ -67,7 +76,9 @@ def _bag_kernel(
     is_arm = target.family == "arm"
     masked = spec.padding_idx is not None or layer.oob == "zero"
     columns = bag_columns(width, dtype, target, masked=masked)
-    workload = Workload.make("bag", indices=1, rows=rows, width=width, dtype=dtype, mode=spec.mode)
+    sizes = {"indices": 1, "rows": rows, "width": width}
+    traits = {"dtype": dtype, "mode": spec.mode, "stored": layer.stored}
+    workload = Workload.make("bag", **sizes, **traits)
 
     def make(decisions: Decisions) -> Made:
         lanes = row_lanes(width, dtype, int(decisions["vector_bytes"]))
@@ -85,6 +96,7 @@ def _bag_kernel(
             weighted=weighted,
             index_dtype=index_dtype,
             dtype=dtype,
+            stored=layer.stored,
         )
         # One decision does not know of masks and of the other: what does not divide the vectors
         # becomes all of them, where the registers hold them.
@@ -107,7 +119,7 @@ def _bag_kernel(
         pointers.append(Pointer("offsets", index_dtype, fixed(0)))
     if weighted:
         pointers.append(Pointer("weights", dtype, fixed(0)))
-    pointers += [Pointer("table", dtype, fixed(0)), Pointer("out", dtype, fixed(width))]
+    pointers += [table_pointer(layer), Pointer("out", dtype, fixed(width))]
     pointers += flag_pointer(layer.oob)
     if ragged:
         pointers.append(Pointer("offsets_flag", "int32", fixed(0)))
@@ -120,7 +132,7 @@ def _bag_kernel(
                 arguments = [
                     emit.offset(given["indices"], start),
                     *([emit.offset(given["weights"], start)] if weighted else []),
-                    emit.offset(given["table"], column),
+                    *table_arguments(layer, given["table"], column),
                     emit.offset(given["out"], b * emit.i64(width) + column),
                     *([given["flag"]] if layer.oob == "raise" else []),
                     length,
@@ -136,7 +148,7 @@ def _bag_kernel(
                 reduce(te.min(piece * columns, width - columns))
 
     driver = GlobalVar(name)
-    row_bytes = width * target.vector_bytes // target.lanes(dtype)
+    row_bytes = bytes_of_row(width, layer.stored)
 
     # No size is divided by another: TVM may hoist a division out of the branch that guards it.
     names = ["count", "total"] if ragged else ["count", "total", "length"]
@@ -168,6 +180,7 @@ def _bag_kernel(
         checks=checks,
         report={
             **report(workload, regimes, layer.name, flops=width, bytes_per_item=row_bytes),
+            **table_report(layer),
             "index_dtype": index_dtype,
         },
     )

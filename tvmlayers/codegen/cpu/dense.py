@@ -1,13 +1,21 @@
 """Dense: the packed weight, the GEMM and its epilogue."""
 
+from functools import partial
+from typing import Any
+
+import numpy as np
+
 from tvmlayers import layers
-from tvmlayers.artifact.panels import pack_bias, pack_kernel, panel_layout
+from tvmlayers.artifact.panels import PanelLayout, pack_columns, pack_kernel, panel_layout
 from tvmlayers.codegen.cpu.activation import elementwise_function, softmax_core
 from tvmlayers.codegen.cpu.gemm import GemmSpec
 from tvmlayers.codegen.cpu.gemm_driver import gemm_functions
 from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Lowered, Use, elements, report
 from tvmlayers.codegen.weights import ArenaPlan, Packed
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
+from tvmlayers.expr.stored import read_as
+from tvmlayers.quantization.columns import KERNEL, SCALES
 from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.workload import Workload
@@ -16,29 +24,19 @@ from tvmlayers.workload import Workload
 def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     layer, target = use.layer, selector.target
     assert isinstance(layer, layers.Dense)
-    weights = layer.weights
-    k, n = weights["kernel"].shape
+    k, n = layer.float_specs()["kernel"].shape
+    traits = {"dtype": layer.dtype, "activation": activation_name(layer), "stored": layer.stored}
+    workload = Workload.make("dense", m=1, k=k, n=n, **traits)
     lanes, width = target.lanes(layer.dtype), gemm.panel_width(k, n, layer.dtype, target)
     layout = panel_layout(
         k,
         n,
         width=width,
         lanes=lanes,
-        dtype=layer.dtype,
-        has_parts=gemm.packs_parts(k, n, layer.dtype, target),
+        dtype=read_as(layer.stored),
+        has_parts=gemm.packs_parts(k, n, layer.stored, target),
     )
-    packed = Packed(
-        (layout.size,),
-        layer.dtype,
-        lambda out: pack_kernel(weights["kernel"], layout, out),
-        layout.describe(),
-    )
-    names = [arena.add(f"{layer.name}/kernel", packed)]
-    if layer.use_bias:
-        bias = Packed(
-            (layout.columns,), layer.dtype, lambda out: pack_bias(weights["bias"], layout, out)
-        )
-        names.append(arena.add(f"{layer.name}/bias", bias))
+    names = _add_weights(layer, layout, arena)
     over_row = layer.activation in ROW_ACTIVATIONS
     functions: Functions = {}
     row_softmax = None
@@ -46,14 +44,13 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         row_softmax, _ = softmax_core(
             f"{name}_softmax", n, layer.activation, layer.dtype, selector, functions
         )
-    workload = Workload.make(
-        "dense", m=1, k=k, n=n, dtype=layer.dtype, activation=activation_name(layer)
-    )
     regimes = selector.regimes(workload)
     entry, made = gemm_functions(
         name,
         GemmSpec(
             layout,
+            layer.dtype,
+            layer.stored,
             lanes,
             vector_tile(k, n, layer.dtype, target),
             gemm.tail_tiles(k, n, layer.dtype, target) if layout.tail else (),
@@ -64,22 +61,54 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         ),
         row_softmax,
     )
-    itemsize = weights["kernel"].itemsize
+    itemsize = numpy_dtype(layer.dtype).itemsize
     kernel = Kernel(
         name,
         entry,
         {**functions, **made},
         scalars=lambda shapes: [elements(shapes[0][:-1])],
-        report=report(
-            workload,
-            regimes,
-            layer.name,
-            flops=2 * k * n,
-            bytes_per_item=(k + n) * itemsize,
-            weight_bytes=(layout.k * layout.columns + layer.use_bias * layout.columns) * itemsize,
-        ),
+        report={
+            **report(
+                workload,
+                regimes,
+                layer.name,
+                flops=2 * k * n,
+                bytes_per_item=(k + n) * itemsize,
+                weight_bytes=layout.k * layout.columns * numpy_dtype(layout.dtype).itemsize
+                + (len(names) - 1) * layout.columns * itemsize,
+            ),
+            **_stored_report(layer),
+        },
     )
     return Lowered(kernel, tuple(names))
+
+
+def _add_weights(layer: layers.Dense, layout: PanelLayout, arena: ArenaPlan) -> list[str]:
+    """The names in the arena of a layer's weights, as kernels take them."""
+    weights = layer.weights
+    kernel = weights[KERNEL]
+    bits = kernel.view(np.uint16) if layer.stored == "bfloat16" else kernel
+    packed = Packed(
+        (layout.size,),
+        layout.dtype,
+        lambda out: pack_kernel(bits, layout, out),
+        layout.describe(),
+    )
+    names = [arena.add(f"{layer.name}/{KERNEL}", packed)]
+    for name in (each for each in (SCALES, "bias") if each in weights):
+        by_column = Packed(
+            (layout.columns,), layer.dtype, partial(pack_columns, weights[name], layout)
+        )
+        names.append(arena.add(f"{layer.name}/{name}", by_column))
+    return names
+
+
+def _stored_report(layer: layers.Dense) -> dict[str, Any]:
+    """What the report says of a kernel in fewer bits: how far a sum of products may be off, for a
+    row of x of Euclidean length 1."""
+    if not layer.is_quantized:
+        return {}
+    return {"sum_error_bound": layer.form.bound(layer.weights, layer.stored)}
 
 
 def activation_name(layer: layers.Dense) -> str:

@@ -35,12 +35,15 @@ _MOST_SCRATCH_ROWS = 1024
 class GemmSpec:
     """What is computed for one dense layer, and how its decisions differ by the number of rows.
 
+    dtype: of x and the result; stored: how the weight is kept, whose elements are the layout's;
     lanes: of a vector; in_vectors: the tile that takes over from another unit; tail_tiles: the
     register tiles of the panel that is not full; cheap: whether the activation is short enough to
     be unrolled into the tile.
     """
 
     layout: PanelLayout
+    dtype: str
+    stored: str
     lanes: int
     in_vectors: Decisions
     tail_tiles: Sequence[Tile]
@@ -48,6 +51,17 @@ class GemmSpec:
     activation: Activation
     cheap: bool
     use_bias: bool
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether each column has a scale."""
+        return self.stored == "int8"
+
+    def arguments(self) -> tuple[Var, Var, list[Var], Var]:
+        """The parameters x, w, [scales], [b] and out of the function being written."""
+        return tensor_arguments(
+            self.dtype, self.use_bias, weight=self.layout.dtype, has_scales=self.has_scales
+        )
 
     def variants(self) -> list[Decisions]:
         """The different ways to make the tiles, each compiled once."""
@@ -165,7 +179,7 @@ def _parts(name: str, spec: GemmSpec, functions: Functions) -> list[_Part]:
             expression, schedule = _tiled(spec, decisions, tile, width, valid)
             named, function = core(f"{name}_{label}{tile.name}_{len(made)}", expression, schedule)
             functions[named] = function
-            has_scratch = len(expression.tensors) > 3 + spec.use_bias
+            has_scratch = any(tensor.op.name == "sums" for tensor in expression.tensors)
             elements = tile.rows * tile.vectors * spec.lanes if has_scratch else 0
             made[key] = _Core(tile.rows, named, elements)
         return made[key]
@@ -221,7 +235,8 @@ def _tiled(
             rows=tile.rows,
             activation=spec.activation,
             use_bias=spec.use_bias,
-            dtype=layout.dtype,
+            dtype=spec.dtype,
+            stored=spec.stored,
         )
         return expression, partial(dot_tiles, k=layout.k, lanes=lanes, decisions=decisions)
     # One choice does not know of the other: what does not divide the steps is unrolled less.
@@ -238,7 +253,8 @@ def _tiled(
         k_block=k_block,
         activation=spec.activation,
         use_bias=spec.use_bias,
-        dtype=layout.dtype,
+        dtype=spec.dtype,
+        stored=spec.stored,
     )
     if k_block:
         blocks = partial(gemm_blocks, lanes=lanes, k_block=k_block, columns=columns)
@@ -261,12 +277,12 @@ def _rows_function(
     )
 
     def body() -> None:
-        every_x, w, b, every_out = tensor_arguments(layout.dtype, spec.use_bias)
+        every_x, w, by_column, every_out = spec.arguments()
         rows, first, last, row_block, height, variant = (
             emit.argument(name, "int64")
             for name in ("rows", "first", "last", "row_block", "height", "variant")
         )
-        scratch = emit.on_stack(scratch_size, layout.dtype) if scratch_size else None
+        scratch = emit.on_stack(scratch_size, spec.dtype) if scratch_size else None
 
         def block(x: Var, out: Var, m: Expr) -> None:
             def run(part: _Part, place: int) -> Callable[[], None]:
@@ -281,8 +297,7 @@ def _rows_function(
                 def write() -> None:
                     before = emit.i64(part.first * layout.width * layout.k)
                     pointers = [x, emit.offset(w, before + start * part.width * layout.k)]
-                    if b is not None:
-                        pointers.append(emit.offset(b, columns))
+                    pointers += [emit.offset(each, columns) for each in by_column]
                     if made.scratch:
                         pointers.append(scratch)
                     pointers.append(emit.offset(out, columns))
@@ -306,7 +321,7 @@ def _rows_function(
                     on_vectors(place)()
                     return
                 unit, status = on_unit[place], emit.view(emit.on_stack(1, "int32"))
-                pointers = [x, w, *([b] if b is not None else []), out]
+                pointers = [x, w, *by_column, out]
                 emit.call(unit.function, *pointers, m, first, last, tirx.address_of(status[0]))
                 done = on_vectors(place, parts[-1:]) if unit.leaves_tail else lambda: None
                 emit.chain([(status[0] != 0, on_vectors(place)), (None, done)])

@@ -14,7 +14,7 @@ from tvmlayers.codegen.cpu.gemm import (
     rows_function,
     rows_of_blocks,
 )
-from tvmlayers.codegen.cpu.kernel import Functions, tensor_arguments
+from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.helping import go_over, taken_pieces, with_helping
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
@@ -23,7 +23,7 @@ from tvmlayers.spaces.gemm import BY_PANELS, Tile
 def gemm_functions(
     name: str, spec: GemmSpec, row_softmax: GlobalVar | None
 ) -> tuple[GlobalVar, Functions]:
-    """The driver `f(x, w, [b], out, m, threads)` of one dense layer and all that it calls."""
+    """The driver of a dense layer, `f(x, w, [scales], [b], out, m, threads)`, and what it calls."""
     functions: Functions = {}
     rows = rows_function(name, spec, functions)
     share, driver = GlobalVar(f"{name}_share"), GlobalVar(name)
@@ -33,13 +33,13 @@ def gemm_functions(
 
 
 def _row_share(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -> PrimFunc:
-    """`f(x, w, [b], out, taken, m, row_block, height, variant, i, tasks)`: what task i of `tasks`
-    does where they share m rows out, block by block."""
+    """`f(x, w, [scales], [b], out, taken, m, row_block, height, variant, i, tasks)`: what task i
+    of `tasks` does where they share m rows out, block by block."""
     layout = spec.layout
     panels = layout.full_panels + (1 if layout.tail else 0)
 
     def body() -> None:
-        x, w, b, out = tensor_arguments(layout.dtype, spec.use_bias)
+        x, w, by_column, out = spec.arguments()
         taken = emit.argument("taken", "*int64")
         names = ("m", "row_block", "height", "variant", "i", "tasks")
         m, row_block, height, variant, i, tasks = (emit.argument(n, "int64") for n in names)
@@ -59,7 +59,8 @@ def _row_share(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -
                 emit.call(
                     rows,
                     emit.offset(x, (begin + first) * emit.i64(layout.k)),
-                    *([w] if b is None else [w, b]),
+                    w,
+                    *by_column,
                     place,
                     last - first,
                     *(emit.i64(0), emit.i64(panels)),
@@ -87,10 +88,10 @@ def _driver(
     panels = layout.full_panels + (1 if layout.tail else 0)
 
     def body() -> None:
-        x, w, b, out = tensor_arguments(layout.dtype, spec.use_bias)
+        x, w, by_column, out = spec.arguments()
         m = emit.argument("m", "int64")
         threads = emit.argument("threads", "int32")
-        weights = [w] if b is None else [w, b]
+        weights = [w, *by_column]
 
         variant, row_block, height, grain, shares_panels = emit.by_bounds(m, _decided(spec))
 

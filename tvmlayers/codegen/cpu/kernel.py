@@ -104,11 +104,15 @@ def core(
     return GlobalVar(name), emit.apart(private_function(expression, sch.mod["main"], **guards))
 
 
-def tensor_arguments(dtype: str, use_bias: bool) -> tuple[Var, Var, Var | None, Var]:
-    """The parameters x, w, b (None where there is none) and out of the function being written."""
-    x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{dtype}")
-    b = emit.argument("b", f"*{dtype}") if use_bias else None
-    return x, w, b, emit.argument("out", f"*{dtype}")
+def tensor_arguments(
+    dtype: str, use_bias: bool, *, weight: str | None = None, has_scales: bool = False
+) -> tuple[Var, Var, list[Var], Var]:
+    """The parameters x, w, those with a number for each column, and out of the function being
+    written. weight: the dtype of w, where it is another; the columns have scales, and biases b."""
+    x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{weight or dtype}")
+    names = ["scales"] * has_scales + ["b"] * use_bias
+    columns = [emit.argument(name, f"*{dtype}") for name in names]
+    return x, w, columns, emit.argument("out", f"*{dtype}")
 
 
 def report(

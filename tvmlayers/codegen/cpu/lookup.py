@@ -6,6 +6,7 @@ from functools import partial
 from math import gcd
 from typing import Any
 
+import numpy as np
 from tvm import s_tir, te
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
@@ -25,20 +26,49 @@ from tvmlayers.codegen.cpu.rows import Pointer, fixed, row_driver
 from tvmlayers.codegen.streaming import starts_at_multiple, stream_from
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.expression import Expression
+from tvmlayers.expr.stored import table_as
 from tvmlayers.expr.take import take_vectors
+from tvmlayers.quantization.rows import row_bytes as bytes_of_row
 from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.lookup import row_lanes, run_lengths, stream_lanes, take_rows
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
+Table = layers.Embedding | layers.EmbeddingBag
+
 
 def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     layer = use.layer
     assert isinstance(layer, layers.Embedding)
-    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    table = add_table(layer, arena)
     kernel = _take_kernel(name, layer, use.index_dtype, selector, leaves=use.leaves)
     return Lowered(kernel, (table,))
+
+
+def add_table(layer: Table, arena: ArenaPlan) -> str:
+    """The name in the arena of a layer's table, as kernels read it."""
+    table = layer.weights["embeddings"]
+    bits = table.view(np.uint16) if layer.stored == "bfloat16" else table
+    return arena.add_as_is(f"{layer.name}/embeddings", bits)
+
+
+def table_pointer(layer: Table) -> Pointer:
+    """The parameter of a kernel's driver that is the table."""
+    return Pointer("table", table_as(layer.stored), fixed(0))
+
+
+def table_arguments(layer: Table, table: Var, column: Expr | int = 0) -> list[Expr]:
+    """The table as a function over rows takes it, from a column on."""
+    tail = [emit.offset(table, layer.output_dim)] if layer.stored == "int8" else []
+    return [emit.offset(table, column), *tail]
+
+
+def table_report(layer: Table) -> dict[str, Any]:
+    """What the report says of a table in fewer bits: how far a number of a row may be off."""
+    if not layer.is_quantized:
+        return {}
+    return {"row_error_bound": layer.form.bound(layer.weights, layer.stored)}
 
 
 @dataclass(frozen=True)
@@ -149,7 +179,8 @@ def _take_kernel(
     """`f(indices, table, out, [flag], count, threads)`; leaves: see `Use`."""
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     target = selector.target
-    workload = Workload.make("embedding", indices=1, rows=rows, width=width, dtype=dtype)
+    sizes = {"indices": 1, "rows": rows, "width": width}
+    workload = Workload.make("embedding", **sizes, dtype=dtype, stored=layer.stored)
     regimes = selector.regimes(workload)
 
     def make(lanes: int, decisions: Decisions) -> Made:
@@ -163,6 +194,7 @@ def _take_kernel(
             oob=layer.oob,
             index_dtype=index_dtype,
             dtype=dtype,
+            stored=layer.stored,
         )
         decided = {**decisions, "unrolled_vectors": run}
         return expression, partial(take_rows, vectors=vectors, decisions=decided)
@@ -173,12 +205,13 @@ def _take_kernel(
         lambda decisions: make(row_lanes(width, dtype, int(decisions["vector_bytes"])), decisions),
     )
     row_bytes = width * target.vector_bytes // target.lanes(dtype)
+    moved = row_bytes + bytes_of_row(width, layer.stored)
     streamed = None
     if leaves:
         streamed = _streamed(f"{name}_stream", make, regimes[-1], width, dtype, target)
     pointers = [
         Pointer("indices", index_dtype, fixed(1)),
-        Pointer("table", dtype, fixed(0)),
+        table_pointer(layer),
         Pointer("out", dtype, fixed(width)),
         *flag_pointer(layer.oob),
     ]
@@ -187,7 +220,7 @@ def _take_kernel(
         here = last - first
         arguments = [
             emit.offset(given["indices"], first),
-            given["table"],
+            *table_arguments(layer, given["table"]),
             emit.offset(given["out"], first * emit.i64(width)),
             *([given["flag"]] if layer.oob == "raise" else []),
             here,
@@ -211,7 +244,7 @@ def _take_kernel(
     functions[driver] = row_driver(
         pointers,
         ["count"],
-        lambda s: s["count"] * emit.i64(2 * row_bytes),
+        lambda s: s["count"] * emit.i64(moved),
         by_choice(regimes, "grain_kib"),
         work,
     )
@@ -222,7 +255,8 @@ def _take_kernel(
         scalars=lambda shapes: [elements(shapes[0])],
         checks=index_checks(layer),
         report={
-            **report(workload, regimes, layer.name, flops=0, bytes_per_item=2 * row_bytes),
+            **report(workload, regimes, layer.name, flops=0, bytes_per_item=moved),
+            **table_report(layer),
             "index_dtype": index_dtype,
         },
     )
@@ -269,7 +303,7 @@ def flag_pointer(oob: str) -> list[Pointer]:
     return [Pointer("flag", "int32", fixed(0))] if oob == "raise" else []
 
 
-def index_checks(layer: layers.Embedding | layers.EmbeddingBag) -> tuple[dict[str, Any], ...]:
+def index_checks(layer: Table) -> tuple[dict[str, Any], ...]:
     if layer.oob != "raise":
         return ()
     return ({"layer": layer.name, "kind": "index", "rows": layer.input_dim},)

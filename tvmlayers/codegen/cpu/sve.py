@@ -61,7 +61,7 @@ def sve_tile(spec: SveSpec) -> PrimFunc:
 
 def _write_rows(spec: SveSpec) -> None:
     layout, rows = spec.layout, spec.tile.rows
-    x, w, b, out = tensor_arguments(layout.dtype, spec.use_bias)
+    x, w, biases, out = tensor_arguments(layout.dtype, spec.use_bias)
     m, first, last = (emit.argument(each, "int64") for each in ("m", "first", "last"))
     status = emit.argument("status", "*int32")
     sums = emit.on_stack(rows * layout.width, layout.dtype)
@@ -75,7 +75,7 @@ def _write_rows(spec: SveSpec) -> None:
             with T.vectorized(emit.i64(0), emit.i64(spec.lanes)) as lane:
                 column = emit.i64(group) + lane
                 value = emit.view(sums)[emit.i64(r * layout.width) + column]
-                value = value if b is None else value + emit.view(b)[columns + column]
+                value = sum((emit.view(b)[columns + column] for b in biases), value)
                 place = (row + emit.i64(r)) * emit.i64(layout.n) + columns + column
                 T.buffer_store(emit.view(out), bind(value, spec.activation), [place])
 

@@ -19,8 +19,10 @@ from tvmlayers.codegen.description import make_manifest
 from tvmlayers.codegen.entries import entry_specs
 from tvmlayers.codegen.graph import Kernels, planned, relax_module
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.errors import only_on_cpus
 from tvmlayers.layers import Model
 from tvmlayers.layers.names import naming
+from tvmlayers.layers.stored import fewer_bits
 from tvmlayers.runtime.cuda import CudaCompiled, Driver
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.targets import CudaTarget
@@ -60,6 +62,9 @@ def lower_model(
 
 def _lowered(model: Model, selector: CudaSelector) -> tuple[IRModule, dict[str, Any], ArenaPlan]:
     graph = model.ready().graph
+    for layer in graph.layers:
+        if stored := fewer_bits(layer):
+            raise only_on_cpus(repr(layer.name), stored, selector.target.name)
     kernels = Kernels(selector, lower_kernel, lower_copy)
     relaxed, entries = relax_module(graph, entry_specs(graph), kernels)
     relaxed = planned(relaxed)
