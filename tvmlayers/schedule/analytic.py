@@ -303,8 +303,10 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
     ahead = max(_LEAST_ROWS_AHEAD, most_ahead // row_bytes)
     vectors = lookup.row_vectors(workload, target, target.vector_bytes)
     by_kind: Decisions = {"rows_in_flight": 1} if workload.kind == "embedding" else {}
+    # Rows in fewer bits have few lines, and those of bytes begin anywhere: every line is asked for.
     is_paired = (
         target.family == "x86"
+        and workload.is_plain
         and row_bytes <= _PAIRED_ROW_BYTES[workload.kind]
         and workload.batch * row_bytes >= _PAIRED_FROM[workload.kind]
     )

@@ -83,8 +83,8 @@ def embedding_bag(
     bound = rounding.gamma(size + 1) * (share * rows).abs().sum(1) + passed_on
     if layer.mode == "sum":
         return rounding.stored(Bounded(value, bound))
-    total = share.sum(1)
-    total_bound = rounding.gamma(size) * share.abs().sum(1) + rounding.added(share_bound, (1,)).squeeze(1)
+    total, passed_on = share.sum(1), rounding.added(share_bound, (1,)).squeeze(1)
+    total_bound = rounding.gamma(size) * share.abs().sum(1) + passed_on
     empty = ~present.any(1)
     total, total_bound = total.masked_fill(empty, 1.0), total_bound.masked_fill(empty, 0.0)
     mean = value / total
