@@ -2,6 +2,7 @@
 # make check  checks format, lint and types, and runs the quick tests: two minutes
 # make test   runs the tests that need no second machine
 # make arm    runs the tests of ARM artefacts in an emulator, setting one up where there is none
+# make cuda   runs all tests of CUDA source, on an emulated GPU
 # make lint   checks format, lint and types
 # make docs   builds the documentation into site/
 # make clean  removes what the above made
@@ -17,19 +18,22 @@ BIN    := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo check test arm arm-machine lint docs clean
+.PHONY: demo check test arm arm-machine cuda lint docs clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
 
 test: $(VENV)/.dev-installed
-	$(PYTEST) -m "not arm" $(ARGS)
+	$(PYTEST) -m "not arm and not gpu_kernels" $(ARGS)
 
 check: lint
 	$(PYTEST) -m quick $(ARGS)
 
 arm: arm-machine
 	$(PYTEST) -m arm $(ARGS)
+
+cuda: $(VENV)/.dev-installed
+	$(PYTEST) tests/cuda_source $(ARGS)
 
 # QEMU and a small arm64 Debian in .arm/, by apt-get and pip, without root and without installing.
 arm-machine: $(VENV)/.dev-installed

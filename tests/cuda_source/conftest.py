@@ -14,12 +14,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 import emulator
 
 
+# Of `make cuda` alone: every tile, dtype and tuned schedule.
+KERNELS = ("test_cuda_halves", "test_cuda_stock", "test_cuda_tensor", "test_cuda_tuning")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = str(Path(__file__).parent)
     for item in items:
         if not str(item.path).startswith(here):
             continue
         item.add_marker(pytest.mark.cuda_source)
+        if item.path.stem in KERNELS:
+            item.add_marker(pytest.mark.gpu_kernels)
         if emulator.COMPILER is None:
             item.add_marker(pytest.mark.skip("the emulated GPU needs g++, which is not here"))
 
