@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import emulator
 
-
 # Of `make cuda` alone: every tile, dtype and tuned schedule.
 KERNELS = ("test_cuda_halves", "test_cuda_stock", "test_cuda_tensor", "test_cuda_tuning")
 
