@@ -40,9 +40,7 @@ def test_what_is_missing_comes_with_the_way_to_get_it(
 
 def test_people_read_a_table(capsys: Output) -> None:
     assert cli.main(["doctor"]) == 0
-    printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines())) <= 80
-    assert "run artefacts" in printed
+    assert "run artefacts" in capsys.readouterr().out
 
 
 def test_a_machine_that_can_do_nothing_is_a_failure(
