@@ -45,6 +45,12 @@ def test_merges_of_infinities_and_nan_are_pytorchs(dtype: str) -> None:
     merges(dtype).agrees(a, b, b[:, 0], np.ascontiguousarray(a[:, :, 3:4]))
 
 
+def test_merges_of_many_tensors_agree() -> None:
+    inputs = [tl.Input((3,)) for _ in range(40)]
+    twin = Twin(tl.Model(inputs, [merge()(inputs) for merge in MERGES]))
+    twin.agrees(*(normal(5, 3, seed=i) for i in range(40)))
+
+
 def test_merges_of_a_free_length_agree() -> None:
     a, b = tl.Input((None, 3)), tl.Input((None, 3))
     twin = Twin(tl.Model([a, b], [tl.Add()([a, b]), tl.Maximum()([b, a])]))

@@ -5,9 +5,10 @@ what `Layer.operands` gives, in its order.
 """
 
 import operator
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
+from tvm import tirx
 from tvm.ir import Expr
 
 from tvmlayers.expr import activations
@@ -37,12 +38,21 @@ def multiply(_: Any, *factors: Expr) -> Expr:
 
 def maximum(_: Any, *terms: Expr) -> Expr:
     """The largest; NaN where one is NaN."""
-    return reduce(m.largest, terms)
+    return reduce(partial(_by_llvm, "llvm.maximum"), terms)
 
 
 def minimum(_: Any, *terms: Expr) -> Expr:
     """The smallest; NaN where one is NaN."""
-    return reduce(m.smallest, terms)
+    return reduce(partial(_by_llvm, "llvm.minimum"), terms)
+
+
+def _by_llvm(intrinsic: str, a: Expr, b: Expr) -> Expr:
+    """A function of two numbers that names each of them once.
+
+    By comparisons an expression would double with every term: TVM's passes write a bound value out
+    wherever it is named.
+    """
+    return tirx.call_llvm_pure_intrin(m.dtype_of(a), intrinsic, a, b)
 
 
 def leaky_relu(layer: Any, x: Expr) -> Expr:
