@@ -76,7 +76,7 @@ def test_a_peer_missing_from_some_rows_counts_only_where_it_was() -> None:
 def test_intensity_counts_each_byte_once() -> None:
     case = specs.parse("dense", "2x3x5")
     # 6 inputs, 15 weights, 5 of bias, 10 results
-    assert intensity(case, "float32") == 60 / (36 * 4)  # type: ignore[arg-type]  # parse gives any case
+    assert intensity(case, "float32") == 60 / (36 * 4)  # parse gives any case
 
 
 @pytest.fixture

@@ -46,10 +46,10 @@ def test_the_short_way_of_torch_writes_to_out() -> None:
 @pytest.mark.parametrize("make", [there, torch_there])
 def test_an_index_out_of_range_raises_on_the_short_way_too(make: type) -> None:
     model, wrong = emulated(tl.Embedding(50, 8, input_length=4)), indices(50, 7, 4)
-    out = make(np.zeros((7, 4, 8), np.float32))  # type: ignore[call-arg]
-    model(make(wrong), out=out)  # type: ignore[call-arg]
+    out = make(np.zeros((7, 4, 8), np.float32))
+    model(make(wrong), out=out)
     wrong[5, 2] = 50
-    given = make(wrong)  # type: ignore[call-arg]
+    given = make(wrong)
     assert model._forms.find((given,), out) is not None
     with pytest.raises(tl.IndexOutOfRangeError, match=r"index 50 at position \(5, 2\)"):
         model(given, out=out)

@@ -144,7 +144,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         get_current_stream=lambda ordinal: types.SimpleNamespace(ptr=Cupboard.current + ordinal)
     )
     made = types.SimpleNamespace(ndarray=Cupboard, cuda=cuda)
-    monkeypatch.setitem(sys.modules, "cupy", made)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "cupy", made)
 
 
 @pytest.mark.usefixtures("cupy")

@@ -17,7 +17,7 @@ from tvmlayers.runtime.cuda import CudaCompiled, DeviceArray, to_device
 torch = pytest.importorskip("torch")
 
 
-class CudaTensor(torch.Tensor):  # type: ignore[misc, name-defined]
+class CudaTensor(torch.Tensor):
     """A tensor that says it lies on a GPU: the emulated one reads the host's memory."""
 
     is_cuda = True

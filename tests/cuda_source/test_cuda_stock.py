@@ -206,7 +206,7 @@ def test_a_candidate_that_computes_something_else_is_no_candidate(tmp_path: Path
 
     plan = Plan(SM80, 1, 3, 0, tmp_path / "trials", tmp_path / "records")
     measurer = StockGpuMeasurer(SM80, emulated_images, driver())
-    measurer.open = _opens_then(measurer, toolchain)  # type: ignore[method-assign]
+    measurer.open = _opens_then(measurer, toolchain)
     result = tune_stock(case_of(DENSE), plan, measurer, Silent(), "1/1")
     assert sum(result.failures.values()) == 3
     assert all("wrong result" in cause for cause in result.failures)

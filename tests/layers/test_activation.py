@@ -25,7 +25,7 @@ def test_softmax_needs_classes(name: str) -> None:
 
 def test_things_that_are_no_activation_are_refused() -> None:
     with pytest.raises(tl.ConfigError, match="got 3"):
-        tl.Activation(3)  # type: ignore[arg-type]
+        tl.Activation(3)
 
 
 def test_integers_are_refused() -> None:

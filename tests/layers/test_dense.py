@@ -103,11 +103,11 @@ def test_dtype_is_taken_in_any_form(dtype: object) -> None:
 @pytest.mark.parametrize("units", [0, -1, 2.0, "3", True, None])
 def test_units_must_be_a_positive_whole_number(units: object) -> None:
     with pytest.raises(tl.ConfigError, match="units"):
-        tl.Dense(units)  # type: ignore[arg-type]
+        tl.Dense(units)
 
 
 def test_numpy_integers_are_whole_numbers() -> None:
-    assert type(tl.Dense(np.int64(3), input_dim=np.uint8(4)).units) is int  # type: ignore[arg-type]
+    assert type(tl.Dense(np.int64(3), input_dim=np.uint8(4)).units) is int
 
 
 def test_unknown_activation_names_the_nearest_and_lists_all() -> None:

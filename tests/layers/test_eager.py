@@ -208,7 +208,7 @@ def test_as_model_without_a_known_shape_asks_for_an_example() -> None:
         with pytest.raises(tl.ConfigError, match="example"):
             tl.layers.as_model(layer)
     with pytest.raises(tl.ConfigError, match="expected a layer or a model"):
-        tl.layers.as_model(3)  # type: ignore[arg-type]
+        tl.layers.as_model(3)
 
 
 def test_as_model_takes_shapes_too() -> None:

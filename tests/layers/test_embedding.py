@@ -60,7 +60,7 @@ def test_table_is_not_made_before_it_is_needed() -> None:
 @pytest.mark.parametrize("wrap", [lambda table: table, lambda table: [table]])
 def test_weights_argument_takes_the_table_or_a_list_of_it(wrap: object) -> None:
     table = np.arange(2.0).reshape(1, 2)
-    layer = tl.Embedding(1, 2, weights=wrap(table))  # type: ignore[operator]
+    layer = tl.Embedding(1, 2, weights=wrap(table))
     np.testing.assert_array_equal(layer.weights["embeddings"], table)
     assert layer.weights["embeddings"].dtype == np.float32
 

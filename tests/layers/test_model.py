@@ -130,7 +130,7 @@ def test_inputs_and_outputs_that_cannot_be_are_refused() -> None:
         ("x", z),
     ]:
         with pytest.raises(tl.ConfigError):
-            tl.Model(inputs, outputs)  # type: ignore[arg-type]
+            tl.Model(inputs, outputs)
 
 
 def test_a_very_deep_model_needs_no_recursion() -> None:

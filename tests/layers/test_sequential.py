@@ -29,7 +29,7 @@ def test_an_input_may_come_first_only() -> None:
     with pytest.raises(tl.ConfigError, match="only the first"):
         Sequential([Dense(2), tl.Input((4,))])
     with pytest.raises(tl.ConfigError, match="expected layers, got function"):
-        Sequential([lambda x: x])  # type: ignore[list-item]
+        Sequential([lambda x: x])
 
 
 def test_without_a_shape_it_says_how_to_give_one() -> None:

@@ -65,5 +65,5 @@ def test_free_axes_are_said_to_count_as_one() -> None:
     ],
 )
 def test_flops_of_the_other_layers(output: object, flops: int) -> None:
-    tensor = output()  # type: ignore[operator]
+    tensor = output()
     assert tensor.node.layer.flops(tensor.node.inputs, tensor) == flops

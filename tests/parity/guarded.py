@@ -25,7 +25,7 @@ KEPT: list[object] = []  # mappings must outlive the arrays in them
 
 def guarded(shape: tuple[int, ...], dtype: object, at_end: bool) -> Array:
     """An array between two pages without any rights, against the one behind it or before it."""
-    nbytes = prod(shape) * np.dtype(dtype).itemsize  # type: ignore[call-overload]
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
     room = -(-max(nbytes, 1) // PAGE) * PAGE
     block = mmap.mmap(-1, room + 2 * PAGE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(block))
@@ -34,7 +34,7 @@ def guarded(shape: tuple[int, ...], dtype: object, at_end: bool) -> Array:
             raise OSError(ctypes.get_errno(), "mprotect")
     offset = PAGE + (room - nbytes if at_end else 0)
     KEPT.append(block)
-    return np.ndarray(shape, dtype, buffer=block, offset=offset)  # type: ignore[call-overload]
+    return np.ndarray(shape, dtype, buffer=block, offset=offset)
 
 
 def copied(array: Array, at_end: bool) -> Array:

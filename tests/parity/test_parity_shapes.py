@@ -97,7 +97,7 @@ def test_dot_contracts_any_axes(normalize: bool, dtype: str) -> None:
     one, three, seventeen, many, rows, columns, others, vector = inputs
 
     def dot(axes: object, *pair: tl.layers.SymbolicTensor) -> tl.layers.SymbolicTensor:
-        return tl.Dot(axes, normalize=normalize)(list(pair))  # type: ignore[arg-type]
+        return tl.Dot(axes, normalize=normalize)(list(pair))
 
     outputs = [
         dot(1, one, one),

@@ -104,7 +104,7 @@ def test_prune_drops_what_the_rule_names_and_says_why(
 ) -> None:
     add([made.dense(), goes], tmp_path)
     for dry_run in (True, False):
-        (dropped,) = prune(tmp_path, dry_run=dry_run, **rule)  # type: ignore[arg-type]
+        (dropped,) = prune(tmp_path, dry_run=dry_run, **rule)
         assert dropped.record == goes
         assert dropped.file == file_of(tmp_path, made.TARGET, "dense")
         assert reason in dropped.reason

@@ -32,7 +32,7 @@ LEADS: list[tuple[int, ...]] = [
 @pytest.fixture(scope="module")
 def lookup() -> Compiled:
     """indices (n, n1) -> (n, n1, 8)"""
-    return tl.compile(tl.Embedding(50, 8, weights=TABLE))  # type: ignore[return-value]
+    return tl.compile(tl.Embedding(50, 8, weights=TABLE))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def dense() -> Compiled:
     """x (n, 6) -> (n, 4)"""
     layer = tl.Dense(4, use_bias=False, input_dim=6)
     layer.set_weights([KERNEL])
-    return tl.compile(layer)  # type: ignore[return-value]
+    return tl.compile(layer)
 
 
 def kinds(array: np.ndarray) -> list[Any]:
@@ -210,11 +210,11 @@ def test_a_saved_model_takes_any_rank_and_an_older_artefact_its_own(
 ) -> None:
     lookup.save(tmp_path / "lookup.tvml")
     np.testing.assert_array_equal(tl.load(tmp_path / "lookup.tvml")(np.int64(7)), TABLE[7])
-    del lookup.manifest["leading_axes"]  # type: ignore[attr-defined]
+    del lookup.manifest["leading_axes"]
     try:
         lookup.save(tmp_path / "older.tvml")
     finally:
-        lookup.manifest["leading_axes"] = 2  # type: ignore[index]
+        lookup.manifest["leading_axes"] = 2
     older = tl.load(tmp_path / "older.tvml")
     np.testing.assert_array_equal(older([[7]]), TABLE[[[7]]])
     with pytest.raises(tl.ShapeError, match="expected 2 axes"):

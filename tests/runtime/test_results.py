@@ -36,7 +36,7 @@ def test_memory_of_a_held_result_is_left_alone() -> None:
 def test_a_view_alone_keeps_the_memory(view: object) -> None:
     pool = ResultPool()
     result = taken(pool)
-    place, kept = address(result), view(result)  # type: ignore[operator]
+    place, kept = address(result), view(result)
     del result
     assert address(taken(pool)) != place
     del kept

@@ -95,7 +95,7 @@ def test_ctrl_c_ends_with_130_and_a_summary(
     from tvmlayers.cli import tuning_display
 
     def press(self: object, state: object) -> None:
-        if state.done == 5:  # type: ignore[attr-defined]
+        if state.done == 5:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tuning_display.Lines, "trial", press)

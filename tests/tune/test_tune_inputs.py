@@ -60,6 +60,6 @@ def test_data_is_read_from_a_mapping_and_checked() -> None:
         assert Data.of(data.describe(kind)).describe(kind) == data.describe(kind)
     for wrong in ({"length": 0}, {"length": "9..3"}, {"length": "x"}, {"cold": 1}, {"other": 1}, 3):
         with pytest.raises(ConfigError):
-            Data.of(wrong)  # type: ignore[arg-type]
+            Data.of(wrong)
     with pytest.raises(UnknownNameError, match="Did you mean 'zipf'"):
         Data.of({"distribution": "zip"})

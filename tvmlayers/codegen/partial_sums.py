@@ -34,7 +34,7 @@ _PRICE_OF_REST = 8  # in steps: its loop stands there a second time
 def sum_in_blocks(mod: IRModule, _context: tvm.transform.PassContext) -> IRModule:
     """`mod` where the loops with SUM_BLOCKS keep partial sums.
 
-    Their variables may be defined twice in it.
+    Variables inside of them may be defined twice in it.
     """
     for name, function in list(mod.functions.items()):
         if isinstance(function, PrimFunc):
@@ -69,7 +69,6 @@ def _even_block(steps: int, usual: int) -> int:
         rest = steps % size
         return abs(size - usual) / 8 + (rest + _PRICE_OF_REST if rest else 0)
 
-    # TVM cannot simplify a loop of one iteration that begins elsewhere than at zero.
     near = range(max(2, usual * 2 // 3), max(2, usual * 4 // 3) + 1)
     return min(near, key=price)
 

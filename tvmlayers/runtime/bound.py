@@ -1,7 +1,7 @@
 """A call whose buffers were chosen beforehand: what is left of it is the model's own work.
 
-Checking inputs and making results takes as long as a small model runs. Who calls with the same
-buffers again and again binds them once, as with ONNX Runtime's IOBinding.
+Checking inputs and making results takes as long as a small model runs. If you call repeatedly with
+the same buffers, bind them once, as with ONNX Runtime's IOBinding.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def nearest(
     few_rows: int = _FEW_ROWS,
 ) -> tuple[Record, Decisions] | None:
     """The nearest record whose decisions are legal for `workload`; none for the matrix unit, whose
-    needs hang on the very sizes. few_rows: up to so many every row counts."""
+    needs depend on the very sizes. few_rows: up to so many every row counts."""
     ranked = sorted(
         (
             (distance(workload, each.workload), each)

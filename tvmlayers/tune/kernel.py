@@ -1,7 +1,7 @@
 """A workload as compiled code: a model of one layer, built with given decisions.
 
-The packed weights are made once for a workload and serve every candidate: how they lie does not
-hang on what a tuner decides.
+The packed weights are made once for a workload and serve every candidate: their
+layout does not depend on the tuner's decisions.
 """
 
 from __future__ import annotations

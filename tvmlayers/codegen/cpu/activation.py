@@ -20,7 +20,7 @@ from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces import rows as row_spaces
 from tvmlayers.workload import Workload
 
-# The decisions of a softmax hardly hang on how many rows there are.
+# The decisions of a softmax hardly depend on how many rows there are.
 TYPICAL_ROWS = 256
 
 
