@@ -62,7 +62,7 @@ ROOMS = {
         ("fold", "fuse", "link", "partial_sums", "private", "weights"),
         ("emit",),
         ("parallel", "streaming"),
-        ("helping", "pipeline"),
+        ("work_stealing", "pipeline"),
         ("cpu",),
         ("addresses", "chain", "entries", "pool"),
         ("graph", "modules"),

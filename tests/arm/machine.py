@@ -138,7 +138,7 @@ def _requirements() -> list[str]:
 
 
 def _told() -> str:
-    """What the set-up hangs on, as one word."""
+    """A hash of everything that the set-up depends on."""
     words = " ".join([*DEBIAN, EMULATOR, *_requirements()])
     return hashlib.sha256(words.encode()).hexdigest()[:16]
 

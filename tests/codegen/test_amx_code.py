@@ -1,4 +1,4 @@
-"""The machine code for the matrix unit of x86: what lies between its instructions."""
+"""The machine code for AMX: what lies between its instructions."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ pytest.importorskip("xgboost")
 
 from tvmlayers.tune import stock
 from tvmlayers.tune.cases import Case
+from tvmlayers.tune.fixture import WrongResult
 from tvmlayers.tune.progress import Silent
 from tvmlayers.tune.result import WorkloadResult
 from tvmlayers.tune.session import Plan, untuned
-from tvmlayers.tune.stand import WrongResult
 from tvmlayers.tune.stock import MODULE, StockSearch, tune_stock
 from tvmlayers.tune.stock_gpu import StockGpuMeasurer
 from tvmlayers.tune.workloads import cases_of

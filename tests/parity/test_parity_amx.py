@@ -1,4 +1,4 @@
-"""The matrix unit of x86: as right as float32 on the vector units, for any shape and any value."""
+"""AMX: as right as float32 on the vector units, for any shape and any value."""
 
 from __future__ import annotations
 

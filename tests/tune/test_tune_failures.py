@@ -71,22 +71,22 @@ def test_what_a_kernel_gets_wrong_is_a_failure_with_its_place(
     decisions = analytic(case.workload, target)
     data = case.data.describe("dense")
     session.open(case.workload.to_dict(), target.describe(), 1, data, 0, decisions)
-    build = session.stand.builder.build
+    build = session.fixture.builder.build
 
     def spoiled(decided: Any) -> Any:
         kernel = build(decided)
 
         def function(x: Any, out: Any, *rest: Any) -> int:
             status = kernel.function(x, out, *rest)
-            session.stand._device.get(out)[3, 5] += 1
+            session.fixture._device.get(out)[3, 5] += 1
             return status
 
         return type(kernel)(function, kernel.library, kernel.output_shape)
 
-    monkeypatch.setattr(session.stand.builder, "build", spoiled)
+    monkeypatch.setattr(session.fixture.builder, "build", spoiled)
     answer = worker._answer(session.trial, {"decisions": decisions})
     assert answer["cause"].startswith("wrong result: element (3, 5) is")
-    monkeypatch.setattr(session.stand.builder, "build", lambda _: 1 / 0)
+    monkeypatch.setattr(session.fixture.builder, "build", lambda _: 1 / 0)
     answer = worker._answer(session.trial, {"decisions": decisions})
     assert answer["cause"] == "build failed: division by zero"
 

@@ -1,6 +1,6 @@
 """float32 weights as sums of three bfloat16 (the bf16x3 split), in the tiles that AMX takes.
 
-Pure NumPy; `codegen.cpu.amx_parts` says why three, and writes the same tiles at run time.
+Pure NumPy; `codegen.cpu.amx_split` says why three, and writes the same tiles at run time.
 """
 
 from __future__ import annotations

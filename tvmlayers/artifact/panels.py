@@ -21,7 +21,7 @@ class PanelLayout:
 
     The last panel is tail_width >= tail columns wide, padded with zeros. A single column is kept as
     a plain vector, which a dot product reads along k. has_parts: the panels are followed by W once
-    more, as `bf16x3` brings it into the form of a matrix unit.
+    more, as `bf16x3` brings it into the tiles of AMX.
     """
 
     k: int

@@ -20,9 +20,9 @@ from tvm_ffi import structural_map
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu import Kernel, elements
 from tvmlayers.codegen.cpu.kernel import Functions
-from tvmlayers.codegen.helping import go_over, taken_pieces, with_helping
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
 from tvmlayers.codegen.weights import ALIGNMENT
+from tvmlayers.codegen.work_stealing import go_over, taken_pieces, with_stealing
 from tvmlayers.schedule import CHAIN_GRAIN_KMACS, chain_block
 from tvmlayers.targets import Target
 
@@ -56,7 +56,7 @@ class Chain:
     weights: values that all rows share; inner: values that nobody outside needs; rows: how many
     there are; block: how many go through all layers at a time. What would be less than half of one
     goes along with the block before: so few rows would read all weights once more, and where many
-    are for the matrix unit, others than those that are near.
+    are for AMX, others than those that are near.
     """
 
     calls: Sequence[Call]
@@ -184,7 +184,7 @@ class Chain:
 
             go_over(i, tasks, taken, share)
 
-        return with_helping(emit.private(body))
+        return with_stealing(emit.private(body))
 
     def _part(self) -> tirx.PrimFunc:
         """Takes at most `block` rows through all the calls, on the thread that it runs on."""
@@ -262,7 +262,7 @@ def _row_bytes(shape: Sequence[Expr], dtype: str) -> int:
 
 
 def _is_by_rows(call: Call, weights: frozenset[Any], rows: Var) -> bool:
-    """Whether a row of the result hangs on the same row of the inputs alone, and has a fixed size.
+    """Whether a row of the result, of fixed size, depends on the same row of the inputs alone.
 
     So it is of every layer whose tensors all have the batch as their first axis.
     """

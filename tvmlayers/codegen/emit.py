@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
-from tvmlayers.codegen.private import APART, PRIVATE, WRITTEN, pointer_type, with_text
+from tvmlayers.codegen.private import NOINLINE, PRIVATE, WRITTEN, pointer_type, with_text
 
 INT32, INT64 = PrimType("int32"), PrimType("int64")
 
@@ -79,9 +79,9 @@ def entry_point(
     return {GlobalVar(name): function.with_body(with_text(function.body, text))}
 
 
-def apart(function: PrimFunc) -> PrimFunc:
+def noinline(function: PrimFunc) -> PrimFunc:
     """The private function, not inlined: LLVM's passes take longer over one large function."""
-    return function.with_attr(APART, True)
+    return function.with_attr(NOINLINE, True)
 
 
 def task_bounds(i: Expr, tasks: Expr, total: Expr) -> tuple[Expr, Expr]:

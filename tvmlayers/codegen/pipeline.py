@@ -16,7 +16,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_ffi import structural_map
 
 from tvmlayers.codegen.partial_sums import sum_in_blocks
-from tvmlayers.codegen.private import APART, PRIVATE, WRITTEN
+from tvmlayers.codegen.private import NOINLINE, PRIVATE, WRITTEN
 from tvmlayers.codegen.streaming import stream_results
 from tvmlayers.spaces.choices import OUTLINED
 from tvmlayers.targets import Target, to_tvm
@@ -30,8 +30,8 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
 
     TVM's own lowering would take anything of 1024 bytes and more from a workspace pool. Larger and
     symbolic buffers still come from there, for which a function needs to know its device.
-    What is to stay apart, a function or a loop, is put into one of its own, which TVM marks as one
-    not to inline.
+    A function or loop that is not to be inlined is put into a function of its own, which TVM marks
+    as noinline.
     """
     zero, cpu = tirx.const(0, "int32"), tirx.const(1, "int32")
 
@@ -48,8 +48,8 @@ def keep_tiles_on_stack(mod: IRModule, _context: tvm.transform.PassContext) -> I
         outline = partial(_outlined, f"{name.name_hint}_outlined", function)
         body = structural_map(function.body, ((tirx.AllocBuffer, keep), (tirx.For, outline)))
         if PRIVATE in function.attrs:
-            if APART in function.attrs:
-                named = StringImm(f"{name.name_hint}_apart")
+            if NOINLINE in function.attrs:
+                named = StringImm(f"{name.name_hint}_noinline")
                 body = tirx.AttrStmt(zero, "compute_scope", named, body)
             body = tirx.AttrStmt(zero, "device_type", cpu, body)
             body = tirx.AttrStmt(zero, "device_id", zero, body)

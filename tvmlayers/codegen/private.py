@@ -21,7 +21,7 @@ from tvmlayers.spaces.choices import BLOCK_LOOP, PANEL_READS, PREFETCH, TILE_LOO
 
 PRIVATE = "tvmlayers.private"  # attribute of every private function
 WRITTEN = "tvmlayers.written"  # of those that were written out, not scheduled
-APART = "tvmlayers.apart"  # of those that LLVM is not to inline
+NOINLINE = "tvmlayers.noinline"  # of those that LLVM is not to inline
 STREAMED = "tvmlayers.streamed"  # names the tensor whose vectors are stored past the caches
 CACHE_LINE = 64
 PANEL_LOOP, STRIP_LOOP = "p", "c"  # the loops over panels and their strips in `expr.dense`

@@ -45,7 +45,7 @@ _BLOCK, _FAR_BLOCK = 128, 64  # of k
 _LONG_BLOCK, _LONG_ROWS = 512, 1024  # of k, and of rows, where a panel fills the cache
 _NEAR_BYTES = 128 << 10  # of a result that is stored while it is near
 _BLOCKED_ROWS = 192
-# By how much the matrix unit has to be faster, by its price: threads that share the panels out all
+# By how much AMX has to be faster, by its price: threads that share the panels out all
 # bring x into parts, which the price counts once.
 _AMX_MARGIN = 1.2
 # The same where W is packed in its form, by the most rows. Less than two whole tiles wait for W as
@@ -74,7 +74,7 @@ _SOFTMAX_ROWS_BY_PANELS = {False: 8, True: 64}
 CHAIN_ROWS = 4
 # Rows that a chain may take through its layers at a time: whole tiles of most heights.
 _CHAIN_BLOCKS = (48, 96, 192, 384)
-_AMX_CHAIN_BLOCKS = (32, 64)  # the matrix unit has W a second time, which takes more of the cache
+_AMX_CHAIN_BLOCKS = (32, 64)  # AMX has W a second time, which takes more of the cache
 # What a tile costs beyond its rows, in rows: loading the panel's vectors and storing the result.
 _TILE_OVERHEAD = 1.0
 
@@ -161,7 +161,7 @@ def chain_block(
 
 
 def amx_pays(m: int, k: int, n: int, *, packed_beside: Tile | None = None) -> bool:
-    """Whether the matrix unit is the faster one for m rows of k by n columns.
+    """Whether AMX is the faster one for m rows of k by n columns.
 
     packed_beside: where W is packed in its form, the vectors' tile, which computes whole tiles too.
 
@@ -183,7 +183,7 @@ def amx_pays(m: int, k: int, n: int, *, packed_beside: Tile | None = None) -> bo
 
 
 def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) -> Decisions:
-    """The decisions for the matrix unit.
+    """The decisions for AMX.
 
     Where W was packed for it, few rows at a time are best. Else W is brought into parts for all
     rows of a block, and those of x and of a panel fill half of L2.

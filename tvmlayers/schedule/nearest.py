@@ -37,7 +37,7 @@ def nearest(
     records: Iterable[Record],
     few_rows: int = _FEW_ROWS,
 ) -> tuple[Record, Decisions] | None:
-    """The nearest record whose decisions are legal for `workload`; none for the matrix unit, whose
+    """The nearest record whose decisions are legal for `workload`; none for AMX, whose
     needs depend on the very sizes. few_rows: up to so many every row counts."""
     ranked = sorted(
         (

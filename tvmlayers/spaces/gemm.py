@@ -39,7 +39,7 @@ _K_BLOCKS = (32, 64, 128, 256, 512, 1024)
 ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
 GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
-AMX = "amx"  # the matrix unit of x86, see `codegen.cpu.amx`
+AMX = "amx"  # the tile unit of x86, see `codegen.cpu.amx`
 SVE = "sve"  # ARM's vectors of 256 bits, see `codegen.cpu.sve`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
@@ -80,7 +80,7 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     """What a dense layer may decide for m rows of k by n columns.
 
     tile: rows by vectors of columns of the register tile, or of what another unit takes at a time:
-    the matrix unit ("amx:32x4"), for which of the others only k_block, row_block, split and
+    AMX ("amx:32x4"), for which of the others only k_block, row_block, split and
     grain_kmacs count, or SVE's longer vectors ("sve:1x4", counted in NEON's), for which only the
     last three do;
     streams: stretches of k summed side by side, for few rows; k_unroll; prefetch_steps: how many
@@ -178,7 +178,7 @@ class Tile:
 
     @property
     def least(self) -> int:
-        """The fewest rows of x that it is taken for: the matrix unit needs no whole tile."""
+        """The fewest rows of x that it is taken for: AMX needs no whole tile."""
         return _AMX_LEAST_ROWS if self.unit == AMX else self.rows
 
     @staticmethod
@@ -206,7 +206,7 @@ def tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
 
 
 def amx_tile(k: int, n: int, dtype: str, target: Target) -> Tile | None:
-    """The tile of the matrix unit, where the target has one that n columns are worth.
+    """The tile of AMX, where the target has one that n columns are worth.
 
     dtype: of W, which is brought into the unit's form from float32 alone.
     """
@@ -230,7 +230,7 @@ def sve_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
 
 
 def packs_parts(k: int, n: int, dtype: str, target: Target) -> bool:
-    """Whether W is also packed in the matrix unit's form: it spares each call the work, and takes
+    """Whether W is also packed in AMX's form: it spares each call the work, and takes
     one and a half times the memory of W again, so only where that is little."""
     if amx_tile(k, n, dtype, target) is None:
         return False

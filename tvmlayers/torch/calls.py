@@ -24,7 +24,7 @@ from tvmlayers.torch.kernels import (
 
 
 class Keeper(Protocol):
-    """Who keeps packed weights between calls."""
+    """The holders of packed weights between calls."""
 
     _packed: Packed | None
 

@@ -37,7 +37,7 @@ _kept: dict[tuple[Any, ...], _Kept] = {}
 
 
 def _keeper(*form: Any) -> _Kept:
-    """Who keeps what was packed for weights at these places; that of memory which is gone goes."""
+    """The holder of the weights packed from these addresses; those of freed memory are dropped."""
     found = _kept.get(form)
     if found is None:
         for key, kept in list(_kept.items()):

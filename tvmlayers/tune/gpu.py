@@ -33,10 +33,10 @@ from tvmlayers.targets import CudaTarget
 from tvmlayers.tune import inputs, timing
 from tvmlayers.tune.cases import Case
 from tvmlayers.tune.expected import Array, Expected
+from tvmlayers.tune.fixture import WrongResult
 from tvmlayers.tune.kernel import Builder
 from tvmlayers.tune.measurer import OneByOne
 from tvmlayers.tune.outcome import Outcome
-from tvmlayers.tune.stand import WrongResult
 
 # How a failure begins, by the error that it came from; others are the GPU's.
 _FAILURES = ((WrongResult, "wrong result"), (ConfigError, "build failed"))
@@ -61,7 +61,7 @@ class Launches:
             return (time.perf_counter_ns() - begin) * 1e-9 / calls
 
 
-class GpuStand:
+class GpuFixture:
     """One workload on the GPU, ready to time candidates against the reference."""
 
     def __init__(
@@ -154,7 +154,7 @@ class GpuMeasurer(OneByOne):
     ) -> None:
         self._target, self._toolchain = target, toolchain
         self._driver = driver
-        self._stand: GpuStand | None = None
+        self._fixture: GpuFixture | None = None
         self._fatal: str | None = None  # what the GPU answered last
 
     def open(self, case: Case, seed: int, reference: Decisions) -> float:
@@ -163,21 +163,21 @@ class GpuMeasurer(OneByOne):
         self.close()
         self._driver = self._driver or Driver()
         try:
-            self._stand = GpuStand(
+            self._fixture = GpuFixture(
                 case, self._target, seed, reference, self._toolchain, self._driver
             )
         except (WrongResult, DeviceError) as error:
             raise TuneError(
                 f"the untuned kernel of {case.workload} cannot be measured: {error}"
             ) from error
-        self._microseconds = 1e6 * self._stand.seconds
+        self._microseconds = 1e6 * self._fixture.seconds
         return self._microseconds
 
     def compare(self, finalists: Sequence[Decisions]) -> list[float]:
-        stand = self._opened
+        fixture = self._opened
         try:
-            calls = [stand.call(decisions) for decisions in finalists]
-            _, seconds = timing.compare(stand.reference, calls, stand.calls)
+            calls = [fixture.call(decisions) for decisions in finalists]
+            _, seconds = timing.compare(fixture.reference, calls, fixture.calls)
         except (WrongResult, TvmLayersError) as error:
             raise TuneError(f"the fastest candidates cannot be compared: {error}") from error
         return [1e6 * each for each in seconds]
@@ -188,31 +188,31 @@ class GpuMeasurer(OneByOne):
         return None
 
     def close(self) -> None:
-        self._stand = None
+        self._fixture = None
 
     @property
-    def _opened(self) -> GpuStand:
-        assert self._stand is not None, "a workload is opened before it is tried"
-        return self._stand
+    def _opened(self) -> GpuFixture:
+        assert self._fixture is not None, "a workload is opened before it is tried"
+        return self._fixture
 
     def _candidate(self, decisions: Decisions) -> Launches:
         """One candidate, ready to be timed; WrongResult where its results are."""
         return self._opened.call(decisions)
 
     def _trial(self, decisions: Decisions) -> Outcome:
-        stand, begin = self._opened, time.monotonic()
+        fixture, begin = self._opened, time.monotonic()
         if self._fatal is not None:
             raise TuneError(
                 f"the GPU does not answer since a trial failed ({self._fatal}); all trials are "
                 "kept, that one as failed: run the same command again to go on from them"
             )
         try:
-            ratio = timing.ratio(stand.reference, self._candidate(decisions), stand.calls)
+            ratio = timing.ratio(fixture.reference, self._candidate(decisions), fixture.calls)
         except MissingDependencyError:  # no candidate can be built
             raise
         except (WrongResult, TvmLayersError) as error:
             kind = next((name for each, name in _FAILURES if isinstance(error, each)), "failed")
-            if not stand.answers():
+            if not fixture.answers():
                 self._fatal = str(error)
             return Outcome(None, f"{kind}: {error}", time.monotonic() - begin)
         return Outcome(ratio * self._microseconds, None, time.monotonic() - begin)

@@ -10,10 +10,10 @@ from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import Target
 from tvmlayers.tune import limits, timing
 from tvmlayers.tune.data import Data
+from tvmlayers.tune.fixture import Fixture, Here
 from tvmlayers.tune.kernel import Kernel
-from tvmlayers.tune.plain_stand import PlainStand
+from tvmlayers.tune.plain_fixture import PlainFixture
 from tvmlayers.tune.remote import There
-from tvmlayers.tune.stand import Here, Stand
 from tvmlayers.workload import Workload
 
 
@@ -25,9 +25,9 @@ class Session:
     """Measures on this machine. Answers are JSON-able; a failure is raised."""
 
     def __init__(self) -> None:
-        self._stand: Stand | None = None
+        self._fixture: Fixture | None = None
         self._device: There | None = None
-        self._plain: PlainStand | None = None
+        self._plain: PlainFixture | None = None
         self._conditions: tuple[Target, Data, int]
 
     def open(
@@ -48,7 +48,7 @@ class Session:
         self._device = None if remote is None else There(remote["tracker"], remote["key"])
         resolved, conditions = targets.resolve_cpu(target), Data.of(data)
         self._conditions = resolved, conditions, seed
-        self._stand = Stand(
+        self._fixture = Fixture(
             Workload.from_dict(workload),
             resolved,
             threads,
@@ -57,25 +57,25 @@ class Session:
             decisions,
             self._device or Here(),
         )
-        return {"seconds": self._stand.seconds}
+        return {"seconds": self._fixture.seconds}
 
     def trial(self, decisions: Decisions) -> dict[str, Any]:
         """{"ratio": time of a candidate in times of the reference}."""
-        stand = self.stand
-        candidate = stand.call(self._build(decisions))
-        return {"ratio": timing.ratio(stand.reference, candidate, stand.calls)}
+        fixture = self.fixture
+        candidate = fixture.call(self._build(decisions))
+        return {"ratio": timing.ratio(fixture.reference, candidate, fixture.calls)}
 
     def plain(self, module: str) -> dict[str, Any]:
         """As `trial`, of a scheduled plain function: a module's JSON."""
         if self._plain is None:
-            self._plain = PlainStand(self.stand, *self._conditions)
+            self._plain = PlainFixture(self.fixture, *self._conditions)
         return {"ratio": self._plain.ratio(module)}
 
     def compare(self, finalists: Sequence[Decisions]) -> dict[str, Any]:
         """{"seconds": of each finalist}, measured together."""
-        stand = self.stand
-        calls = [stand.call(self._build(decisions)) for decisions in finalists]
-        _, seconds = timing.compare(stand.reference, calls, stand.calls)
+        fixture = self.fixture
+        calls = [fixture.call(self._build(decisions)) for decisions in finalists]
+        _, seconds = timing.compare(fixture.reference, calls, fixture.calls)
         return {"seconds": seconds}
 
     def limits(self, dtype: str, threads: int, held: int) -> dict[str, Any]:
@@ -84,20 +84,20 @@ class Session:
 
     def close(self) -> dict[str, Any]:
         """{} when the workload and its device were let go."""
-        self._stand = self._plain = None
+        self._fixture = self._plain = None
         if self._device is not None:
             self._device.close()
             self._device = None
         return {}
 
     @property
-    def stand(self) -> Stand:
+    def fixture(self) -> Fixture:
         """The open workload."""
-        assert self._stand is not None, "a workload is opened before it is tried"
-        return self._stand
+        assert self._fixture is not None, "a workload is opened before it is tried"
+        return self._fixture
 
     def _build(self, decisions: Decisions) -> Kernel:
         try:
-            return self.stand.builder.build(decisions)
+            return self.fixture.builder.build(decisions)
         except Exception as error:
             raise BuildFailed(str(error)) from error

@@ -47,7 +47,7 @@ def _on_device(method: Method) -> Method:
 
 
 class There:
-    """A device that the tracker lends; see `stand.Device`."""
+    """A device that the tracker lends; see `fixture.Device`."""
 
     def __init__(self, tracker: str, key: str) -> None:
         """DeviceLost where none is free within PATIENCE."""

@@ -15,9 +15,9 @@ from tvmlayers.runtime.cuda.driver import images_for
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget
 from tvmlayers.tune.cases import Case
-from tvmlayers.tune.gpu import GpuMeasurer, GpuStand, Launches
+from tvmlayers.tune.fixture import WrongResult
+from tvmlayers.tune.gpu import GpuFixture, GpuMeasurer, Launches
 from tvmlayers.tune.plain import plain_inputs
-from tvmlayers.tune.stand import WrongResult
 from tvmlayers.tune.stock import TriesModules
 
 
@@ -52,12 +52,12 @@ class StockGpuMeasurer(TriesModules, GpuMeasurer):
 class PlainGpuStand:
     """The arguments of plain functions on the GPU; results are held to the same expectation."""
 
-    def __init__(self, stand: GpuStand) -> None:
-        self._stand, self._driver = stand, stand.driver
-        drawn = plain_inputs(stand.workload, stand.drawn)
-        self._weights = [self._put(each) for each in stand.host_weights().values()]
+    def __init__(self, fixture: GpuFixture) -> None:
+        self._fixture, self._driver = fixture, fixture.driver
+        drawn = plain_inputs(fixture.workload, fixture.drawn)
+        self._weights = [self._put(each) for each in fixture.host_weights().values()]
         self._turns = [[self._put(each) for each in arrays] for arrays in drawn]
-        self._result = self._put(np.zeros(stand.result_shape, stand.workload["dtype"]))
+        self._result = self._put(np.zeros(fixture.result_shape, fixture.workload["dtype"]))
 
     def _put(self, array: Any) -> DeviceArray:
         return to_device(array, driver=self._driver)
@@ -67,7 +67,7 @@ class PlainGpuStand:
         driver = self._driver
         scratch = [DeviceArray((size,), np.uint8, 0, driver) for size in program.scratch]
         with driver.context(0):
-            image = images_for(images, self._stand.target.capability, driver.capability(0))[0]
+            image = images_for(images, self._fixture.target.capability, driver.capability(0))[0]
             handles = driver.load(image, [kernel.name for kernel in program.kernels])
             driver.fill(self._result.address, 0xFF, self._result.nbytes, 0)  # NaN
         turns = [
@@ -76,7 +76,7 @@ class PlainGpuStand:
         ]
         with driver.context(0):
             turns[0]()
-        wrong = self._stand.expected.difference(self._result.numpy())
+        wrong = self._fixture.expected.difference(self._result.numpy())
         if wrong is not None:
             raise WrongResult(wrong)
         return Launches(turns, driver)

@@ -1,6 +1,6 @@
-"""float32 GEMM on the matrix unit of x86 cores, as exact as on their vector units.
+"""float32 GEMM on AMX, as exact as on the vector units.
 
-x and the panels of W are brought into the unit's form (see `amx_parts`) a block of k at a time: x
+x and the panels of W are brought into the unit's form (see `amx_split`) a block of k at a time: x
 once for a block of rows, a panel while its first rows are multiplied, unless W was packed in that
 form too: then x is, while the first panel is multiplied. An infinity has no such form.
 Sums that are not finite are noticed, and the caller computes those rows on the vector units
@@ -20,9 +20,9 @@ from tvm.tirx.script.builder import ir as T
 from tvmlayers.artifact.bf16x3 import LANES, PARTS, STEP, TILE_BYTES
 from tvmlayers.artifact.panels import PanelLayout
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu import amx_parts as parts_of
+from tvmlayers.codegen.cpu import amx_split
 from tvmlayers.codegen.cpu import amx_tiles as tiles
-from tvmlayers.codegen.cpu.amx_parts import ROWS, ramp
+from tvmlayers.codegen.cpu.amx_split import ROWS, ramp
 from tvmlayers.codegen.cpu.amx_tiles import BLOCK
 from tvmlayers.codegen.cpu.kernel import Functions, tensor_arguments
 from tvmlayers.codegen.private import CACHE_LINE, pointer_type, with_text
@@ -64,7 +64,7 @@ define ptr @{_LINE}(ptr %memory) {{
 
 @dataclass(frozen=True)
 class AmxSpec:
-    """One dense layer on the matrix unit.
+    """One dense layer on AMX.
 
     k_block: steps of k for which x and a panel are kept in parts, a multiple of 32; rows: the most
     that come at a time.
@@ -90,7 +90,7 @@ class AmxSpec:
     def splits_in_passing(self) -> bool:
         """Whether whole tiles of x come into parts while the first panel is multiplied.
 
-        The vector units work while the matrix unit does, once there is a tile to begin with.
+        The vector units work while AMX does, once there is a tile to begin with.
         """
         return self.is_packed and self.layout.k % STEP == 0 and self.layout.k > 2 * STEP
 
@@ -143,7 +143,7 @@ class _Writer:
         layout = self._layout
         split = self._split_rows()
         split_x = self._function(
-            "split_x", partial(parts_of.split_x, layout.k, _CHECKED_ROWS, split)
+            "split_x", partial(amx_split.split_x, layout.k, _CHECKED_ROWS, split)
         )
         full = self._panel(layout.width, layout.width) if layout.full_panels else None
         tail = self._panel(layout.tail_width, layout.tail) if layout.tail else None
@@ -155,11 +155,11 @@ class _Writer:
     def _function(self, label: str, body: Callable[[], None]) -> GlobalVar:
         if label not in self._made:
             self._made[label] = GlobalVar(f"{self._name}_{label}")
-            self._functions[self._made[label]] = emit.apart(emit.private(body))
+            self._functions[self._made[label]] = emit.noinline(emit.private(body))
         return self._made[label]
 
     def _split_rows(self) -> GlobalVar:
-        return self._function("split_rows", partial(parts_of.split_rows, self._layout.k))
+        return self._function("split_rows", partial(amx_split.split_rows, self._layout.k))
 
     def _write_rows(
         self, split_x: GlobalVar, full: GlobalVar | None, tail: GlobalVar | None
@@ -286,8 +286,8 @@ class _Writer:
                         0, (condition, partial(emit.call, make, *pointers, count, new_rows))
                     )
                 elif not self._spec.is_packed:
-                    split = partial(parts_of.split_w, self._layout.k, width, strips)
-                    pair = partial(parts_of.split_pair, width, strips)
+                    split = partial(amx_split.split_w, self._layout.k, width, strips)
+                    pair = partial(amx_split.split_pair, width, strips)
                     splits = (
                         self._function(f"split_w{strips}_{width}", split),
                         self._function(f"split_pair{strips}_{width}", pair),

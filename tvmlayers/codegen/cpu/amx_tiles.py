@@ -1,6 +1,6 @@
-"""The matrix unit (AMX) of x86 cores: products of float32 tensors that came into parts.
+"""AMX: products of float32 tensors split into bfloat16.
 
-A float32 is the sum of three bfloat16 (see `amx_parts`). Of the nine products of two such sums the
+A float32 is the sum of three bfloat16 (see `amx_split`). Of the nine products of two such sums the
 six largest are added up in float32; the three left out stay below 2^-23 of the product, less than
 sums in float32 lose by rounding.
 (G. Henry, P. T. P. Tang, A. Heinecke: "Leveraging the bfloat16 artificial intelligence datatype for
@@ -23,7 +23,7 @@ from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.artifact.bf16x3 import LANES, PAIRS, PARTS, STEP, TILE_BYTES
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.amx_parts import ROWS, ramp
+from tvmlayers.codegen.cpu.amx_split import ROWS, ramp
 from tvmlayers.codegen.private import CACHE_LINE
 
 BLOCK = 2  # tile registers of x, and of W, that are multiplied with one another at a time
@@ -74,7 +74,7 @@ def multiply(
 
     sums: float32, the rows of all tiles with their columns side by side. split_w: the functions of
     `split_w` and `split_pair`, which make the parts of w out of a panel, `width` columns wide, a
-    tile of k ahead of their use: the vector units work while the matrix unit does. split_x: so are
+    tile of k ahead of their use: the vector units work while AMX does. split_x: so are
     those of x made, of whole tiles alone.
     """
     x, w = emit.argument("x", "*uint8"), emit.argument("w", "*uint8")

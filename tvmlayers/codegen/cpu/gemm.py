@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 from tvmlayers.artifact.panels import PanelLayout
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.amx import AmxSpec, amx_rows, rounded_k_block
-from tvmlayers.codegen.cpu.amx_parts import ROWS as AMX_REGISTER_ROWS
+from tvmlayers.codegen.cpu.amx_split import ROWS as AMX_REGISTER_ROWS
 from tvmlayers.codegen.cpu.kernel import Functions, core, tensor_arguments
 from tvmlayers.codegen.cpu.sve import SveSpec, sve_rows, sve_tile
 from tvmlayers.expr.dense import dense, dot_rows
@@ -104,12 +104,12 @@ def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
             made = sve_rows(f"{name}_sve{place}", _sve_spec(spec, tile), functions)
             on_unit[place] = _Unit(made, leaves_tail=bool(spec.layout.tail))
     made = GlobalVar(f"{name}_rows")
-    functions[made] = emit.apart(_rows_function(spec, parts, on_unit))
+    functions[made] = emit.noinline(_rows_function(spec, parts, on_unit))
     return made
 
 
 def _amx_spec(spec: GemmSpec, decisions: Decisions) -> AmxSpec:
-    """What the matrix unit computes; rows: the most that any batch brings at a time."""
+    """What AMX computes; rows: the most that any batch brings at a time."""
     rows = [
         max(row_block_of(regime.decisions), 2 * Tile.of(regime.decisions).rows)
         for regime in spec.regimes
@@ -368,7 +368,7 @@ def rows_of_blocks(
 ) -> Expr:
     """How many rows the first `count` of so many blocks have, the last of them not among those.
 
-    Blocks are as even as can be; but whole ones for the matrix unit, which computes 32 rows at a
+    Blocks are as even as can be; but whole ones for AMX, which computes 32 rows at a
     time or 16: it has 16 at least in the last one.
     """
     even = emit.quotient(count * rows, blocks)

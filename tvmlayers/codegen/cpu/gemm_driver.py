@@ -1,4 +1,4 @@
-"""Who does what of a dense layer: rows or panels shared out, and gone over in blocks."""
+"""How the rows or panels of a dense layer are shared out among threads, and blocked."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,8 @@ from tvmlayers.codegen.cpu.gemm import (
     rows_of_blocks,
 )
 from tvmlayers.codegen.cpu.kernel import Functions
-from tvmlayers.codegen.helping import go_over, taken_pieces, with_helping
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
+from tvmlayers.codegen.work_stealing import go_over, taken_pieces, with_stealing
 from tvmlayers.spaces.gemm import BY_PANELS, Tile
 
 
@@ -73,7 +73,7 @@ def _row_share(spec: GemmSpec, rows: GlobalVar, row_softmax: GlobalVar | None) -
 
         go_over(i, tasks, taken, share)
 
-    return with_helping(emit.private(body))
+    return with_stealing(emit.private(body))
 
 
 def _driver(

@@ -101,7 +101,7 @@ def core(
     function = te.create_prim_func([*expression.tensors, *expression.sizes])
     sch = s_tir.Schedule(function, debug_mask="none")
     schedule(sch)
-    return GlobalVar(name), emit.apart(private_function(expression, sch.mod["main"], **guards))
+    return GlobalVar(name), emit.noinline(private_function(expression, sch.mod["main"], **guards))
 
 
 def tensor_arguments(

@@ -45,7 +45,7 @@ def sve_rows(name: str, spec: SveSpec, functions: Functions) -> GlobalVar:
     The status is 0 where they are computed, 1 where vectors have another length and nothing is.
     """
     made = GlobalVar(name)
-    functions[made] = emit.apart(_with_text(spec, emit.private(lambda: _write_rows(spec))))
+    functions[made] = emit.noinline(_with_text(spec, emit.private(lambda: _write_rows(spec))))
     return made
 
 

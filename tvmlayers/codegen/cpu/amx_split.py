@@ -1,11 +1,11 @@
-"""float32 tensors as tiles of bfloat16, for the matrix unit (AMX) of x86 cores.
+"""The bf16x3 split: float32 tensors as tiles of bfloat16, for AMX.
 
 Rounded to the 8 bits of a bfloat16, and what is left once more, a float32 is exactly the sum of
 three of them: its high, middle and low part.
 
 A tile register holds 16 rows of 64 bytes: 16 columns of float32, or 32 steps of k in bfloat16. x in
 parts is tiles of 16 rows and 32 steps, row by row; W in parts is tiles of 32 steps and 16 columns,
-strip by strip, where a row holds two steps side by side for each column. The unit multiplies pairs
+strip by strip, where a row holds two steps side by side for each column. AMX multiplies pairs
 of steps; here they lie 16 apart, so that two vectors become one without a shuffle. Each tile comes
 three times, once for each part.
 """

@@ -65,7 +65,7 @@ class Here:
         return timing.Call(function, turns)
 
 
-class Stand:
+class Fixture:
     """One workload, ready to time candidates against the reference that is kept here."""
 
     def __init__(

@@ -13,7 +13,7 @@ from tvm.ir import Expr, GlobalVar
 
 import tvmlayers as tl
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.helping import go_over, with_helping
+from tvmlayers.codegen.work_stealing import go_over, with_stealing
 from tvmlayers.runtime import ffi
 
 TASKS, PIECES = 2, 6
@@ -49,7 +49,7 @@ def noting(waits: bool) -> Any:
     def task(i: Expr, tasks: Expr, notes: Any) -> None:
         emit.call(shared, notes, tirx.address_of(emit.view(notes, "int64")[end]), i, tasks)
 
-    return looping(task, {shared: with_helping(emit.private(share_body))})
+    return looping(task, {shared: with_stealing(emit.private(share_body))})
 
 
 @pytest.mark.parametrize("waits", [False, True])

@@ -13,19 +13,19 @@ from tvmlayers.targets import Target
 from tvmlayers.tune import inputs, timing
 from tvmlayers.tune.data import Data
 from tvmlayers.tune.expected import Array
+from tvmlayers.tune.fixture import Fixture, WrongResult
 from tvmlayers.tune.plain import plain_inputs
-from tvmlayers.tune.stand import Stand, WrongResult
 
 
-class PlainStand:
+class PlainFixture:
     """The arguments of plain functions; results are held against the same expectation."""
 
-    def __init__(self, stand: Stand, target: Target, data: Data, seed: int) -> None:
-        self._stand, self._target = stand, targets.to_tvm(target)
-        workload = stand.workload
+    def __init__(self, fixture: Fixture, target: Target, data: Data, seed: int) -> None:
+        self._fixture, self._target = fixture, targets.to_tvm(target)
+        workload = fixture.workload
         drawn = plain_inputs(workload, inputs.draw(workload, data, seed))
-        weights = [ffi.from_array(_aligned(each)) for each in stand.weights().values()]
-        rows, width = stand.result_shape
+        weights = [ffi.from_array(_aligned(each)) for each in fixture.weights().values()]
+        rows, width = fixture.result_shape
         self._result = _aligned(np.zeros((rows, width), workload["dtype"]))
         out = ffi.from_array(self._result)
         self._turns = [
@@ -41,11 +41,11 @@ class PlainStand:
         function = tvm.compile(scheduled, target=self._target)["main"]
         self._result.fill(np.nan)
         function(*self._turns[0])
-        wrong = self._stand.expected.difference(self._result)
+        wrong = self._fixture.expected.difference(self._result)
         if wrong is not None:
             raise WrongResult(wrong)
         candidate = timing.Call(function, self._turns)
-        return timing.ratio(self._stand.reference, candidate, self._stand.calls)
+        return timing.ratio(self._fixture.reference, candidate, self._fixture.calls)
 
 
 def _aligned(array: Array) -> Array:

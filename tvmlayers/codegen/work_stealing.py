@@ -1,4 +1,4 @@
-"""Work shared out among threads in pieces; who is done takes over those that others have left.
+"""Work stealing: work shared out among threads in pieces; idle threads take those that are left.
 
 Threads are seldom equally fast: a core shared with another guest, or a small one beside large ones,
 would keep all the others waiting. Each still begins with its own share, whose data may lie near.
@@ -41,7 +41,7 @@ def go_over(
 ) -> None:
     """What thread i of `tasks` does: its own pieces, then those that its neighbours have left.
 
-    taken: of `taken_pieces`; the function that this is written in needs `with_helping`.
+    taken: of `taken_pieces`; the function that this is written in needs `with_stealing`.
     share: gives the number of pieces of a task, and what writes the work of one of them.
     """
     i, tasks = emit.i64(i), emit.i64(tasks)
@@ -60,6 +60,6 @@ def go_over(
             take(task)
 
 
-def with_helping(function: PrimFunc) -> PrimFunc:
+def with_stealing(function: PrimFunc) -> PrimFunc:
     """The function with LLVM's text of what `go_over` calls."""
     return function.with_body(with_text(function.body, _TEXT))
