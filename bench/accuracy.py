@@ -29,6 +29,7 @@ ELEMENTWISE = tuple(name for name in NAMES if name not in OVER_LAST_AXIS)
 USUAL = 5.0  # the numbers that most activations see in a model
 MOST_WITH_DIGITS = 1000.0  # the powers of larger ones have exponents that mpmath takes long for
 LENGTHS = (64, 256, 1024, 4096, 16384, 100_000)
+ROWS = (1, 4, 64)  # PyTorch's linear computes them in three ways
 _OTHER_NAMES = {"hard_sigmoid": "hardsigmoid", "hard_silu": "hardswish"}
 
 
@@ -193,16 +194,17 @@ def sum_rows() -> Iterator[tuple[str, ...]]:
         kernel = rng.standard_normal((k, 64)).astype(np.float32)
         layer.set_weights([kernel])
         dense = tl.compile(layer)
+        transposed = torch.from_numpy(np.ascontiguousarray(kernel.T))
         steps_of = rng.standard_normal((4, k, 16)).astype(np.float32)
         pooled = [
             _root_mean_square(result, steps_of.mean(1, dtype=np.float64))
             for result in (pooling(steps_of), torch.from_numpy(steps_of).mean(1).numpy())
         ]
         errors = []
-        for rows in (1, 64):
+        for rows in ROWS:
             x = rng.standard_normal((rows, k)).astype(np.float32)
             wanted = x.astype(np.float64) @ kernel.astype(np.float64)
-            theirs = (torch.from_numpy(x) @ torch.from_numpy(kernel)).numpy()
+            theirs = functional.linear(torch.from_numpy(x), transposed).numpy()
             errors += [_root_mean_square(result, wanted) for result in (dense(x), theirs)]
         yield f"{k:,}", *(f"{error:.1e}" for error in (*errors, *pooled))
 
@@ -231,7 +233,7 @@ def main() -> None:
         activation_rows(),
     )
     _print(("float32", "columns", "logits", "ours", "PyTorch"), softmax_rows())
-    sums = ("Dense of 1 row", "Dense of 64 rows", "GlobalAveragePooling1D")
+    sums = (*(f"Dense of {rows} row{'s' * (rows > 1)}" for rows in ROWS), "GlobalAveragePooling1D")
     _print(("k", *(f"{kind}: {side}" for kind in sums for side in ("ours", "PyTorch"))), sum_rows())
 
 
