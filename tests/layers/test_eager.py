@@ -144,7 +144,7 @@ def test_arrays_of_the_wrong_dtype_are_refused_before_compiling(
     assert not compiler.models
 
 
-@pytest.mark.parametrize("layer", [tl.Dense(3), tl.Embedding(3, 2), tl.Flatten()])
+@pytest.mark.parametrize("layer", [tl.Dense(3), tl.EmbeddingBag(3, 2), tl.Flatten()])
 def test_scalars_and_uneven_lists_are_refused(compiler: Any, layer: tl.Layer) -> None:
     for value in (0, np.float32(1), [[1, 2], [3]]):
         with pytest.raises(tl.ShapeError):

@@ -99,6 +99,14 @@ def test_lists_and_numbers_are_tensors_of_their_rank(lookup: Compiled, dense: Co
     np.testing.assert_allclose(dense([1, 0, 0, 0, 0, 0]), KERNEL[0], rtol=1e-6)
 
 
+def test_a_layer_takes_a_number_or_a_vector_where_it_leaves_the_leading_axes_alone() -> None:
+    table = tl.Embedding(50, 8, weights=TABLE)
+    np.testing.assert_array_equal(table(3), TABLE[3])
+    np.testing.assert_array_equal(table([3, 4]), TABLE[[3, 4]])
+    assert tl.Dense(4)(np.ones(6, np.float32)).shape == (4,)
+    assert tl.Activation("relu")(-3.0) == 0
+
+
 @pytest.mark.parametrize("lead", LEADS)
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
 def test_out_and_bind_have_the_callers_rank(

@@ -39,8 +39,14 @@ def example_specs(arrays: Sequence[Any]) -> list[Spec]:
 
 
 def free_specs(layer: Layer, specs: list[Spec]) -> list[Spec]:
-    """specs with what one compiled form of the layer serves left open."""
+    """specs with what one compiled form of the layer serves left open.
+
+    Where the layer leaves the leading axes alone, one is added to inputs without: compiled code
+    takes any number of them.
+    """
     shapes = tuple(shape for shape, _ in specs)
+    if all(len(shape) == layer.row_axes() for shape in shapes):
+        shapes = tuple((1, *shape) for shape in shapes)
     if () in shapes:
         raise ShapeError(f"{layer.describe()} expected rank 1 or more, got a scalar; pass [value]")
     dtypes = (layer.example_dtype(dtype) for _, dtype in specs)
