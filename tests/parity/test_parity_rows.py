@@ -24,12 +24,11 @@ from test_parity_chain import BATCHES as CHAINED
 from test_parity_chain import seed
 from test_parity_dense import ODD_SIZES, chosen, features
 from test_parity_embedding import FORGIVING, ROWS, tables
-from test_parity_memory import at, beyond, surroundings_are_untouched
+from test_parity_memory import beyond, written_past_caches
 from test_parity_normalization import norms
 
 import tvmlayers as tl
 from tvmlayers import targets
-from tvmlayers.codegen.streaming import stream_from
 from tvmlayers.layers.embedding_bag import MODES
 
 pytestmark = on_cpu
@@ -100,15 +99,7 @@ def test_tables_of_every_width_give_their_rows(target: str, oob: str) -> None:
 
 @every_row
 def test_a_result_past_the_caches_may_begin_at_any_address(target: str) -> None:
-    layer = tl.Embedding(ROWS, 48, input_shape=())
-    (table,) = layer.get_weights()
-    compiled = tl.compile(layer, target=target)
-    ids = indices(ROWS, stream_from(targets.resolve(target)) // table[0].nbytes + 5)
-    for place in range(0, 64, 4):
-        out = at(np.zeros((len(ids), 48), "float32"), place)
-        compiled(ids, out=out)
-        np.testing.assert_array_equal(out, table[ids])
-        assert surroundings_are_untouched(out)
+    written_past_caches(target, "float32")
 
 
 @every_row

@@ -16,9 +16,13 @@ from tvm.relax import transform
 from tvmlayers import layers
 from tvmlayers.codegen.cpu import Lowered, Use, is_view, lower, lower_copy
 from tvmlayers.codegen.entries import EntrySpec, root, uses
-from tvmlayers.codegen.fuse import Step, fused_steps
+from tvmlayers.codegen.fuse import NormalizedMerge, Step, fused_steps
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.layers.graph import Graph, SymbolicTensor
+from tvmlayers.layers.normalization import RowNormalization
+
+# Whose large results are written past the caches where no kernel reads them.
+_STREAMING = (layers.Embedding, layers.Activation, RowNormalization, NormalizedMerge)
 
 Lower = Callable[[Use, str, Any, ArenaPlan], Lowered]
 
@@ -49,7 +53,7 @@ class Kernels:
         reads_indices = any(masks) or use.index_dtype in dtypes
         lengths = () if use.layer.fits_any_shape else tuple(t.shape[1:] for t in use.inputs)
         index_dtype = use.index_dtype if reads_indices else None
-        leaves = use.leaves and isinstance(use.layer, layers.Embedding)
+        leaves = use.leaves and isinstance(use.layer, _STREAMING)
         key = (id(use.layer), use.roles, lengths, masks, dtypes, index_dtype, leaves)
         name = f"k{len(self.made)}_{use.layer.name}"
         made = self._once(key, lambda: self.lower(use, name, self.selector, self.arena))

@@ -19,6 +19,9 @@ from tvmlayers.targets import Target
 
 # Below this many bytes what comes next may find the result in a cache near the core.
 STREAM_FROM = 4 << 20
+LARGEST_STORE = (
+    64  # bytes, which a place has to be a multiple of; longer vectors are several stores
+)
 
 _ELEMENTS = {"float32": "float", "float64": "double"}
 _ADDRESS = "tvmlayers_address"
@@ -87,7 +90,7 @@ def _source(used: Iterable[tuple[str, int]]) -> str:
 
 def _store(dtype: str, lanes: int) -> str:
     vector = f"<{lanes} x {_ELEMENTS[dtype]}>"
-    size = lanes * int(tvm_ffi.dtype(dtype).bits) // 8
+    size = min(LARGEST_STORE, lanes * int(tvm_ffi.dtype(dtype).bits) // 8)
     return f"""
 define void @{_name(dtype, lanes)}(ptr %place, {vector} %vector) {{
   store {vector} %vector, ptr %place, align {size}, !nontemporal !0

@@ -1,23 +1,35 @@
 """Activations by themselves, and softmax as the last step of a Dense."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+from tvm import s_tir
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc
 
 from tvmlayers import layers
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements, report
-from tvmlayers.codegen.cpu.rows import UNTUNED_GRAIN, Pointer, call_core, fixed, row_kernel
+from tvmlayers.codegen.cpu.rows import (
+    UNTUNED_GRAIN,
+    Pointer,
+    call_core,
+    call_streamed,
+    fixed,
+    row_kernel,
+    streamed_rows,
+)
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.expr.elementwise import elementwise
+from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.softmax import narrow_softmax, short_softmax, softmax
 from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces import rows as row_spaces
+from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
 # The decisions of a softmax hardly depend on how many rows there are.
@@ -64,16 +76,24 @@ def softmax_core(
         driver = GlobalVar(name)
         functions[driver] = _by_tiles(made, one, lanes, dtype)
         return driver, regime
-    lanes *= min(int(regime.decisions["vectors"]), n // lanes)
-    row_bytes = 2 * (n + lanes) * np.dtype(dtype).itemsize
-    made, function = core(
-        name,
-        softmax(n, lanes=lanes, log=log, dtype=dtype),
-        lambda sch: row_spaces.softmax_rows(sch, row_bytes=row_bytes),
-        in_place=True,
-    )
-    functions[made] = function
+    made, functions[made] = core(name, *_by_vectors(n, kind, dtype, regime, target), in_place=True)
     return made, regime
+
+
+def _by_vectors(
+    n: int, kind: object, dtype: str, regime: Regime, target: Target
+) -> tuple[Expression, Callable[[s_tir.Schedule], None]]:
+    """The softmax of rows that are longer than a vector, and its schedule."""
+    lanes = _lanes(n, dtype, regime, target)
+    row_bytes = 2 * (n + lanes) * np.dtype(dtype).itemsize
+    expression = softmax(n, lanes=lanes, log=kind == "log_softmax", dtype=dtype)
+    return expression, partial(row_spaces.softmax_rows, row_bytes=row_bytes)
+
+
+def _lanes(n: int, dtype: str, regime: Regime, target: Target) -> int:
+    """Of the vectors that a long row is gone over in."""
+    lanes = target.lanes(dtype)
+    return lanes * min(int(regime.decisions["vectors"]), n // lanes)
 
 
 def _by_tiles(tiles: GlobalVar, short: GlobalVar, lanes: int, dtype: str) -> PrimFunc:
@@ -100,12 +120,22 @@ def lower_activation(use: Use, name: str, selector: Selector, _arena: ArenaPlan)
     assert isinstance(layer, layers.Activation)
     functions: Functions = {}
     itemsize = np.dtype(dtype).itemsize
-    grains = UNTUNED_GRAIN
+    grains, streamed = UNTUNED_GRAIN, None
     described: dict[str, Any] = {"kind": "activation", "layer": layer.name, "dtype": dtype}
     if layer.activation in ROW_ACTIVATIONS:
         n = use.fixed(-1)
         made, regime = softmax_core(f"{name}_rows", n, layer.activation, dtype, selector, functions)
         grains = by_choice([regime], "grain_kib")
+        target = selector.target
+        if n > target.lanes(dtype):
+            rows = _by_vectors(n, layer.activation, dtype, regime, target)
+            streamed = streamed_rows(
+                use,
+                partial(core, f"{name}_streamed", *rows),
+                n * itemsize,
+                _lanes(n, dtype, regime, target) * itemsize,
+                target,
+            )
         workload = Workload.make("softmax", m=1, n=n, dtype=dtype)
         described = report(
             workload, [regime], layer.name, flops=4 * n, bytes_per_item=2 * n * itemsize
@@ -115,6 +145,8 @@ def lower_activation(use: Use, name: str, selector: Selector, _arena: ArenaPlan)
         expression = elementwise(elementwise_function(layer.activation), dtype)
         made, function = core(f"{name}_rows", expression, row_spaces.plain)
         functions[made] = function
+    if streamed is not None:
+        functions[streamed.name] = streamed.function
     pointers = [Pointer("x", dtype, fixed(n)), Pointer("out", dtype, fixed(n))]
     kernel = row_kernel(
         name,
@@ -122,7 +154,7 @@ def lower_activation(use: Use, name: str, selector: Selector, _arena: ArenaPlan)
         pointers,
         ["count"],
         4 * n * itemsize,
-        call_core(made, pointers),
+        call_streamed(call_core(made, pointers), streamed, pointers, n * itemsize),
         lambda shapes: [elements(shapes[0][:-1] if n > 1 else shapes[0])],
         described,
         grains,

@@ -7,9 +7,9 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-from tvm import s_tir, te
+from tvm import s_tir
 from tvm.ir import Expr, GlobalVar
-from tvm.tirx import PrimFunc, Var
+from tvm.tirx import Var
 
 from tvmlayers import layers
 from tvmlayers.codegen import emit
@@ -22,8 +22,8 @@ from tvmlayers.codegen.cpu.kernel import (
     elements,
     report,
 )
-from tvmlayers.codegen.cpu.rows import Pointer, fixed, row_driver
-from tvmlayers.codegen.streaming import starts_at_multiple, stream_from
+from tvmlayers.codegen.cpu.rows import Pointer, Streamed, fixed, row_driver
+from tvmlayers.codegen.streaming import stream_from
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.stored import table_as
@@ -260,23 +260,6 @@ def _take_kernel(
             "index_dtype": index_dtype,
         },
     )
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """A function that looks rows up for a large result, which it writes past the caches.
-
-    least: the bytes of such a result; vector_bytes: of what its start must be a multiple.
-    """
-
-    name: GlobalVar
-    function: PrimFunc
-    least: int
-    vector_bytes: int
-
-    def fits(self, size: Expr, out: Var) -> Expr:
-        """Whether it can and should write `size` bytes to `out`."""
-        return te.all(size >= emit.i64(self.least), starts_at_multiple(out, self.vector_bytes))
 
 
 def _streamed(

@@ -6,7 +6,14 @@ import numpy as np
 
 from tvmlayers.codegen.cpu.elementwise import packed_operands
 from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements
-from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
+from tvmlayers.codegen.cpu.rows import (
+    Pointer,
+    call_core,
+    call_streamed,
+    fixed,
+    row_kernel,
+    streamed_rows,
+)
 from tvmlayers.codegen.fuse import NormalizedMerge
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.normalization import normalized
@@ -38,18 +45,23 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         dtype=dtype,
     )
     itemsize = np.dtype(dtype).itemsize
-    functions: Functions = {}
-    made, function = core(
-        f"{name}_rows",
-        expression,
-        lambda sch: row_spaces.normalized_rows(
-            sch,
-            stages=rows.stages,
-            sums=rows.sums,
-            made_bytes=0 if made_of is None else (n + rows.lanes) * itemsize,
-        ),
+    schedule = partial(
+        row_spaces.normalized_rows,
+        stages=rows.stages,
+        sums=rows.sums,
+        made_bytes=0 if made_of is None else (n + rows.lanes) * itemsize,
     )
-    functions[made] = function
+    functions: Functions = {}
+    made, functions[made] = core(f"{name}_rows", expression, schedule)
+    streamed = streamed_rows(
+        use,
+        partial(core, f"{name}_streamed", expression, schedule),
+        n * itemsize,
+        rows.lanes * itemsize,
+        selector.target,
+    )
+    if streamed is not None:
+        functions[streamed.name] = streamed.function
     pointers = [
         *(Pointer(f"x{i}", dtype, fixed(n)) for i in range(len(use.inputs))),
         *(Pointer(f"w{i}", dtype, fixed(0)) for i in range(len(shapes))),
@@ -61,7 +73,7 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         pointers,
         ["count"],
         (len(use.inputs) + 1) * n * itemsize,
-        call_core(made, pointers),
+        call_streamed(call_core(made, pointers), streamed, pointers, n * itemsize),
         lambda given: [elements(given[0][:first])],
         {"kind": "normalization", "layer": layer.name, "dtype": dtype, "n": n},
     )

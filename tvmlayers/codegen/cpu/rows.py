@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import te
@@ -10,8 +11,10 @@ from tvm.tirx import PrimFunc, Var
 
 from tvmlayers import schedule
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Shapes
+from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Shapes, Use
 from tvmlayers.codegen.parallel import each_task
+from tvmlayers.codegen.streaming import LARGEST_STORE, starts_at_multiple, stream_from
+from tvmlayers.targets import Target
 
 Scalars = dict[str, Var]
 # For kernels that are never tuned.
@@ -78,6 +81,56 @@ def call_core(core: GlobalVar, pointers: Sequence[Pointer], extra: Sequence[str]
     def work(given: dict[str, Var], scalars: Scalars, first: Expr, last: Expr) -> None:
         moved = [_at_row(given[p.name], p.step(scalars), first) for p in pointers]
         emit.call(core, *moved, last - first, *(scalars[name] for name in extra))
+
+    return work
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A function that writes a large result past the caches.
+
+    least: the bytes of such a result; vector_bytes: of what its start must be a multiple.
+    """
+
+    name: GlobalVar
+    function: PrimFunc
+    least: int
+    vector_bytes: int
+
+    def fits(self, size: Expr, out: Var) -> Expr:
+        """Whether it can and should write `size` bytes to `out`."""
+        return te.all(size >= emit.i64(self.least), starts_at_multiple(out, self.vector_bytes))
+
+
+def streamed_rows(
+    use: Use,
+    make: Callable[..., tuple[GlobalVar, PrimFunc]],
+    row_bytes: int,
+    vector_bytes: int,
+    target: Target,
+) -> Streamed | None:
+    """What `make(streamed="out")` gives, for a result of the model.
+
+    vector_bytes: of the vectors that rows are stored in. None where the target has no such stores,
+    whole vectors do not make up a row, or the next kernel reads the result.
+    """
+    if not use.leaves or target.family != "x86" or row_bytes % vector_bytes:
+        return None
+    return Streamed(*make(streamed="out"), stream_from(target), min(vector_bytes, LARGEST_STORE))
+
+
+def call_streamed(
+    plain: Work, streamed: Streamed | None, pointers: Sequence[Pointer], row_bytes: int
+) -> Work:
+    """`plain`, or `streamed` where all rows of `row_bytes` make up a large result."""
+    if streamed is None:
+        return plain
+    past_caches = call_core(streamed.name, pointers)
+
+    def work(given: dict[str, Var], scalars: Scalars, first: Expr, last: Expr) -> None:
+        fits = streamed.fits(scalars["count"] * emit.i64(row_bytes), given["out"])
+        ways = [(fits, past_caches), (None, plain)]
+        emit.chain([(when, partial(way, given, scalars, first, last)) for when, way in ways])
 
     return work
 
