@@ -34,6 +34,12 @@ def wide(name: str) -> str:
     return "float32" if is_half(name) else name
 
 
+def passed_as(name: str) -> str:
+    """The dtype of the tensors in which compiled code for CPUs takes and gives numbers of this
+    one: NumPy lends no bfloat16 to others."""
+    return "int16" if name == "bfloat16" else name
+
+
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """NumPy's dtype of that name."""
     kind: Any = name

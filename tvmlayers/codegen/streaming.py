@@ -20,7 +20,7 @@ from tvmlayers.targets import Target
 # Below this many bytes what comes next may find the result in a cache near the core.
 STREAM_FROM = 4 << 20
 
-_ELEMENTS = {"float32": "float", "float64": "double"}
+_ELEMENTS = {"float32": "float", "float64": "double", "uint16": "i16"}
 _ADDRESS = "tvmlayers_address"
 _ADDRESS_OF = f"""
 define i64 @{_ADDRESS}(ptr %pointer) {{

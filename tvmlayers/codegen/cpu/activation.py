@@ -1,21 +1,33 @@
 """Activations by themselves, and softmax as the last step of a Dense."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
+from tvm import s_tir
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc
 
 from tvmlayers import layers
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements, report
-from tvmlayers.codegen.cpu.rows import UNTUNED_GRAIN, Pointer, call_core, fixed, row_kernel
+from tvmlayers.codegen.cpu.kernel import (
+    Functions,
+    Lowered,
+    Use,
+    core,
+    elements,
+    in_halves,
+    report,
+)
+from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import is_half, numpy_dtype, wide
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.expr.elementwise import elementwise
+from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.softmax import narrow_softmax, short_softmax, softmax
+from tvmlayers.expr.stored import read_as
 from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces import rows as row_spaces
 from tvmlayers.workload import Workload
@@ -48,42 +60,53 @@ def elementwise_function(activation: Any) -> Callable[[Expr], Expr]:
 
 
 def softmax_core(
-    name: str, n: int, kind: object, dtype: str, selector: Selector, functions: Functions
+    name: str,
+    n: int,
+    kind: object,
+    dtype: str,
+    selector: Selector,
+    functions: Functions,
+    *,
+    of_sums: bool = False,
 ) -> tuple[GlobalVar, Regime]:
-    """softmax or log_softmax of rows of n, in place, added to `functions`; and its decisions."""
-    target = selector.target
+    """softmax or log_softmax of rows of n, added to `functions`; and its decisions.
+
+    In place where x and the result are of one dtype. of_sums: x is float32 where the result is a
+    half.
+    """
+    target, computed = selector.target, wide(dtype)
     regime = selector.decide(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
-    lanes, log = target.lanes(dtype), kind == "log_softmax"
+    lanes, log = target.lanes(computed), kind == "log_softmax"
+
+    def add(label: str, made: Expression, schedule: Callable[[s_tir.Schedule], None]) -> GlobalVar:
+        kept = in_halves(made, dtype, but=["x"] if of_sums else [])
+        added, function = core(label, made, schedule, in_place=True, kept=kept)
+        functions[added] = function
+        return added
+
     if n <= lanes:
-        tiled = narrow_softmax(n, lanes=lanes, log=log, dtype=dtype)
-        made, function = core(f"{name}_tiles", tiled, row_spaces.softmax_columns, in_place=True)
-        functions[made] = function
-        short = short_softmax(n, log=log, dtype=dtype)
-        one, function = core(f"{name}_short", short, row_spaces.softmax_short, in_place=True)
-        functions[one] = function
+        tiled = narrow_softmax(n, lanes=lanes, log=log, dtype=computed)
+        tiles = add(f"{name}_tiles", tiled, row_spaces.softmax_columns)
+        short = short_softmax(n, log=log, dtype=computed)
+        one = add(f"{name}_short", short, row_spaces.softmax_short)
         driver = GlobalVar(name)
-        functions[driver] = _by_tiles(made, one, lanes, dtype)
+        dtypes = (computed if of_sums else read_as(dtype), read_as(dtype))
+        functions[driver] = _by_tiles(tiles, one, lanes, *dtypes)
         return driver, regime
     lanes *= min(int(regime.decisions["vectors"]), n // lanes)
-    row_bytes = 2 * (n + lanes) * np.dtype(dtype).itemsize
-    made, function = core(
-        name,
-        softmax(n, lanes=lanes, log=log, dtype=dtype),
-        lambda sch: row_spaces.softmax_rows(sch, row_bytes=row_bytes),
-        in_place=True,
-    )
-    functions[made] = function
-    return made, regime
+    row_bytes = 2 * (n + lanes) * numpy_dtype(computed).itemsize
+    schedule = partial(row_spaces.softmax_rows, row_bytes=row_bytes)
+    return add(name, softmax(n, lanes=lanes, log=log, dtype=computed), schedule), regime
 
 
-def _by_tiles(tiles: GlobalVar, short: GlobalVar, lanes: int, dtype: str) -> PrimFunc:
+def _by_tiles(tiles: GlobalVar, short: GlobalVar, lanes: int, of_x: str, of_out: str) -> PrimFunc:
     """`f(x, out, count)`: tiles of rows side by side, or few rows one by one.
 
     A tile takes as long as three quarters of its rows do alone, 2 to 16 columns on AVX-512.
     """
 
     def body() -> None:
-        x, out = emit.argument("x", f"*{dtype}"), emit.argument("out", f"*{dtype}")
+        x, out = emit.argument("x", f"*{of_x}"), emit.argument("out", f"*{of_out}")
         count = emit.argument("count", "int64")
         emit.chain(
             [
@@ -98,47 +121,79 @@ def _by_tiles(tiles: GlobalVar, short: GlobalVar, lanes: int, dtype: str) -> Pri
 def lower_activation(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
     layer, dtype = use.layer, use.dtype(0)
     assert isinstance(layer, layers.Activation)
-    functions: Functions = {}
-    itemsize = np.dtype(dtype).itemsize
-    grains = UNTUNED_GRAIN
-    described: dict[str, Any] = {"kind": "activation", "layer": layer.name, "dtype": dtype}
     if layer.activation in ROW_ACTIVATIONS:
-        n = use.fixed(-1)
-        made, regime = softmax_core(f"{name}_rows", n, layer.activation, dtype, selector, functions)
-        grains = by_choice([regime], "grain_kib")
-        workload = Workload.make("softmax", m=1, n=n, dtype=dtype)
-        described = report(
-            workload, [regime], layer.name, flops=4 * n, bytes_per_item=2 * n * itemsize
-        )
-    else:
-        n = 1
-        expression = elementwise(elementwise_function(layer.activation), dtype)
-        made, function = core(f"{name}_rows", expression, row_spaces.plain)
-        functions[made] = function
-    pointers = [Pointer("x", dtype, fixed(n)), Pointer("out", dtype, fixed(n))]
+        return _softmax(name, use.fixed(-1), layer, dtype, selector, of_sums=False)
+    functions: Functions = {}
+    expression = elementwise(elementwise_function(layer.activation), wide(dtype))
+    kept = in_halves(expression, dtype)
+    made, function = core(f"{name}_rows", expression, row_spaces.plain, kept=kept)
+    functions[made] = function
+    pointers = [Pointer(each, read_as(dtype), fixed(1)) for each in ("x", "out")]
     kernel = row_kernel(
         name,
         functions,
         pointers,
         ["count"],
-        4 * n * itemsize,
+        4 * numpy_dtype(dtype).itemsize,
         call_core(made, pointers),
-        lambda shapes: [elements(shapes[0][:-1] if n > 1 else shapes[0])],
-        described,
-        grains,
+        lambda shapes: [elements(shapes[0])],
+        {"kind": "activation", "layer": layer.name, "dtype": dtype},
     )
+    return Lowered(kernel, ())
+
+
+def softmax_of_sums(name: str, n: int, layer: layers.Dense, selector: Selector) -> Lowered:
+    """The softmax of a layer of halves, of its sums in float32."""
+    return _softmax(name, n, layer, layer.dtype, selector, of_sums=True)
+
+
+def _softmax(
+    name: str,
+    n: int,
+    layer: layers.Activation | layers.Dense,
+    dtype: str,
+    selector: Selector,
+    *,
+    of_sums: bool,
+) -> Lowered:
+    """A softmax as a kernel of its own. of_sums: see `softmax_core`."""
+    functions: Functions = {}
+    kind = layer.activation
+    made, regime = softmax_core(
+        f"{name}_rows", n, kind, dtype, selector, functions, of_sums=of_sums
+    )
+    given = wide(dtype) if of_sums else dtype
+    moved = n * (numpy_dtype(given).itemsize + numpy_dtype(dtype).itemsize)
+    pointers = [
+        Pointer(each, read_as(held), fixed(n)) for each, held in (("x", given), ("out", dtype))
+    ]
+    workload = Workload.make("softmax", m=1, n=n, dtype=dtype)
+    kernel = row_kernel(
+        name,
+        functions,
+        pointers,
+        ["count"],
+        2 * moved,
+        call_core(made, pointers),
+        lambda shapes: [elements(shapes[0][:-1])],
+        report(workload, [regime], layer.name, flops=4 * n, bytes_per_item=moved),
+        by_choice([regime], "grain_kib"),
+    )
+    if of_sums:  # the layer has a row of the report already
+        kernel.report = {}
     return Lowered(kernel, ())
 
 
 def lower_copy(name: str, dtype: str) -> Lowered:
     """A tensor of any shape copied as it is."""
     functions: Functions = {}
+    element = "uint16" if is_half(dtype) else dtype
     made, function = core(
-        f"{name}_elements", elementwise(ACTIVATIONS["linear"], dtype), row_spaces.plain
+        f"{name}_elements", elementwise(ACTIVATIONS["linear"], element), row_spaces.plain
     )
     functions[made] = function
-    pointers = [Pointer("x", dtype, fixed(1)), Pointer("out", dtype, fixed(1))]
-    cost = 2 * np.dtype(dtype).itemsize
+    pointers = [Pointer("x", element, fixed(1)), Pointer("out", element, fixed(1))]
+    cost = 2 * numpy_dtype(element).itemsize
     work = call_core(made, pointers)
     kernel = row_kernel(
         name, functions, pointers, ["count"], cost, work, lambda shapes: [elements(shapes[0])], {}

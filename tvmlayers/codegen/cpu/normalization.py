@@ -2,14 +2,14 @@
 
 from functools import partial
 
-import numpy as np
-
 from tvmlayers.codegen.cpu.elementwise import packed_operands
-from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements
+from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements, in_halves
 from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.codegen.fuse import NormalizedMerge
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import numpy_dtype, wide
 from tvmlayers.expr.normalization import normalized
+from tvmlayers.expr.stored import read_as
 from tvmlayers.layers.normalization import RowNormalization
 from tvmlayers.operations import operation_of
 from tvmlayers.schedule import Selector
@@ -26,18 +26,17 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         layer = layer.normalization
     assert isinstance(layer, RowNormalization)
     n, first = layer.width, use.inputs[0].rank - len(layer.axes)
-    names, shapes = packed_operands(layer, dtype, arena)
+    packed, computed = packed_operands(layer, dtype, arena), wide(dtype)
     expression, rows = normalized(
         operation_of(layer).part("formula"),
         layer,
         made_of,
         len(use.inputs),
-        len(shapes),
+        len(packed),
         n,
-        lanes=_lanes(n, selector.target.lanes(dtype)),
-        dtype=dtype,
+        lanes=_lanes(n, selector.target.lanes(computed)),
+        dtype=computed,
     )
-    itemsize = np.dtype(dtype).itemsize
     functions: Functions = {}
     made, function = core(
         f"{name}_rows",
@@ -46,26 +45,27 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
             sch,
             stages=rows.stages,
             sums=rows.sums,
-            made_bytes=0 if made_of is None else (n + rows.lanes) * itemsize,
+            made_bytes=0 if made_of is None else (n + rows.lanes) * numpy_dtype(computed).itemsize,
         ),
+        kept=in_halves(expression, dtype, but=["made"]),
     )
     functions[made] = function
     pointers = [
-        *(Pointer(f"x{i}", dtype, fixed(n)) for i in range(len(use.inputs))),
-        *(Pointer(f"w{i}", dtype, fixed(0)) for i in range(len(shapes))),
-        Pointer("out", dtype, fixed(n)),
+        *(Pointer(f"x{i}", read_as(dtype), fixed(n)) for i in range(len(use.inputs))),
+        *(Pointer(f"w{i}", read_as(each.dtype), fixed(0)) for i, each in enumerate(packed)),
+        Pointer("out", read_as(dtype), fixed(n)),
     ]
     kernel = row_kernel(
         name,
         functions,
         pointers,
         ["count"],
-        (len(use.inputs) + 1) * n * itemsize,
+        (len(use.inputs) + 1) * n * numpy_dtype(dtype).itemsize,
         call_core(made, pointers),
         lambda given: [elements(given[0][:first])],
         {"kind": "normalization", "layer": layer.name, "dtype": dtype, "n": n},
     )
-    return Lowered(kernel, names)
+    return Lowered(kernel, tuple(each.name for each in packed))
 
 
 def _lanes(n: int, lanes: int) -> int:
