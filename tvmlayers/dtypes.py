@@ -12,6 +12,8 @@ import numpy as np
 
 HALF_DTYPES = ("float16", "bfloat16")
 FLOAT_DTYPES = ("float32", "float64", *HALF_DTYPES)
+MIXED = "mixed_"
+"""What the names of Keras's policies begin with that compute in a half and keep float32 weights."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Limits:
 def is_half(name: str) -> bool:
     """Whether numbers of this dtype are kept in 16 bits and computed with in float32."""
     return name in HALF_DTYPES
+
+
+def can_be_cast(given: str, wanted: str) -> bool:
+    """Whether a layer of dtype `wanted` takes tensors of dtype `given`: to and from halves."""
+    return given == wanted or {given, wanted} <= {"float32", *HALF_DTYPES}
 
 
 def wide(name: str) -> str:

@@ -179,3 +179,27 @@ def test_arm_targets_compile(dtype: str, target: str) -> None:
         [tl.EmbeddingBag(40, 64, mode="sum", dtype=dtype), tl.Dense(9, "softmax", dtype=dtype)]
     )
     assert {row["dtype"] for row in tl.compile(model, target=target).report()} == {dtype}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_models_take_and_give_float32_where_asked(policy: str) -> None:
+    layers = [tl.Dense(70, "gelu", input_dim=20, dtype=policy)]
+    layers += [tl.BatchNormalization(dtype=policy), tl.Dense(5, "softmax", dtype="float32")]
+    twin = Twin(tl.Sequential(layers))
+    assert twin.compiled.inputs[0].dtype == twin.compiled.outputs[0].dtype == "float32"
+    twin.agrees_for_every_batch(normal(65, 20), batches=(0, 1, 5, 65))
+    assert tl.verify(twin.compiled, samples=[3]).ok
+
+
+def test_each_layer_rounds_what_it_takes_to_its_own_dtype() -> None:
+    x = tl.Input((20,), dtype="float32")
+    first = tl.Dense(7, dtype="bfloat16")(x)
+    made = [first, tl.Dense(7, dtype="float16")(first), tl.Dense(3, dtype="float16")(x)]
+    Twin(tl.Model(x, made)).agrees(normal(9, 20) * 10)
+
+
+@both
+def test_a_batch_normalisation_rounds_by_itself(dtype: str) -> None:
+    """Folded into the Dense before it, its weights would be rounded twice."""
+    layers = [tl.Dense(4, input_dim=3, dtype=dtype), tl.BatchNormalization(dtype=dtype)]
+    assert len(tl.compile(tl.Sequential(layers)).report()) == 2

@@ -45,7 +45,10 @@ def compile(
     A model compiled for another machine can be saved there but not called here. Compiling for a
     GPU needs none, but nvcc or the packages of `tvmlayers[cuda]`.
     """
-    built, resolved = folded(as_model(model, example)), targets.resolve(target)
+    resolved = targets.resolve(target)
+    is_cuda = isinstance(resolved, targets.CudaTarget)
+    # GPUs have no kernel for a batch normalisation.
+    built = folded(as_model(model, example), halves=is_cuda)
     if isinstance(resolved, targets.CudaTarget):
         from tvmlayers.codegen.cuda import compile_cuda
 

@@ -7,6 +7,7 @@ bfloat16 is read and stored as its bits: this TVM compiles no arithmetic of that
 from tvm import te, tirx
 from tvm.ir import Expr
 
+from tvmlayers.dtypes import is_half
 from tvmlayers.expr.math import bind, dtype_of, select
 
 _READ_AS = {"bfloat16": "uint16"}
@@ -17,6 +18,11 @@ _INFINITY, _MAGNITUDE, _QUIET = 0x7F800000, 0x7FFFFFFF, 0x40
 def read_as(stored: str) -> str:
     """The dtype of the buffer in which a kernel for CPUs has numbers of this dtype."""
     return _READ_AS.get(stored, stored)
+
+
+def copied_as(dtype: str) -> str:
+    """The dtype in which numbers are copied as they are: halves as their bits."""
+    return "uint16" if is_half(dtype) else dtype
 
 
 def table_as(stored: str) -> str:

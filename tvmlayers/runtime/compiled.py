@@ -46,6 +46,7 @@ from tvmlayers.runtime.signature import (
     as_passed,
     check_functions,
     read_entries,
+    with_tensors,
 )
 from tvmlayers.runtime.tensors import Array, Kind
 from tvmlayers.runtime.threads import count as count_threads
@@ -75,7 +76,8 @@ class Compiled(ModelCall):
         library: Callable[[], bytes] | None = None,
     ) -> None:
         """library: gives the bytes of the shared library when the model is saved."""
-        super().__init__(manifest, read_entries(manifest, get_function))
+        entries = map(with_tensors, read_entries(manifest, get_function))
+        super().__init__(manifest, tuple(entries))
         self._get_function, self._library = get_function, library
         self._single = single_entries(self._entries)
         # Inputs in positional order: those that a call without names can mean.

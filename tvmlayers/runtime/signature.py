@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -113,7 +113,6 @@ def _entry(described: Mapping[str, Any], compiled: Function) -> Entry:
     inputs = tuple(_slot(slot) for slot in described["inputs"])
     outputs = tuple(_slot(slot) for slot in described["outputs"])
     function = with_scratch(compiled) if needs_scratch else compiled
-    function = _passing_bits(function, [slot.dtype for slot in (*inputs, *outputs)])
     return Entry(function, inputs, outputs, compiled, needs_scratch)
 
 
@@ -124,11 +123,13 @@ def as_passed(tensor: Any) -> Any:
     return tensor.view(sys.modules["torch"].int16)
 
 
-def _passing_bits(function: Function, dtypes: Sequence[np.dtype[Any]]) -> Function:
-    """`function` for tensors of these dtypes, the bfloat16 among them given as they are."""
-    places = [place for place, dtype in enumerate(dtypes) if passed_as(dtype.name) != dtype.name]
+def with_tensors(entry: Entry) -> Entry:
+    """An entry of code for CPUs, whose function takes tensors of bfloat16 as they are."""
+    dtypes = [slot.dtype.name for slot in (*entry.inputs, *entry.outputs)]
+    places = [place for place, dtype in enumerate(dtypes) if passed_as(dtype) != dtype]
     if not places:
-        return function
+        return entry
+    function = entry.function
 
     def call(*arguments: Any) -> int:
         given = list(arguments)
@@ -136,7 +137,7 @@ def _passing_bits(function: Function, dtypes: Sequence[np.dtype[Any]]) -> Functi
             given[place] = as_passed(given[place])
         return function(*given)
 
-    return call
+    return replace(entry, function=call)
 
 
 def input_order(entries: Iterable[Entry]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from tvmlayers.expr.activations import ACTIVATIONS, ROW_ACTIVATIONS
 from tvmlayers.expr.elementwise import elementwise
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.softmax import narrow_softmax, short_softmax, softmax
-from tvmlayers.expr.stored import read_as
+from tvmlayers.expr.stored import copied_as, read_as
 from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces import rows as row_spaces
 from tvmlayers.workload import Workload
@@ -184,16 +184,21 @@ def _softmax(
     return Lowered(kernel, ())
 
 
-def lower_copy(name: str, dtype: str) -> Lowered:
-    """A tensor of any shape copied as it is."""
+def lower_copy(name: str, given: str, wanted: str) -> Lowered:
+    """A tensor of any shape copied as it is, or in another dtype, to or from a half."""
     functions: Functions = {}
-    element = "uint16" if is_half(dtype) else dtype
-    made, function = core(
-        f"{name}_elements", elementwise(ACTIVATIONS["linear"], element), row_spaces.plain
-    )
+    held = {"x": given, "out": wanted}
+    if given == wanted:
+        kept, computed = {}, copied_as(given)
+        elements_as = dict.fromkeys(held, computed)
+    else:
+        kept = {each: dtype for each, dtype in held.items() if is_half(dtype)}
+        computed, elements_as = "float32", {each: read_as(dtype) for each, dtype in held.items()}
+    expression = elementwise(ACTIVATIONS["linear"], computed)
+    made, function = core(f"{name}_elements", expression, row_spaces.plain, kept=kept)
     functions[made] = function
-    pointers = [Pointer("x", element, fixed(1)), Pointer("out", element, fixed(1))]
-    cost = 2 * numpy_dtype(element).itemsize
+    pointers = [Pointer(each, element, fixed(1)) for each, element in elements_as.items()]
+    cost = sum(numpy_dtype(element).itemsize for element in elements_as.values())
     work = call_core(made, pointers)
     kernel = row_kernel(
         name, functions, pointers, ["count"], cost, work, lambda shapes: [elements(shapes[0])], {}

@@ -89,7 +89,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
 
 def _add_weights(layer: layers.Dense, layout: PanelLayout, arena: ArenaPlan) -> list[str]:
     """The names in the arena of a layer's weights, as kernels take them."""
-    weights = layer.weights
+    weights = layer.rounded_weights()
     kernel = weights[KERNEL]
     bits = kernel.view(np.uint16) if layer.is_quantized and layer.stored == "bfloat16" else kernel
     packed = Packed(

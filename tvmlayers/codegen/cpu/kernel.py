@@ -61,9 +61,9 @@ class Use:
     leaves: bool
 
     def dtype(self, i: int) -> str:
-        """The dtype of input i in this entry."""
-        dtype = self.inputs[i].dtype
-        return self.index_dtype if dtype.startswith(("int", "uint")) else dtype
+        """The dtype of input i in this entry, as the kernel takes it: floats as the output."""
+        is_index = self.inputs[i].dtype.startswith(("int", "uint"))
+        return self.index_dtype if is_index else self.output.dtype
 
     def fixed(self, axis: int, i: int = 0) -> int:
         """The length of an axis of input i, which the layer needs to be a number."""

@@ -25,9 +25,9 @@ from tvmlayers.codegen.cpu.kernel import (
 from tvmlayers.codegen.cpu.rows import Pointer, fixed, row_driver
 from tvmlayers.codegen.streaming import starts_at_multiple, stream_from
 from tvmlayers.codegen.weights import ArenaPlan
-from tvmlayers.dtypes import is_half, numpy_dtype
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.expr.expression import Expression
-from tvmlayers.expr.stored import table_as
+from tvmlayers.expr.stored import copied_as, table_as
 from tvmlayers.expr.take import take_vectors
 from tvmlayers.quantization.rows import row_bytes as bytes_of_row
 from tvmlayers.schedule import Regime, Selector, by_choice
@@ -49,7 +49,7 @@ def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -
 
 def add_table(layer: Table, arena: ArenaPlan) -> str:
     """The name in the arena of a layer's table, as kernels read it."""
-    table = layer.weights["embeddings"]
+    table = layer.rounded_weights()["embeddings"]
     bits = table.view(np.uint16) if layer.is_quantized and layer.stored == "bfloat16" else table
     return arena.add_as_is(f"{layer.name}/embeddings", bits)
 
@@ -57,11 +57,6 @@ def add_table(layer: Table, arena: ArenaPlan) -> str:
 def table_pointer(layer: Table) -> Pointer:
     """The parameter of a kernel's driver that is the table."""
     return Pointer("table", table_as(layer.stored), fixed(0))
-
-
-def copied_as(dtype: str) -> str:
-    """The dtype in which rows of a dtype are copied: halves as their bits."""
-    return "uint16" if is_half(dtype) else dtype
 
 
 def table_arguments(layer: Table, table: Var, column: Expr | int = 0) -> list[Expr]:
