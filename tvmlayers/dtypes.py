@@ -12,6 +12,8 @@ import numpy as np
 
 HALF_DTYPES = ("float16", "bfloat16")
 FLOAT_DTYPES = ("float32", "float64", *HALF_DTYPES)
+MIXED = "mixed_"
+"""What the names of Keras's policies begin with that compute in a half and keep float32 weights."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,20 @@ def is_half(name: str) -> bool:
     return name in HALF_DTYPES
 
 
+def can_be_cast(given: str, wanted: str) -> bool:
+    """Whether a layer of dtype `wanted` takes tensors of dtype `given`: to and from halves."""
+    return given == wanted or {given, wanted} <= {"float32", *HALF_DTYPES}
+
+
 def wide(name: str) -> str:
     """The dtype in which a layer of dtype `name` sums and evaluates functions."""
     return "float32" if is_half(name) else name
+
+
+def passed_as(name: str) -> str:
+    """The dtype of the tensors in which compiled code for CPUs takes and gives numbers of this
+    one: NumPy lends no bfloat16 to others."""
+    return "int16" if name == "bfloat16" else name
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -96,14 +96,6 @@ def unknown_name(kind: str, got: object, known: Iterable[str]) -> UnknownNameErr
     return UnknownNameError(f"unknown {kind} {got!r}.{hint} Known: {', '.join(names)}")
 
 
-def only_on_gpus(what: str, dtype: str, target: str) -> DTypeError:
-    """The error for numbers that only the kernels for GPUs read, and a target that is none."""
-    return DTypeError(
-        f"{what} is {dtype}, which is compiled for CUDA targets only so far, not for {target}: "
-        'make its layers with dtype="float32", or compile for a GPU such as cuda-sm90'
-    )
-
-
 def only_on_cpus(layer: str, stored: str, target: str) -> DTypeError:
     """The error for weights in fewer bits, which only the kernels for CPUs read, and a GPU."""
     return DTypeError(

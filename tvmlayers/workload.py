@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tvmlayers.dtypes import numpy_dtype
+from tvmlayers.dtypes import numpy_dtype, wide
 from tvmlayers.errors import ConfigError, unknown_name
 from tvmlayers.quantization.rows import row_bytes
 
@@ -106,7 +106,7 @@ class Workload:
     @property
     def is_plain(self) -> bool:
         """Whether the weight is kept in the dtype that is computed in."""
-        return STORED not in self._values
+        return self.stored == wide(self["dtype"])
 
     @property
     def row_bytes(self) -> int:

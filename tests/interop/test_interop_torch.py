@@ -51,6 +51,16 @@ def test_float64_stays_float64() -> None:
     assert model.weights["0/kernel"].dtype == np.float64
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_stay_halves(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.Linear(4, 2)).to(dtype)
+    compiled = tl.compile(tl.from_torch(module))
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)).to(dtype)
+    assert compiled(x).dtype == dtype
+    wanted = module.double()(x.double())
+    assert (compiled(x).double() - wanted).abs().max() <= 4 * torch.finfo(dtype).eps
+
+
 def test_linear_keeps_its_weights_bit_by_bit_and_its_name() -> None:
     module = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2, bias=False))
     with torch.no_grad():

@@ -90,12 +90,6 @@ def test_weights_without_numbers_are_refused() -> None:
     assert "meta device" in problems(module, torch.zeros(3, 6, device="meta"))
 
 
-def test_halves_are_refused_by_a_cpu_target() -> None:
-    model = tl.from_torch(nn.Sequential(nn.Linear(6, 4)).bfloat16())
-    with pytest.raises(tl.DTypeError, match="CUDA targets only"):
-        tl.compile(model)
-
-
 @pytest.mark.parametrize(
     ("given", "example", "said"),
     [

@@ -127,7 +127,7 @@ def test_a_tensor_that_only_speaks_dlpack_is_taken(compiler: Any) -> None:
 @pytest.mark.parametrize(
     ("layer", "array", "message"),
     [
-        (tl.Dense(3), np.zeros((2, 4), np.float16), "got float16"),
+        (tl.Dense(3, dtype="float16"), np.zeros((2, 4)), "expected float16, got float64"),
         (tl.Dense(3), np.zeros((2, 4), np.int64), "got int64"),
         (tl.Dense(3), np.zeros((2, 4)), "expected float32, got float64"),
         (tl.Embedding(3, 2), np.zeros((2, 4)), "expected integers"),

@@ -1,4 +1,4 @@
-"""Layers of float16 and bfloat16: what they keep, how it is drawn, and which targets refuse it."""
+"""Layers of float16 and bfloat16: what they keep, how it is drawn, and how it is saved."""
 
 from __future__ import annotations
 
@@ -75,22 +75,6 @@ def test_a_number_is_two_bytes(dtype: str) -> None:
     assert dense_bytes(dtype) == dense_bytes("float32") // 2 == 2 * (12 + 26 + 2)
 
 
-@both
-@pytest.mark.parametrize("target", ["native", "x86-64-v3", "neoverse-n1"])
-def test_targets_that_are_cpus_refuse_halves(target: str, dtype: str) -> None:
-    advice = f"is {dtype}, which is compiled for CUDA targets only.*float32.*cuda-sm90"
-    with pytest.raises(tl.DTypeError, match=advice):
-        tl.compile(model(dtype), target=target)
-    with pytest.raises(tl.DTypeError, match=advice):
-        tl.compile(tl.Dense(2, dtype=dtype)(tl.Input((3,))).node.layer, target=target)
-
-
-@both
-def test_a_layer_called_on_an_array_says_so(dtype: str) -> None:
-    with pytest.raises(tl.DTypeError, match="compiled for CUDA targets only"):
-        tl.Dense(2, dtype=dtype)(np.ones((3, 4), numpy_dtype(dtype)))
-
-
 def test_sums_of_halves_are_float32() -> None:
     assert [wide(dtype) for dtype in ("float16", "bfloat16", "float32", "float64")] == [
         "float32",
@@ -98,3 +82,48 @@ def test_sums_of_halves_are_float32() -> None:
         "float32",
         "float64",
     ]
+
+
+def test_mixed_policies_keep_float32_weights_and_take_float32() -> None:
+    for half in HALF_DTYPES:
+        layer = tl.Dense(2, input_dim=3, dtype=f"mixed_{half}")
+        x = tl.Input((3,))
+        assert (layer(x).dtype, x.dtype) == (half, "float32")
+        assert {weight.dtype.name for weight in layer.get_weights()} == {"float32"}
+        assert {weight.dtype.name for weight in layer.rounded_weights().values()} == {half}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_mixed_model_is_saved_with_its_policy(policy: str, tmp_path: Path) -> None:
+    layers = [tl.EmbeddingBag(9, 4, dtype=policy), tl.BatchNormalization(dtype=policy)]
+    made = tl.Sequential([*layers, tl.Dense(2, dtype=policy)])
+    made.build((None, 3))
+    made.save(tmp_path / "mixed.safetensors")
+    again = load_model(tmp_path / "mixed.safetensors")
+    assert again.get_config() == made.get_config()
+    assert [layer.dtype_policy for layer in again.layers] == [policy] * 3
+    for left, right in zip(again.get_weights(), made.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("wrong", ["mixed", "mixed_float32", "mixed_int8", "half"])
+def test_unknown_policies_are_refused(wrong: str) -> None:
+    with pytest.raises(tl.DTypeError, match=f"expected dtype .*bfloat16.*got {wrong}"):
+        tl.Dense(2, dtype=wrong)
+
+
+@both
+def test_layers_with_weights_cast_and_others_refuse_to(dtype: str) -> None:
+    single = tl.Input((3,), dtype="float32")
+    half = tl.Dense(3, dtype=dtype)(single)
+    assert (half.dtype, tl.Dense(3, dtype="float32")(half).dtype) == (dtype, "float32")
+    with pytest.raises(tl.DTypeError, match="make both with the same dtype"):
+        tl.Add()([half, single])
+    with pytest.raises(tl.DTypeError, match=f"expected {dtype}, got float64"):
+        tl.Dense(3, dtype=dtype)(tl.Input((3,), dtype="float64"))
+
+
+@both
+def test_weights_of_halves_are_not_kept_in_fewer_bits(dtype: str) -> None:
+    with pytest.raises(tl.DTypeError, match=f"is {dtype}, and weights are kept in fewer bits"):
+        tl.quantize(tl.Dense(2, input_dim=3, dtype=dtype), weights="int8")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
@@ -23,6 +22,8 @@ from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
 from tvmlayers.codegen.weights import ALIGNMENT
 from tvmlayers.codegen.work_stealing import go_over, taken_pieces, with_stealing
+from tvmlayers.dtypes import numpy_dtype
+from tvmlayers.expr.stored import read_as
 from tvmlayers.schedule import CHAIN_GRAIN_KMACS, chain_block
 from tvmlayers.targets import Target
 
@@ -121,7 +122,7 @@ class Chain:
             v: d for call in self.calls for v, d in zip(call.values, call.dtypes, strict=True)
         }
         values = {
-            value: emit.argument(f"v{i}", f"*{dtypes[value]}")
+            value: emit.argument(f"v{i}", f"*{read_as(dtypes[value])}")
             for i, value in enumerate(self.outside())
         }
         flags = [emit.argument(f"flag{i}", "*int32") for i in range(len(self.flags()))]
@@ -255,7 +256,7 @@ def find_chain(
 
 def _row_bytes(shape: Sequence[Expr], dtype: str) -> int:
     """Bytes of one row of a value whose other axes are numbers."""
-    size = np.dtype(dtype).itemsize
+    size = numpy_dtype(dtype).itemsize
     for axis in shape[1:]:
         size *= int(axis)
     return size

@@ -17,10 +17,8 @@ from tvmlayers.codegen.graph import Kernels, planned, relax_module
 from tvmlayers.codegen.link import shared_library
 from tvmlayers.codegen.modules import Library, Modules
 from tvmlayers.codegen.weights import ArenaPlan
-from tvmlayers.dtypes import is_half
-from tvmlayers.errors import TargetError, only_on_gpus
+from tvmlayers.errors import TargetError
 from tvmlayers.layers import Layer, Model, as_model
-from tvmlayers.layers.graph import Graph
 from tvmlayers.layers.names import naming
 from tvmlayers.runtime.compiled import Compiled
 from tvmlayers.runtime.cuda import CudaCompiled
@@ -47,7 +45,10 @@ def compile(
     A model compiled for another machine can be saved there but not called here. Compiling for a
     GPU needs none, but nvcc or the packages of `tvmlayers[cuda]`.
     """
-    built, resolved = folded(as_model(model, example)), targets.resolve(target)
+    resolved = targets.resolve(target)
+    is_cuda = isinstance(resolved, targets.CudaTarget)
+    # GPUs have no kernel for a batch normalisation.
+    built = folded(as_model(model, example), halves=is_cuda)
     if isinstance(resolved, targets.CudaTarget):
         from tvmlayers.codegen.cuda import compile_cuda
 
@@ -113,7 +114,6 @@ def _build(model: Model, selector: Selector) -> tuple[Library, dict[str, Any], A
 def _build_in(
     modules: Modules, model: Model, selector: Selector
 ) -> tuple[Library, dict[str, Any], ArenaPlan]:
-    _refuse_halves(model.graph, selector.target)
     # TVM keeps one stack of builders for all threads; and names must not change meanwhile.
     with naming:
         functions, manifest, arena = _functions(model, selector, modules.add)
@@ -152,10 +152,3 @@ def _functions(
     manifest = make_manifest(model, selector.target, described, checks, kernels)
     manifest["cpu_features"] = list(selector.target.cpu_flags)
     return functions, manifest, kernels.arena
-
-
-def _refuse_halves(graph: Graph, target: targets.Target) -> None:
-    """DTypeError for a graph with numbers that only the kernels for GPUs read."""
-    for tensor in (*graph.inputs, *(node.output for node in graph.nodes)):
-        if is_half(tensor.dtype):
-            raise only_on_gpus(repr(tensor.name), tensor.dtype, target.name)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmlayers.dtypes import is_half
 from tvmlayers.layers import BatchNormalization, Dense, Layer, Model
 from tvmlayers.layers.graph import Graph, Node, SymbolicTensor
 
@@ -20,12 +21,15 @@ taken away, which costs log2 of as many bits."""
 Array = NDArray[np.float64]
 
 
-def folded(model: Model) -> Model:
-    """The model without those batch normalisations that a Dense takes in, or the model itself."""
+def folded(model: Model, *, halves: bool) -> Model:
+    """The model without those batch normalisations that a Dense takes in, or the model itself.
+
+    halves: whether those of bfloat16 and float16 are too, though what comes out is rounded again.
+    """
     graph = model.ready().graph
     if not any(type(layer) is BatchNormalization for layer in graph.layers):
         return model
-    folding = _Folding(graph)
+    folding = _Folding(graph, halves)
     made = {id(tensor): tensor for tensor in graph.inputs}
     for node in graph.nodes:
         made[id(node.output)] = folding.output(node, [made[id(tensor)] for tensor in node.inputs])
@@ -37,8 +41,8 @@ def folded(model: Model) -> Model:
 class _Folding:
     """A graph on its way to one of fewer nodes."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.is_smaller = False
+    def __init__(self, graph: Graph, halves: bool) -> None:
+        self.is_smaller, self.halves = False, halves
         self.shared = _twice(node.layer for node in graph.nodes)
         read = [tensor for node in graph.nodes for tensor in node.inputs]
         self.kept = _twice([*graph.outputs, *read])
@@ -59,7 +63,9 @@ class _Folding:
 
         A kernel in fewer bits stays as it is: folded, it would have to be rounded again.
         """
-        if {id(first), id(second)} & self.shared:
+        if {id(first), id(second)} & self.shared or first.dtype != second.dtype:
+            return None
+        if is_half(first.dtype) and not self.halves:
             return None
         if type(first) is Dense and type(second) is BatchNormalization:
             if first.activation != "linear" or second.axes_after or first.is_quantized:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import relax, tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
@@ -23,6 +22,7 @@ from tvmlayers.codegen.cpu import Lowered, elements
 from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.graph import EntryFunction, extent
 from tvmlayers.codegen.weights import ALIGNMENT, ArenaPlan
+from tvmlayers.dtypes import numpy_dtype, passed_as
 from tvmlayers.runtime.signature import LAST_STATUS_BIT
 from tvmlayers.schedule import CHAIN_ROWS
 from tvmlayers.targets import CudaTarget, Target
@@ -158,7 +158,7 @@ class ForwardWriter:
             if op == "relax.memory.alloc_storage":
                 (storages[var],) = value.args[0].values
             elif op == "relax.builtin.alloc_tensor" and var not in results:
-                itemsize = tirx.const(np.dtype(str(var.ty.dtype)).itemsize, "int64")
+                itemsize = tirx.const(numpy_dtype(str(var.ty.dtype)).itemsize, "int64")
                 storages[var] = elements(list(value.args[0].values)) * itemsize
         return storages
 
@@ -210,7 +210,8 @@ class ForwardWriter:
 
     def _tensor(self, name: str, dims: Sequence[int | str], dtype: str) -> Any:
         shape = [extent(dim, self.symbols) for dim in dims]
-        return T.arg(name, T.buffer(shape, dtype, align=np.dtype(dtype).itemsize))
+        passed, size = passed_as(dtype), numpy_dtype(dtype).itemsize
+        return T.arg(name, T.buffer(shape, passed, align=size))
 
     def _bindings(self) -> list[Any]:
         return [b for block in self.planned.body.blocks for b in block.bindings]

@@ -101,5 +101,6 @@ def _joined(before: Node, node: Node) -> AnyLayer | None:
         return PooledLookup(first, masked=before.output.mask_of is not None)
     if isinstance(second, RowNormalization) and isinstance(first, Merge):
         has_one_shape = all(tensor.axes == before.output.axes for tensor in before.inputs)
-        return NormalizedMerge(first, second) if has_one_shape else None
+        has_one_dtype = before.output.dtype == node.output.dtype
+        return NormalizedMerge(first, second) if has_one_shape and has_one_dtype else None
     return None

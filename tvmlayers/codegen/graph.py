@@ -18,6 +18,7 @@ from tvmlayers.codegen.cpu import Lowered, Use, is_view, lower, lower_copy
 from tvmlayers.codegen.entries import EntrySpec, root, uses
 from tvmlayers.codegen.fuse import NormalizedMerge, Step, fused_steps
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import FLOAT_DTYPES
 from tvmlayers.layers.graph import Graph, SymbolicTensor
 from tvmlayers.layers.normalization import RowNormalization
 
@@ -34,7 +35,7 @@ class Kernels:
         self,
         selector: Any,
         lower: Lower = lower,
-        lower_copy: Callable[[str, str], Lowered] = lower_copy,
+        lower_copy: Callable[[str, str, str], Lowered] = lower_copy,
         on_made: Callable[[Lowered], None] = lambda _: None,
     ) -> None:
         """lower, lower_copy: make kernels; `codegen.cuda.kernels` has those for GPUs.
@@ -64,7 +65,12 @@ class Kernels:
 
     def copy(self, dtype: str) -> Lowered:
         """A plain copy, for an output that is an input or stands twice."""
-        return self._once(("copy", dtype), lambda: self.lower_copy(f"copy_{dtype}", dtype))
+        return self._once(("copy", dtype), lambda: self.lower_copy(f"copy_{dtype}", dtype, dtype))
+
+    def cast(self, given: str, wanted: str) -> Lowered:
+        """A copy in another dtype, for an input that a layer takes so."""
+        name = f"cast_{given}_{wanted}"
+        return self._once(("cast", given, wanted), lambda: self.lower_copy(name, given, wanted))
 
     def _once(self, key: tuple[object, ...], make: Callable[[], Lowered]) -> Lowered:
         if key not in self.made:
@@ -137,6 +143,20 @@ def _emit_entry(
                     f"w{len(weights)}", _type((size,), kernels.arena.dtype(name), symbols)
                 )
     function.weights = list(weights)
+    casts: dict[tuple[int, str], Any] = {}
+
+    def cast(given: Any, wanted: str) -> Any:
+        """What stands for an input of a layer that takes floats of that dtype."""
+        value = values[id(given)]
+        if given.dtype == wanted or given.dtype not in FLOAT_DTYPES:
+            return value
+        key = id(given), wanted
+        if key not in casts:
+            name = kernels.cast(given.dtype, wanted).kernel.name
+            result = _type(spec.dims(given), wanted, symbols)
+            casts[key] = builder.emit(relax.op.call_dps_packed(name, relax.Tuple([value]), result))
+        return casts[key]
+
     with builder.function(spec.symbol, [*params, *weights.values()]):
         for use, inputs, made in lowered:
             dims = spec.dims(use.output)
@@ -146,7 +166,8 @@ def _emit_entry(
                 values[id(use.output)] = builder.emit(relax.op.reshape(source, shape))
                 continue
             masks = [t.mask_of for t in use.inputs if t.mask_of] if made.takes_masks else []
-            arguments = [values[id(i)] for i in [*inputs, *masks]]
+            arguments = [cast(given, use.output.dtype) for given in inputs]
+            arguments += [values[id(mask)] for mask in masks]
             arguments += [weights[name] for name in made.weights]
             result = _type(dims, made.between or use.output.dtype, symbols)
             call = relax.op.call_dps_packed(made.kernel.name, relax.Tuple(arguments), result)

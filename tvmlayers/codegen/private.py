@@ -3,10 +3,12 @@
 A PrimFunc with buffer arguments checks them at every call and assumes that each starts at a
 multiple of 64 bytes. Kernels are called from compiled code that has checked the caller's tensors
 once, on addresses that may be any multiple of the element, so they take bare pointers, which carry
-no such assumption, and sizes. Two things that no tensor expression can say are put in on the way:
-where a result of a tile is stored, and the check and prefetch of a lookup.
+no such assumption, and sizes. Three things that tensor expressions do not say are put in on the
+way: where a result of a tile is stored, the check and prefetch of a lookup, and in which half a
+tensor of float32 is kept.
 """
 
+from collections.abc import Mapping
 from itertools import product
 
 import tvm_ffi
@@ -16,6 +18,7 @@ from tvm.tirx import Buffer, PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
 from tvmlayers.expr.expression import CheckedRows, Expression, Place
+from tvmlayers.expr.stored import as_float, as_kept, read_as
 from tvmlayers.expr.take import is_outside, nearest_row
 from tvmlayers.spaces.choices import BLOCK_LOOP, PANEL_READS, PREFETCH, TILE_LOOP
 
@@ -46,6 +49,7 @@ def private_function(
     prefetch_stride: int = 1,
     in_place: bool = False,
     streamed: str | None = None,
+    kept: Mapping[str, str] | None = None,
 ) -> PrimFunc:
     """The scheduled expression as `int32 f(pointers of its tensors, [flag pointer], sizes)`.
 
@@ -53,6 +57,8 @@ def private_function(
     each of its cache lines, or for every second one.
     in_place: the result may be one of the inputs.
     streamed: the tensor whose vectors are stored past the caches.
+    kept: tensors of float32 by name, and the half that each is kept in: its numbers are widened
+    where they are read, and rounded where they are stored.
     A lookup that reports indices outside the table sets the int32 behind the flag pointer to 1.
     """
     body = scheduled.body
@@ -60,6 +66,8 @@ def private_function(
     for i, buffer in enumerate(buffers):
         if buffer.name in expression.places:
             body, buffers[i] = _placed(expression.places[buffer.name], body, buffer)
+        if kept and buffer.name in kept:
+            body, buffers[i] = _kept(kept[buffer.name], body, buffers[i])
     pointers = [Var(f"{buffer.name}_ptr", pointer_type(buffer.dtype)) for buffer in buffers]
     declared: list[Stmt] = [
         tirx.DeclBuffer(buffer, data=pointer)
@@ -95,6 +103,32 @@ def _placed(place: Place, body: Stmt, computed: Buffer) -> tuple[Stmt, Buffer]:
 
     body = structural_map(body, (TensorLoad, read))
     return structural_map(body, (tirx.BufferStore, write)), stored
+
+
+def _kept(half: str, body: Stmt, wide: Buffer) -> tuple[Stmt, Buffer]:
+    """`body` with `wide` kept in a half; and the buffer of it.
+
+    What is stored is not read again, or it would be rounded more than once.
+    """
+    held = tirx.decl_buffer(wide.shape, read_as(half), name=wide.name, layout=None)
+    seen: set[str] = set()
+
+    def read(load: TensorLoad) -> Expr:
+        if not load.source.same_as(wide):
+            return load
+        seen.add("read")
+        return as_float(tirx.BufferLoad(held, list(load.indices)), half)
+
+    def write(store: tirx.BufferStore) -> Stmt:
+        if not store.buffer.same_as(wide):
+            return store
+        seen.add("stored")
+        return tirx.BufferStore(held, as_kept(store.value, half), list(store.indices))
+
+    body = structural_map(body, (TensorLoad, read))
+    body = structural_map(body, (tirx.BufferStore, write))
+    assert len(seen) < 2, f"{wide.name} is stored and read again"
+    return body, held
 
 
 def _guard_rows(

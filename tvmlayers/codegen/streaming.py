@@ -23,7 +23,7 @@ LARGEST_STORE = (
     64  # bytes, which a place has to be a multiple of; longer vectors are several stores
 )
 
-_ELEMENTS = {"float32": "float", "float64": "double"}
+_ELEMENTS = {"float32": "float", "float64": "double", "uint16": "i16"}
 _ADDRESS = "tvmlayers_address"
 _ADDRESS_OF = f"""
 define i64 @{_ADDRESS}(ptr %pointer) {{

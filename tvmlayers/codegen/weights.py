@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tvmlayers.artifact.arena import ALIGNMENT as ALIGNMENT
 from tvmlayers.artifact.arena import allocate_arena, view
+from tvmlayers.dtypes import numpy_dtype
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """The bytes it takes up."""
-        return self.size * np.dtype(self.dtype).itemsize
+        return self.size * numpy_dtype(self.dtype).itemsize
 
 
 class ArenaPlan:

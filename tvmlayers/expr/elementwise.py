@@ -10,13 +10,20 @@ from tvmlayers.expr import math as m
 from tvmlayers.expr.expression import Expression, Place, size
 
 
-def elementwise(activation: Callable[[Expr], Expr], dtype: str) -> Expression:
-    """activation of each of `count` elements: x (count,) -> (count,); of a half in float32."""
+def elementwise(
+    activation: Callable[[Expr], Expr], dtype: str, out_dtype: str | None = None
+) -> Expression:
+    """activation of each of `count` elements: x (count,) -> (count,); of a half in float32.
+
+    out_dtype: of the result, where it is not that of x.
+    """
     count = size("count")
     x = te.placeholder((count,), dtype, name="x")
-    out = te.compute(
-        (count,), lambda i: m.narrowed(m.bind(m.widened(x[i]), activation), dtype), name="out"
-    )
+
+    def value(i: Expr) -> Expr:
+        return m.narrowed(m.bind(m.widened(x[i]), activation), out_dtype or dtype)
+
+    out = te.compute((count,), value, name="out")
     return Expression(tensors=(x, out), sizes=(count,))
 
 

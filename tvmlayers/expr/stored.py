@@ -1,20 +1,28 @@
-"""Weights that are kept in fewer bits, widened to float32 as they are read.
+"""Numbers that are kept in fewer bits: widened to float32 as they are read, rounded as they are
+stored.
 
-bfloat16 is read as its bits: this TVM compiles no arithmetic of that dtype for CPUs.
+bfloat16 is read and stored as its bits: this TVM compiles no arithmetic of that dtype for CPUs.
 """
 
 from tvm import te, tirx
 from tvm.ir import Expr
 
-from tvmlayers.expr.math import dtype_of
+from tvmlayers.dtypes import is_half
+from tvmlayers.expr.math import bind, dtype_of, select
 
 _READ_AS = {"bfloat16": "uint16"}
 _BYTE = 8
+_INFINITY, _MAGNITUDE, _QUIET = 0x7F800000, 0x7FFFFFFF, 0x40
 
 
 def read_as(stored: str) -> str:
-    """The dtype of the buffer that a kernel for CPUs reads numbers of a kernel from."""
+    """The dtype of the buffer in which a kernel for CPUs has numbers of this dtype."""
     return _READ_AS.get(stored, stored)
+
+
+def copied_as(dtype: str) -> str:
+    """The dtype in which numbers are copied as they are: halves as their bits."""
+    return "uint16" if is_half(dtype) else dtype
 
 
 def table_as(stored: str) -> str:
@@ -29,6 +37,26 @@ def as_float(element: Expr, stored: str) -> Expr:
         return tirx.reinterpret("float32", bits)
     is_float = dtype_of(element) in ("float32", "float64")
     return element if is_float else tirx.Cast("float32", element)
+
+
+def as_kept(value: Expr, kept: str) -> Expr:
+    """A float32 as an element of such a buffer: the nearest half, of two as near the even one."""
+    return bind(value, _bits_of_bfloat16) if kept == "bfloat16" else tirx.Cast(kept, value)
+
+
+def _bits_of_bfloat16(value: Expr) -> Expr:
+    """By integers: the instructions for it take subnormal numbers for zeros."""
+
+    def const(number: int) -> Expr:
+        return tirx.const(number, "uint32")
+
+    def of_bits(bits: Expr) -> Expr:
+        high = bits >> const(16)
+        is_nan = (bits & const(_MAGNITUDE)) > const(_INFINITY)
+        rounded = (bits + (const(0x7FFF) + (high & const(1)))) >> const(16)
+        return tirx.Cast("uint16", select(is_nan, high | const(_QUIET), rounded))
+
+    return bind(tirx.reinterpret("uint32", value), of_bits)
 
 
 def float_in(table: te.Tensor, row: Expr, first: int) -> Expr:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tvmlayers import layers
 from tvmlayers.artifact.weights import to_numpy
+from tvmlayers.dtypes import HALF_DTYPES, MIXED
 from tvmlayers.errors import ConfigError, MissingDependencyError, ModelImportError, TvmLayersError
 from tvmlayers.interop.building import Builder, Unsupported
 from tvmlayers.layers.activations import ALIASES, NAMES
@@ -208,6 +209,7 @@ class _Reading:
                 self.made[own].auto_named = False
             layer = self.made[own]
             if len(tensors) == len(given):
+                _need_dtype(layer, config, tensors)
                 tensor = layer(tensors if layer.takes_list else tensors[0])
                 if is_new:
                     layer.set_weights(self.weights.get(own, []))
@@ -286,9 +288,17 @@ def _activation(value: Any) -> str:
 def _dtype(config: Described) -> str:
     policy = config["dtype"]
     name = policy if isinstance(policy, str) else policy["config"]["name"]
-    if "mixed" in name or "_from_" in name:
-        raise Unsupported(f"its dtype policy {name} computes in another dtype than it stores")
+    if "_from_" in name:
+        raise Unsupported(f"its dtype policy {name} is of quantised weights")
     return str(name)
+
+
+def _need_dtype(layer: layers.Layer, config: Described, given: Sequence[SymbolicTensor]) -> None:
+    """Unsupported where a layer without weights would cast its inputs."""
+    wanted = _dtype(config).removeprefix(MIXED)
+    others = {tensor.dtype for tensor in given if tensor.node is not None} - {wanted}
+    if not layer.has_weights and others and {wanted, *others} & set(HALF_DTYPES):
+        raise Unsupported(f"it casts {', '.join(sorted(others))} to {wanted}, which no layer does")
 
 
 def _dense(config: Described) -> layers.Layer:

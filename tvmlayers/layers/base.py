@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmlayers.dtypes import MIXED, can_be_cast, numpy_dtype
 from tvmlayers.errors import ConfigError, DTypeError, ShapeError
 from tvmlayers.layers import initializers
-from tvmlayers.layers.checks import checked_seed, float_dtype
+from tvmlayers.layers.checks import checked_seed, dtype_policy, float_dtype
 from tvmlayers.layers.graph import Dim, Node, Shape, SymbolicTensor
 from tvmlayers.layers.names import checked_name, snake_case
 from tvmlayers.layers.weights import checked_weight, frozen, set_flat
@@ -47,7 +48,14 @@ _NOT_COPIED = ("_compiled", "_compiling", "_making")
 
 
 class Layer:
-    """One operation with its weights. On symbolic tensors it records, on arrays it computes."""
+    """One operation with its weights. On symbolic tensors it records, on arrays it computes.
+
+    dtype: what a layer with weights computes in and gives: float32, float64, or a half, bfloat16 or
+    float16, which is kept in 16 bits and computed with in float32, so that a result is rounded
+    once. "mixed_bfloat16" and "mixed_float16", as in Keras: the weights are float32 and are rounded
+    to the half for the computation. Inputs of float32 are rounded to a half where it is one, and
+    halves are widened for float32.
+    """
 
     takes_list: ClassVar[bool] = False
     """The tensors come as one list, as for `Concatenate`."""
@@ -74,7 +82,7 @@ class Layer:
         self.auto_named = name is None
         self.stem = snake_case(self.kind)
         self.name = self.stem if name is None else checked_name(name)
-        self.dtype = float_dtype(self.kind, dtype)
+        self.dtype, self.weight_dtype = dtype_policy(self.kind, dtype)
         self.input_shape = (
             None if input_shape is None else sizes(self.kind, "input_shape", input_shape)
         )
@@ -114,7 +122,8 @@ class Layer:
 
     def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:
         """Read-only arrays as `weight_specs` says, with which a layer begins."""
-        return {name: spec.make(self.dtype, rng) for name, spec in self.weight_specs().items()}
+        specs = self.weight_specs().items()
+        return {name: spec.make(self.weight_dtype, rng) for name, spec in specs}
 
     def config(self) -> dict[str, Any]:
         """The JSON-able arguments, without name and dtype, that make this layer again."""
@@ -147,7 +156,7 @@ class Layer:
 
     def weight_bytes(self, inputs: tuple[SymbolicTensor, ...]) -> int:
         """Bytes of weights read for one sample."""
-        return self.count_params() * np.dtype(self.dtype).itemsize
+        return self.count_params() * numpy_dtype(self.dtype).itemsize
 
     # Calls.
 
@@ -194,9 +203,9 @@ class Layer:
         """The dtype of the output; DTypeError when the inputs do not fit."""
         wanted = self.dtype if self.has_weights else inputs[0].settle_dtype("float32")
         for tensor in inputs:
-            got = tensor.settle_dtype(wanted)
+            got = tensor.settle_dtype(self.weight_dtype if self.has_weights else wanted)
             float_dtype(self.describe(), got)
-            if got != wanted:
+            if not (self.has_weights and can_be_cast(got, wanted)) and got != wanted:
                 raise DTypeError(
                     f"{self.describe()} expected {wanted}, got {got} from {tensor.name!r}; "
                     f'make both with the same dtype="..."'
@@ -220,6 +229,14 @@ class Layer:
                     return {}
                 self._weights = self.initial_weights(np.random.default_rng(self.seed))
             return self._weights
+
+    def rounded_weights(self) -> dict[str, Array]:
+        """The weights in the dtype that the layer computes with."""
+        if self.weight_dtype == self.dtype:
+            return self.weights
+        wanted = numpy_dtype(self.dtype)
+        with np.errstate(over="ignore"):
+            return {name: weight.astype(wanted) for name, weight in self.weights.items()}
 
     def check(self, weights: Mapping[str, object]) -> dict[str, Array]:
         """Read-only copies of weights in the layer's dtype; WeightsError when one does not fit."""
@@ -265,7 +282,7 @@ class Layer:
         """The JSON-able arguments that make this layer again, weights left out."""
         shared: dict[str, Any] = {"name": self.name}
         if self.has_weights:
-            shared["dtype"] = self.dtype
+            shared["dtype"] = self.dtype_policy
         if self.seed is not None:
             shared["seed"] = self.seed
         return {**self.config(), **shared}
@@ -277,6 +294,11 @@ class Layer:
             return cls(**config)
         except TypeError as error:
             raise ConfigError(f"{cls.__name__} cannot be made from {config}: {error}") from error
+
+    @property
+    def dtype_policy(self) -> str:
+        """The dtype as it was given: the name of Keras's policy where that is a mixed one."""
+        return self.dtype if self.weight_dtype == self.dtype else f"{MIXED}{self.dtype}"
 
     def describe(self) -> str:
         """How error messages call the layer: its class, and its name where the user gave one."""

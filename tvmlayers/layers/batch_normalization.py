@@ -92,15 +92,17 @@ class BatchNormalization(Layer):
     def factor(self) -> Array:
         """gamma / sqrt(moving_variance + epsilon), float64."""
         with np.errstate(all="ignore"):  # of a variance that is none, NaN
-            variance = self.weights["moving_variance"].astype(np.float64) + self.epsilon
-            gamma = self.weights["gamma"].astype(np.float64) if self.scale else 1.0
+            weights = self.rounded_weights()
+            variance = weights["moving_variance"].astype(np.float64) + self.epsilon
+            gamma = weights["gamma"].astype(np.float64) if self.scale else 1.0
             return np.asarray(gamma / np.sqrt(variance))
 
     def operands(self) -> dict[str, Array]:
         """The mean, the factor, rounded once, and the beta; of as many axes as theirs and after."""
-        taken = {"moving_mean": self.weights["moving_mean"], "factor": self.factor()}
+        weights = self.rounded_weights()
+        taken = {"moving_mean": weights["moving_mean"], "factor": self.factor()}
         if self.center:
-            taken["beta"] = self.weights["beta"]
+            taken["beta"] = weights["beta"]
         ones = (1,) * self.axes_after
         return {name: array.reshape(-1, *ones) for name, array in taken.items()}
 

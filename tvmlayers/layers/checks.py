@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from tvmlayers.dtypes import FLOAT_DTYPES, numpy_dtype
+from tvmlayers.dtypes import FLOAT_DTYPES, HALF_DTYPES, MIXED, numpy_dtype
 from tvmlayers.errors import ConfigError, DTypeError, unknown_name
 from tvmlayers.numeric import not_negative
 
@@ -44,6 +44,16 @@ def float_dtype(owner: str, dtype: object) -> str:
         raise DTypeError(f"{owner} expected dtype {', '.join(others)} or {last}, got {name}")
     numpy_dtype(name)  # NumPy knows bfloat16 by name from then on
     return name
+
+
+def dtype_policy(owner: str, dtype: object) -> tuple[str, str]:
+    """(dtype that a layer computes in, that it keeps its weights in) of one of FLOAT_DTYPES, which
+    are the same then, or of "mixed_bfloat16" or "mixed_float16"; DTypeError for all others."""
+    name = dtype_name(dtype)
+    half = name.removeprefix(MIXED)
+    if name != half and half in HALF_DTYPES:
+        return float_dtype(owner, half), "float32"
+    return (float_dtype(owner, dtype),) * 2
 
 
 def index_dtype(owner: str, dtype: object) -> str:

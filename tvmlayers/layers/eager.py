@@ -85,7 +85,7 @@ def call_layer(layer: Layer, tensors: tuple[Any, ...], roles: tuple[str, ...]) -
                 compiled = layer._compiled[key] = _compile(model_of_layer(layer, specs))
     positional, named = [], {}
     for tensor, role in zip(tensors, roles, strict=True):
-        array = as_array(tensor, "int64" if role in INDEX_ROLES else layer.dtype)
+        array = as_array(tensor, "int64" if role in INDEX_ROLES else layer.weight_dtype)
         if role in NAMED_ROLES:
             named[role] = array
         else:

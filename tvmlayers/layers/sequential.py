@@ -146,7 +146,7 @@ class Sequential(Model):
         weighted = [layer for part in self.parts for layer in _layers_of(part) if layer.has_weights]
         if not weighted or isinstance(weighted[0], Table):
             return None
-        return weighted[0].dtype
+        return weighted[0].weight_dtype
 
 
 def _implied_input(part: Part) -> tuple[Shape, bool] | None:

@@ -64,7 +64,8 @@ class StoredLayer(Layer):
         return {**kept, **floats}
 
     def initial_weights(self, rng: np.random.Generator) -> dict[str, Array]:
-        floats = {name: spec.make(self.dtype, rng) for name, spec in self.float_specs().items()}
+        specs = self.float_specs().items()
+        floats = {name: spec.make(self.weight_dtype, rng) for name, spec in specs}
         return self.held(floats, self.stored) if self.is_quantized else floats
 
     def held(self, floats: dict[str, Array], kind: str) -> dict[str, Array]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.layers.graph import Node, Shape
 from tvmlayers.layers.stored import fewer_bits
 
@@ -54,7 +53,7 @@ def bytes_moved(node: Node) -> int:
     if node.layer.is_view:
         return 0
     tensors = (*node.inputs, node.output)
-    values = sum(tensor.elements * np.dtype(tensor.dtype).itemsize for tensor in tensors)
+    values = sum(tensor.elements * numpy_dtype(tensor.dtype).itemsize for tensor in tensors)
     return values + node.layer.weight_bytes(node.inputs)
 
 

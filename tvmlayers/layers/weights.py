@@ -27,7 +27,7 @@ def frozen(values: Array) -> Array:
 def checked_weight(layer: Layer, name: str, spec: WeightSpec, value: object) -> Array:
     """A read-only copy of value in the weight's dtype; WeightsError when it does not fit."""
     where = f"{layer.describe()} weight {name!r}"
-    array = as_numbers(where, value, spec.shape, spec.dtype or layer.dtype)
+    array = as_numbers(where, value, spec.shape, spec.dtype or layer.weight_dtype)
     return frozen(np.array(array, order="C", copy=True))
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tvmlayers.artifact import file as artifact
 from tvmlayers.artifact.arena import allocate_arena
 from tvmlayers.artifact.weights import packed as pack_weights
+from tvmlayers.dtypes import passed_as
 from tvmlayers.errors import ConfigError, TvmLayersError
 from tvmlayers.foreign import is_refusal
 from tvmlayers.runtime import diagnose, ffi, tensors
@@ -39,7 +40,14 @@ from tvmlayers.runtime.fastcall import (
     torch_call,
     torch_calls,
 )
-from tvmlayers.runtime.signature import Entry, Function, check_functions, read_entries
+from tvmlayers.runtime.signature import (
+    Entry,
+    Function,
+    as_passed,
+    check_functions,
+    read_entries,
+    with_tensors,
+)
 from tvmlayers.runtime.tensors import Array, Kind
 from tvmlayers.runtime.threads import count as count_threads
 from tvmlayers.runtime.threads import load_library
@@ -68,7 +76,8 @@ class Compiled(ModelCall):
         library: Callable[[], bytes] | None = None,
     ) -> None:
         """library: gives the bytes of the shared library when the model is saved."""
-        super().__init__(manifest, read_entries(manifest, get_function))
+        entries = map(with_tensors, read_entries(manifest, get_function))
+        super().__init__(manifest, tuple(entries))
         self._get_function, self._library = get_function, library
         self._single = single_entries(self._entries)
         # Inputs in positional order: those that a call without names can mean.
@@ -119,7 +128,11 @@ class Compiled(ModelCall):
         else:
             outputs = list(out) if isinstance(out, (list, tuple)) else [out]
         entry = made.entry
-        buffers = [ffi.from_array(array) for array in made.arguments]
+        dtypes = [slot.dtype.name for slot in (*entry.inputs, *entry.outputs)]
+        buffers = [
+            ffi.from_array(as_passed(array) if passed_as(dtype) != dtype else array)
+            for array, dtype in zip(made.arguments, dtypes, strict=True)
+        ]
         arena = self._arena_tensor
         bound = BoundCall(
             entry.prepared(*buffers, arena, self._threads),

@@ -19,7 +19,7 @@ from tvmlayers.foreign import is_interruption, is_refusal
 from tvmlayers.runtime.folding import folded, leading_shape, unfolded
 from tvmlayers.runtime.results import REUSE_FROM, empty, take
 from tvmlayers.runtime.signature import Entry, Slot
-from tvmlayers.runtime.tensors import Array, Kind
+from tvmlayers.runtime.tensors import Array, Kind, in_torch
 
 # fast(model, tensor) -> result; the model comes along so that closures do not keep it alive
 FastCall = Callable[[Any, Any], Any]
@@ -79,7 +79,7 @@ def torch_call(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) -
     row_bytes = dtype.itemsize * prod(tail)
     small = REUSE_FROM // max(1, row_bytes)
     # torch.empty takes longer than NumPy's memory under another name
-    empty_small, from_numpy = np.empty, torch.from_numpy
+    empty_small, from_numpy = np.empty, in_torch(dtype)
 
     def call(model: Any, tensor: Any) -> Any:
         try:
@@ -161,7 +161,7 @@ def torch_calls(entries: Sequence[Entry], arena: Any, threads: int, torch: Any) 
     }
     output = entries[0].outputs[0]
     dtype, tail = output.dtype, tuple(int(dim) for dim in output.shape[1:])
-    tensor_type, from_numpy = torch.Tensor, torch.from_numpy
+    tensor_type, from_numpy = torch.Tensor, in_torch(dtype)
 
     def call(model: Any, given: tuple[Any, ...]) -> Any:
         for tensor in given:

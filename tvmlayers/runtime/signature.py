@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tvmlayers.dtypes import numpy_dtype
+from tvmlayers.dtypes import numpy_dtype, passed_as
 from tvmlayers.errors import ArtifactError
 from tvmlayers.runtime.results import empty
 from tvmlayers.runtime.scratch import bound_to, with_scratch
@@ -44,7 +45,8 @@ class Slot:
 class Entry:
     """One compiled function: `function(*inputs, *outputs, arena, threads) -> status`.
 
-    compiled: the same as it was compiled, which takes scratch as well if needs_scratch.
+    compiled: the same as it was compiled, which takes scratch as well if needs_scratch, and of
+    bfloat16 what `as_passed` gives.
     """
 
     function: Function
@@ -58,7 +60,7 @@ class Entry:
         return tuple(slot.name for slot in self.inputs)
 
     def prepared(self, *arguments: Any) -> Callable[[], int]:
-        """`function(*arguments)` as often as it is called, one call at a time."""
+        """`compiled(*arguments)` as often as it is called, one call at a time."""
         if self.needs_scratch:
             return bound_to(self.compiled, arguments)
         return partial(self.compiled, *arguments)
@@ -108,13 +110,34 @@ def check_functions(entries: Iterable[Entry], arena: Any) -> None:
 
 def _entry(described: Mapping[str, Any], compiled: Function) -> Entry:
     needs_scratch = bool(described.get("scratch"))
-    return Entry(
-        with_scratch(compiled) if needs_scratch else compiled,
-        tuple(_slot(slot) for slot in described["inputs"]),
-        tuple(_slot(slot) for slot in described["outputs"]),
-        compiled,
-        needs_scratch,
-    )
+    inputs = tuple(_slot(slot) for slot in described["inputs"])
+    outputs = tuple(_slot(slot) for slot in described["outputs"])
+    function = with_scratch(compiled) if needs_scratch else compiled
+    return Entry(function, inputs, outputs, compiled, needs_scratch)
+
+
+def as_passed(tensor: Any) -> Any:
+    """A tensor of bfloat16, NumPy's or torch's, as compiled code takes it: its bits."""
+    if isinstance(tensor, np.ndarray):
+        return tensor.view(np.int16)
+    return tensor.view(sys.modules["torch"].int16)
+
+
+def with_tensors(entry: Entry) -> Entry:
+    """An entry of code for CPUs, whose function takes tensors of bfloat16 as they are."""
+    dtypes = [slot.dtype.name for slot in (*entry.inputs, *entry.outputs)]
+    places = [place for place, dtype in enumerate(dtypes) if passed_as(dtype) != dtype]
+    if not places:
+        return entry
+    function = entry.function
+
+    def call(*arguments: Any) -> int:
+        given = list(arguments)
+        for place in places:
+            given[place] = as_passed(given[place])
+        return function(*given)
+
+    return replace(entry, function=call)
 
 
 def input_order(entries: Iterable[Entry]) -> tuple[str, ...]:

@@ -88,10 +88,16 @@ def _from_torch(tensor: Any, name: str) -> Array:
 
 
 def to_torch(array: Array) -> Any:
+    return in_torch(array.dtype)(array)
+
+
+def in_torch(dtype: np.dtype[Any]) -> Kind:
+    """What makes a torch tensor of an array of that dtype."""
     torch = sys.modules["torch"]
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    if dtype.kind != "V":
+        from_numpy: Kind = torch.from_numpy
+        return from_numpy
+    return lambda array: torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
 def _from_dlpack(value: Any, name: str) -> Array:
@@ -122,7 +128,10 @@ def _kind_of(value: Any) -> Kind:
     """What makes a tensor of the kind of `value`, an object with `__dlpack__`."""
     if hasattr(value, "__array_namespace__"):
         namespace = value.__array_namespace__()
-        return lambda array: namespace.from_dlpack(array)
+        # NumPy lends no bfloat16 by DLPack.
+        return lambda array: (
+            namespace.asarray(array) if array.dtype.kind == "V" else namespace.from_dlpack(array)
+        )
     return ffi.from_array if isinstance(value, ffi.Tensor) else _for_others
 
 
@@ -160,7 +169,7 @@ def lender_of(value: Any) -> tuple[Callable[[Any], Array], Kind] | None:
     """
     torch = sys.modules.get("torch")
     if torch is not None and type(value) is torch.Tensor:
-        return torch.Tensor.numpy, torch.from_numpy
+        return torch.Tensor.numpy, to_torch
     if isinstance(value, ffi.Tensor):
         return np.from_dlpack, ffi.from_array
     return None
@@ -191,7 +200,7 @@ def pack(array: Array, dtype: np.dtype[Any]) -> Array:
         return empty(array.shape, dtype)
     if array.dtype != dtype or not is_plain(array):
         return np.array(array, dtype=dtype, order="C", copy=True, subok=False)
-    return array if array.flags.writeable else np.asarray(_Lent(array))
+    return array if array.flags.writeable else np.asarray(_Lent(array)).view(dtype)
 
 
 class _Lent:

@@ -8,9 +8,8 @@ where the work outweighs waking it.
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from tvmlayers.artifact.bf16x3 import PARTS
+from tvmlayers.dtypes import numpy_dtype, wide
 from tvmlayers.expr.activations import ROW_ACTIVATIONS
 from tvmlayers.spaces import gemm, lookup
 from tvmlayers.spaces.choices import Decisions
@@ -107,7 +106,7 @@ def usual_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The tiles that the analytic choice makes use of: few, as each is compiled."""
     there = gemm.tiles(k, n, dtype, target)
     widest = max(tile.vectors for tile in there)
-    is_large = k * n * np.dtype(dtype).itemsize > target.l2 // 8
+    is_large = k * n * numpy_dtype(dtype).itemsize > target.l2 // 8
     heights: tuple[int, ...]
     if widest == 1:
         heights = _NARROW_ROWS
@@ -228,7 +227,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         is_packed = gemm.packs_parts(k, n, dtype, target)
         if amx_pays(m, k, n, packed_beside=tile if is_packed else None):
             return _on_amx(workload, target, unit, is_packed=is_packed)
-    itemsize, weight_bytes = np.dtype(dtype).itemsize, workload.weight_bytes
+    itemsize, weight_bytes = numpy_dtype(wide(dtype)).itemsize, workload.weight_bytes
     is_near = weight_bytes <= target.l2 // 2
     if is_near:  # from farther away W comes no faster for longer vectors
         there = gemm.sve_tiles(k, n, workload.stored, target)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from tvm import s_tir
 
 from tvmlayers.artifact.bf16x3 import parts_bytes
@@ -66,7 +65,7 @@ def panel_width(k: int, n: int, dtype: str, target: Target) -> int:
     """
     lanes = target.lanes(dtype)
     vectors, filled = widest_panel(dtype, target) // lanes, -(-n // lanes)
-    if 1 < filled <= vectors and k * n * np.dtype(dtype).itemsize >= target.l2 // 4:
+    if 1 < filled <= vectors and k * n * numpy_dtype(dtype).itemsize >= target.l2 // 4:
         vectors = max(count for count in (1, 2) if count < filled and filled % count == 0)
     return vectors * lanes
 

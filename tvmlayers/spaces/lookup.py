@@ -2,9 +2,9 @@
 
 import math
 
-import numpy as np
 from tvm import s_tir
 
+from tvmlayers.dtypes import numpy_dtype, wide
 from tvmlayers.spaces.choices import Choices, Decisions, choose
 from tvmlayers.spaces.sums import cut_open_sum
 from tvmlayers.targets import Target
@@ -44,15 +44,17 @@ def lookup_choices(workload: Workload, target: Target) -> Choices:
 
 def row_vectors(workload: Workload, target: Target, vector_bytes: int) -> int:
     """Vectors that are gone over at a time: of an embedding's row, or of a bag's columns."""
-    width, dtype = int(workload["width"]), workload["dtype"]
-    columns = bag_columns(width, dtype, target) if workload.kind == "bag" else width
+    width, dtype, columns = int(workload["width"]), workload["dtype"], int(workload["width"])
+    if workload.kind == "bag":
+        dtype = wide(dtype)
+        columns = bag_columns(width, dtype, target)
     return -(-columns // row_lanes(width, dtype, vector_bytes))
 
 
 def row_lanes(width: int, dtype: str, vector_bytes: int) -> int:
     """Columns in a vector of a row: as many as its bytes hold, or the largest power of two that
     fits in the row."""
-    lanes = vector_bytes // np.dtype(dtype).itemsize
+    lanes = vector_bytes // numpy_dtype(dtype).itemsize
     while lanes > width:
         lanes //= 2
     return lanes
@@ -72,8 +74,8 @@ def bag_columns(width: int, dtype: str, target: Target, *, masked: bool = False)
 def stream_lanes(width: int, dtype: str, target: Target) -> int | None:
     """Elements in the vectors of a row that can be stored past the caches: the widest that make up
     whole rows; None where there are none."""
-    lanes = math.gcd(width, target.lanes(dtype))
-    itemsize = target.vector_bytes // target.lanes(dtype)
+    itemsize = numpy_dtype(dtype).itemsize
+    lanes = math.gcd(width, target.vector_bytes // itemsize)
     return lanes if target.family == "x86" and lanes * itemsize >= LEAST_STREAMED else None
 
 

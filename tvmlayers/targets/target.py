@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tvmlayers.dtypes import wide
+
 KiB, MiB = 1 << 10, 1 << 20
 
 
@@ -55,5 +57,5 @@ class Target(Hardware):
         return architecture(self.triple)
 
     def lanes(self, dtype: str) -> int:
-        """How many elements of `dtype` one vector register holds."""
-        return self.vector_bytes // np.dtype(dtype).itemsize
+        """How many elements of `dtype` one vector register holds, of a half as float32."""
+        return self.vector_bytes // np.dtype(wide(dtype)).itemsize

@@ -67,14 +67,17 @@ class Rounding:
     reference_share: float  # the reference's own error, in errors of the compiled code
     half: Limits | None = None  # of the dtype itself, where it is a half
     beside_floats: bool = False  # results are held against those of the weights before quantisation
+    from_halves: bool = False  # what comes in was rounded to a half
 
     @classmethod
-    def of(cls, dtype: str, *, beside_floats: bool = False) -> Rounding:
+    def of(cls, dtype: str, *, beside_floats: bool = False, from_halves: bool = False) -> Rounding:
         """That of a float dtype; in float64 the reference rounds as coarsely itself."""
         own, computed = limits(dtype), limits(wide(dtype))
         share = 1.0 if dtype == "float64" else 0.0
         half = own if is_half(dtype) else None
-        return cls(computed.eps, own.largest, computed.smallest, share, half, beside_floats)
+        return cls(
+            computed.eps, own.largest, computed.smallest, share, half, beside_floats, from_halves
+        )
 
     def gamma(self, n: int) -> float:
         """The error of a sum of n products, relative to the sum of their magnitudes."""
@@ -88,13 +91,27 @@ class Rounding:
 
     def passed_on(self, left: Tensor, right: Tensor) -> Tensor:
         """How far left @ right moves where one of them is errors."""
-        return left.abs() @ right.abs() if self.beside_floats else root_sum(left, right)
+        return self._summed(lambda: root_sum(left, right), lambda: left.abs() @ right.abs())
 
     def added(self, errors: Tensor, axes: tuple[int, ...]) -> Tensor:
         """How far a sum over axes, which stay with length 1, moves by errors of its terms."""
+        return self._summed(
+            lambda: errors.square().sum(axes, keepdim=True).sqrt(),
+            lambda: errors.abs().sum(axes, keepdim=True),
+        )
+
+    def _summed(self, probable: Callable[[], Tensor], certain: Callable[[], Tensor]) -> Tensor:
+        """What errors amount to of which these two bounds hold.
+
+        Bounds of float32 are PROBABLE deviations of an error, and those of a sum are too. That of a
+        half is what a single rounding can come to, sqrt(3) deviations of an error that lies
+        anywhere in it.
+        """
         if self.beside_floats:
-            return errors.abs().sum(axes, keepdim=True)
-        return errors.square().sum(axes, keepdim=True).sqrt()
+            return certain()
+        if not self.from_halves:
+            return probable()
+        return (PROBABLE / sqrt(3) * probable()).minimum(certain())
 
     def stored(self, computed: Bounded) -> Bounded:
         """What a layer has computed, as it leaves it: infinite beyond the largest number of its

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tvmlayers import layers
+from tvmlayers.dtypes import FLOAT_DTYPES, is_half, numpy_dtype
 from tvmlayers.layers.activations import label
 from tvmlayers.layers.graph import Node
 from tvmlayers.operations import operation_of
 from tvmlayers.testing import activations
-from tvmlayers.testing.bounds import Array, Bounded, Rounding, root_sum
+from tvmlayers.testing.bounds import Array, Bounded, Rounding
 from tvmlayers.testing.custom import custom_step
 from tvmlayers.testing.stored import kernel_of
 
@@ -69,8 +70,17 @@ class Reference:
         if mask is not None:
             taken["mask"] = known[id(mask)]
         weights = {name: self.weights[f"{layer.name}/{name}"] for name in layer.weight_specs()}
+        if layer.weight_dtype != layer.dtype:
+            weights = {k: w.astype(numpy_dtype(layer.dtype)) for k, w in weights.items()}
         step: Step = operation_of(layer).part("reference")
-        rounding = Rounding.of(node.output.dtype, beside_floats=self._beside_floats)
+        rounding = Rounding.of(
+            node.output.dtype,
+            beside_floats=self._beside_floats,
+            from_halves=any(is_half(tensor.dtype) for tensor in (*node.inputs, node.output)),
+        )
+        for role, tensor in zip(node.roles, node.inputs, strict=True):
+            if tensor.dtype in FLOAT_DTYPES and tensor.dtype != node.output.dtype:
+                taken[role] = rounding.stored(taken[role])
         return step(layer, weights, taken, rounding)
 
 
@@ -129,7 +139,7 @@ def dense(
     if rounding.beside_floats:
         bound = own + x.bound @ kernel.abs() + (x.value.abs() + x.bound) @ stored.bound
     else:
-        bound = (root_sum(x.bound, kernel).square() + own.square()).sqrt()
+        bound = (rounding.passed_on(x.bound, kernel).square() + own.square()).sqrt()
     return rounding.stored(_activated(layer.activation, Bounded(value, bound), rounding))
 
 

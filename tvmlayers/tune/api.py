@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvmlayers import targets
 from tvmlayers.dtypes import is_half
-from tvmlayers.errors import ConfigError, TargetError, only_on_gpus, unknown_name
+from tvmlayers.errors import ConfigError, DTypeError, TargetError, unknown_name
 from tvmlayers.lean import compiler_imports
 from tvmlayers.records import user_folder
 from tvmlayers.targets import CudaTarget, Target, cuda
@@ -103,7 +103,11 @@ def tune(
     if isinstance(resolved, Target):
         for case in cases:
             if is_half(case.workload["dtype"]):
-                raise only_on_gpus(str(case.workload), case.workload["dtype"], resolved.name)
+                raise DTypeError(
+                    f"{case.workload} is {case.workload['dtype']}, which is tuned for CUDA targets "
+                    f"only so far; for {resolved.name} the analytic model decides: tune float32 "
+                    "cases, or for a GPU such as cuda-sm90"
+                )
     plan = _plan(resolved, threads, wanted, seed, work_dir, records, key)
     if is_static:
         plan = _static(plan)

@@ -10,7 +10,15 @@ from tvm.tirx import Var
 
 from tvmlayers import layers
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.kernel import Kernel, Lowered, Use, axis, elements, report
+from tvmlayers.codegen.cpu.kernel import (
+    Kernel,
+    Lowered,
+    Use,
+    axis,
+    elements,
+    in_halves,
+    report,
+)
 from tvmlayers.codegen.cpu.lookup import (
     Made,
     add_table,
@@ -24,6 +32,8 @@ from tvmlayers.codegen.cpu.lookup import (
 from tvmlayers.codegen.cpu.rows import Pointer, fixed, row_driver
 from tvmlayers.codegen.fuse import PooledLookup
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import wide
+from tvmlayers.expr.stored import read_as
 from tvmlayers.expr.take import bag
 from tvmlayers.quantization.rows import row_bytes as bytes_of_row
 from tvmlayers.schedule import Selector, by_choice
@@ -70,14 +80,14 @@ def _bag_kernel(
     run past the end set the flag, and such a bag counts as empty.
     """
     layer = spec.layer
-    rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
+    rows, width, dtype = layer.input_dim, layer.output_dim, wide(layer.dtype)
     ragged, weighted = "offsets" in roles, "per_sample_weights" in roles
     target = selector.target
     is_arm = target.family == "arm"
     masked = spec.padding_idx is not None or layer.oob == "zero"
     columns = bag_columns(width, dtype, target, masked=masked)
     sizes = {"indices": 1, "rows": rows, "width": width}
-    traits = {"dtype": dtype, "mode": spec.mode, "stored": layer.stored}
+    traits = {"dtype": layer.dtype, "mode": spec.mode, "stored": layer.stored}
     workload = Workload.make("bag", **sizes, **traits)
 
     def make(decisions: Decisions) -> Made:
@@ -110,7 +120,7 @@ def _bag_kernel(
             unroll_result=is_arm,
             decisions=decided,
         )
-        return expression, schedule
+        return expression, schedule, in_halves(expression, layer.dtype)
 
     regimes = selector.regimes(workload)
     variants = variants_of(f"{name}_bag", regimes, make)
@@ -118,8 +128,8 @@ def _bag_kernel(
     if ragged:
         pointers.append(Pointer("offsets", index_dtype, fixed(0)))
     if weighted:
-        pointers.append(Pointer("weights", dtype, fixed(0)))
-    pointers += [table_pointer(layer), Pointer("out", dtype, fixed(width))]
+        pointers.append(Pointer("weights", read_as(layer.dtype), fixed(0)))
+    pointers += [table_pointer(layer), Pointer("out", read_as(layer.dtype), fixed(width))]
     pointers += flag_pointer(layer.oob)
     if ragged:
         pointers.append(Pointer("offsets_flag", "int32", fixed(0)))

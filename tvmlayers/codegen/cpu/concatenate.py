@@ -10,12 +10,13 @@ from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements
 from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.elementwise import copy_columns
+from tvmlayers.expr.stored import read_as
 from tvmlayers.schedule import Selector
 from tvmlayers.spaces import rows as row_spaces
 
 
 def lower_concatenate(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
-    layer, dtype = use.layer, use.dtype(0)
+    layer, dtype = use.layer, read_as(use.dtype(0))
     assert isinstance(layer, layers.Concatenate)
     rank = use.inputs[0].rank
     first = layer.axis % rank
@@ -44,6 +45,6 @@ def lower_concatenate(use: Use, name: str, selector: Selector, _arena: ArenaPlan
         8 * sum(widths),
         work,
         lambda shapes: [elements(shapes[0][:first])],
-        {"kind": "concatenate", "layer": layer.name, "dtype": dtype},
+        {"kind": "concatenate", "layer": layer.name, "dtype": use.dtype(0)},
     )
     return Lowered(kernel, ())

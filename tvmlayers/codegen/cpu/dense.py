@@ -7,12 +7,12 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.artifact.panels import PanelLayout, pack_columns, pack_kernel, panel_layout
-from tvmlayers.codegen.cpu.activation import elementwise_function, softmax_core
+from tvmlayers.codegen.cpu.activation import elementwise_function, softmax_core, softmax_of_sums
 from tvmlayers.codegen.cpu.gemm import GemmSpec
 from tvmlayers.codegen.cpu.gemm_driver import gemm_functions
 from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Lowered, Use, elements, report
 from tvmlayers.codegen.weights import ArenaPlan, Packed
-from tvmlayers.dtypes import numpy_dtype
+from tvmlayers.dtypes import is_half, numpy_dtype, wide
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
 from tvmlayers.expr.stored import read_as
 from tvmlayers.quantization.columns import KERNEL, SCALES
@@ -33,14 +33,16 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         n,
         width=width,
         lanes=lanes,
-        dtype=read_as(layer.stored),
+        dtype=read_as(layer.stored) if layer.is_quantized else layer.dtype,
         has_parts=gemm.packs_parts(k, n, layer.stored, target),
     )
     names = _add_weights(layer, layout, arena)
     over_row = layer.activation in ROW_ACTIVATIONS
+    # Of halves it takes the sums as they are, in memory of their own.
+    between = wide(layer.dtype) if over_row and is_half(layer.dtype) else ""
     functions: Functions = {}
     row_softmax = None
-    if over_row:
+    if over_row and not between:
         row_softmax, _ = softmax_core(
             f"{name}_softmax", n, layer.activation, layer.dtype, selector, functions
         )
@@ -58,6 +60,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
             elementwise_function("linear" if over_row else layer.activation),
             cheap=over_row or layer.activation in CHEAP,
             use_bias=layer.use_bias,
+            out=between,
         ),
         row_softmax,
     )
@@ -80,14 +83,15 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
             **_stored_report(layer),
         },
     )
-    return Lowered(kernel, tuple(names))
+    then = softmax_of_sums(f"{name}_softmax", n, layer, selector) if between else None
+    return Lowered(kernel, tuple(names), then=then, between=between)
 
 
 def _add_weights(layer: layers.Dense, layout: PanelLayout, arena: ArenaPlan) -> list[str]:
     """The names in the arena of a layer's weights, as kernels take them."""
-    weights = layer.weights
+    weights = layer.rounded_weights()
     kernel = weights[KERNEL]
-    bits = kernel.view(np.uint16) if layer.stored == "bfloat16" else kernel
+    bits = kernel.view(np.uint16) if layer.is_quantized and layer.stored == "bfloat16" else kernel
     packed = Packed(
         (layout.size,),
         layout.dtype,

@@ -7,18 +7,20 @@ from tvm.ir import Expr
 
 from tvmlayers import layers
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, axis, core
+from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, axis, core, in_halves
 from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import wide
 from tvmlayers.expr.dot import dot, pairwise_dots
+from tvmlayers.expr.stored import read_as
 from tvmlayers.schedule import Selector
 from tvmlayers.spaces import rows as row_spaces
 
 
 def lower_dot(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
-    layer, dtype = use.layer, use.dtype(0)
+    layer, dtype, computed = use.layer, use.dtype(0), wide(use.dtype(0))
     assert isinstance(layer, layers.Dot)
-    lanes = selector.target.lanes(dtype)
+    lanes = selector.target.lanes(computed)
     shapes, last = [], []
     for i, contracted in enumerate(layer.axes_of(use.inputs)):
         rank = use.inputs[i].rank
@@ -32,15 +34,17 @@ def lower_dot(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Low
         normalize=layer.normalize,
         contiguous=(last[0], last[1]),
         lanes=lanes,
-        dtype=dtype,
+        dtype=computed,
     )
     functions: Functions = {}
-    made, function = core(f"{name}_rows", expression, row_spaces.dot_products)
+    kept = in_halves(expression, dtype)
+    made, function = core(f"{name}_rows", expression, row_spaces.dot_products, kept=kept)
     functions[made] = function
+    element = read_as(dtype)
     pointers = [
-        Pointer("a", dtype, fixed(p * k)),
-        Pointer("b", dtype, fixed(q * k)),
-        Pointer("out", dtype, fixed(p * q)),
+        Pointer("a", element, fixed(p * k)),
+        Pointer("b", element, fixed(q * k)),
+        Pointer("out", element, fixed(p * q)),
     ]
     kernel = row_kernel(
         name,
@@ -57,9 +61,12 @@ def lower_dot(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Low
 
 def lower_dot_interaction(use: Use, name: str, selector: Selector, _arena: ArenaPlan) -> Lowered:
     dtype, features, k = use.dtype(0), use.fixed(1), use.fixed(2)
-    expression = pairwise_dots(features, k, lanes=selector.target.lanes(dtype), dtype=dtype)
+    computed, element = wide(dtype), read_as(dtype)
+    lanes = selector.target.lanes(computed)
+    expression = pairwise_dots(features, k, lanes=lanes, dtype=computed)
     functions: Functions = {}
-    made, function = core(f"{name}_row", expression, row_spaces.dot_products)
+    kept = in_halves(expression, dtype)
+    made, function = core(f"{name}_row", expression, row_spaces.dot_products, kept=kept)
     functions[made] = function
     pairs = features * (features - 1) // 2
 
@@ -72,7 +79,7 @@ def lower_dot_interaction(use: Use, name: str, selector: Selector, _arena: Arena
     kernel = row_kernel(
         name,
         functions,
-        [Pointer("x", dtype, fixed(features * k)), Pointer("out", dtype, fixed(pairs))],
+        [Pointer("x", element, fixed(features * k)), Pointer("out", element, fixed(pairs))],
         ["count"],
         4 * k * pairs,
         work,

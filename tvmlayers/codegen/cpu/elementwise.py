@@ -1,16 +1,17 @@
 """Operations element by element: merges of several tensors, and functions of one with operands."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-import numpy as np
-
-from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements
+from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements, in_halves
 from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import numpy_dtype, wide
 from tvmlayers.errors import ShapeError
 from tvmlayers.expr.elementwise import Operand, broadcast
+from tvmlayers.expr.stored import read_as
 from tvmlayers.layers import Layer
 from tvmlayers.layers.graph import Dim
 from tvmlayers.layers.merge import aligned
@@ -25,23 +26,25 @@ def lower_elementwise(use: Use, name: str, _selector: Selector, arena: ArenaPlan
     assert isinstance(layer, Layer)
     wanted = use.output.axes
     inputs = [aligned(tensor.axes, len(wanted)) for tensor in use.inputs]
-    names, shapes = packed_operands(layer, dtype, arena)
-    shared = [(*(1,) * (len(wanted) - len(shape)), *shape) for shape in shapes]
+    packed = packed_operands(layer, dtype, arena)
+    shared = [(*(1,) * (len(wanted) - len(each.shape)), *each.shape) for each in packed]
     lead = _leading(wanted, inputs, shared)
     lengths = _fixed(use, wanted, lead)
     operands = [Operand(_fixed(use, axes, lead), True) for axes in inputs]
     operands += [Operand(shape[lead:], False) for shape in shared]
     function = partial(operation_of(layer).part("formula"), layer)
     functions: Functions = {}
-    made, function = core(
-        f"{name}_rows", broadcast(function, operands, lengths, dtype), row_spaces.plain
-    )
+    expression = broadcast(function, operands, lengths, wide(dtype))
+    dtypes = [*(dtype for _ in inputs), *(each.dtype for each in packed)]
+    wider = [f"x{i}" for i, each in enumerate(dtypes) if each != dtype]
+    kept = in_halves(expression, dtype, but=wider)
+    made, function = core(f"{name}_rows", expression, row_spaces.plain, kept=kept)
     functions[made] = function
     pointers = [
-        Pointer(f"x{i}", dtype, fixed(prod(each.lengths) if each.has_rows else 0))
-        for i, each in enumerate(operands)
+        Pointer(f"x{i}", read_as(each), fixed(prod(operand.lengths) if operand.has_rows else 0))
+        for i, (operand, each) in enumerate(zip(operands, dtypes, strict=True))
     ]
-    pointers.append(Pointer("out", dtype, fixed(prod(lengths))))
+    pointers.append(Pointer("out", read_as(dtype), fixed(prod(lengths))))
     moved = prod(lengths) + sum(prod(each.lengths) for each in operands if each.has_rows)
     whole = next(i for i, tensor in enumerate(use.inputs) if tensor.rank == len(wanted))
     kernel = row_kernel(
@@ -49,26 +52,38 @@ def lower_elementwise(use: Use, name: str, _selector: Selector, arena: ArenaPlan
         functions,
         pointers,
         ["count"],
-        moved * np.dtype(dtype).itemsize,
+        moved * numpy_dtype(dtype).itemsize,
         call_core(made, pointers),
         lambda given: [elements(given[whole][:lead])],
         {"kind": "elementwise", "layer": layer.name, "dtype": dtype},
     )
-    return Lowered(kernel, names)
+    return Lowered(kernel, tuple(each.name for each in packed))
 
 
-def packed_operands(
-    layer: Layer, dtype: str, arena: ArenaPlan
-) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
-    """(names, shapes) of what the kernel of a layer reads beside its inputs.
+@dataclass(frozen=True)
+class PackedOperand:
+    """What a kernel reads beside its inputs, by its name in the arena."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def packed_operands(layer: Layer, dtype: str, arena: ArenaPlan) -> list[PackedOperand]:
+    """What the kernel of a layer reads beside its inputs, which are of this dtype.
 
     All weights go into the arena, also those that were made into something else: `verify` reads
-    them there. dtype: of the inputs.
+    them there. What is made of weights is no half, or it would be rounded once more.
     """
     operands = layer.operands()
+    dtypes = {key: dtype if key in layer.weights else wide(dtype) for key in operands}
     for key, array in {**layer.weights, **operands}.items():
-        arena.add_as_is(f"{layer.name}/{key}", array.astype(dtype))
-    return tuple(f"{layer.name}/{key}" for key in operands), [a.shape for a in operands.values()]
+        held = array.astype(numpy_dtype(dtypes.get(key, dtype)))
+        arena.add_as_is(f"{layer.name}/{key}", held)
+    return [
+        PackedOperand(f"{layer.name}/{key}", array.shape, dtypes[key])
+        for key, array in operands.items()
+    ]
 
 
 def _leading(

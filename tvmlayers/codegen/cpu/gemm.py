@@ -18,10 +18,12 @@ from tvmlayers.artifact.panels import PanelLayout
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.amx import AmxSpec, amx_rows, rounded_k_block
 from tvmlayers.codegen.cpu.amx_split import ROWS as AMX_REGISTER_ROWS
-from tvmlayers.codegen.cpu.kernel import Functions, core, tensor_arguments
+from tvmlayers.codegen.cpu.kernel import Functions, core, in_halves, tensor_arguments
 from tvmlayers.codegen.cpu.sve import SveSpec, sve_rows, sve_tile
+from tvmlayers.dtypes import wide
 from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.expr.expression import Expression
+from tvmlayers.expr.stored import read_as
 from tvmlayers.schedule import Regime
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import AMX, SVE, Tile, dot_tiles, gemm_blocks, gemm_tiles
@@ -35,10 +37,11 @@ _MOST_SCRATCH_ROWS = 1024
 class GemmSpec:
     """What is computed for one dense layer, and how its decisions differ by the number of rows.
 
-    dtype: of x and the result; stored: how the weight is kept, whose elements are the layout's;
-    lanes: of a vector; in_vectors: the tile that takes over from another unit; tail_tiles: the
-    register tiles of the panel that is not full; cheap: whether the activation is short enough to
-    be unrolled into the tile.
+    dtype: of x, the numbers by column and the result, computed in float32 where it is a half; out:
+    of the result, where that is another; stored: how the weight is kept, whose elements are the
+    layout's; lanes: of a vector; in_vectors: the tile that takes over from another unit;
+    tail_tiles: the register tiles of the panel that is not full; cheap: whether the activation is
+    short enough to be unrolled into the tile.
     """
 
     layout: PanelLayout
@@ -51,6 +54,7 @@ class GemmSpec:
     activation: Activation
     cheap: bool
     use_bias: bool
+    out: str = ""
 
     @property
     def has_scales(self) -> bool:
@@ -60,8 +64,17 @@ class GemmSpec:
     def arguments(self) -> tuple[Var, Var, list[Var], Var]:
         """The parameters x, w, [scales], [b] and out of the function being written."""
         return tensor_arguments(
-            self.dtype, self.use_bias, weight=self.layout.dtype, has_scales=self.has_scales
+            read_as(self.dtype),
+            self.use_bias,
+            weight=read_as(self.layout.dtype),
+            has_scales=self.has_scales,
+            out=read_as(self.out or self.dtype),
         )
+
+    def halves(self, expression: Expression) -> dict[str, str]:
+        """Which of the tensors that a tile reads and writes are kept in halves."""
+        wider = {"sums", *({"out"} if self.out not in ("", self.dtype) else ())}
+        return in_halves(expression, self.dtype, but=wider)
 
     def variants(self) -> list[Decisions]:
         """The different ways to make the tiles, each compiled once."""
@@ -177,7 +190,12 @@ def _parts(name: str, spec: GemmSpec, functions: Functions) -> list[_Part]:
         if key not in made:
             label = "full" if valid == layout.width else "tail"
             expression, schedule = _tiled(spec, decisions, tile, width, valid)
-            named, function = core(f"{name}_{label}{tile.name}_{len(made)}", expression, schedule)
+            named, function = core(
+                f"{name}_{label}{tile.name}_{len(made)}",
+                expression,
+                schedule,
+                kept=spec.halves(expression),
+            )
             functions[named] = function
             has_scratch = any(tensor.op.name == "sums" for tensor in expression.tensors)
             elements = tile.rows * tile.vectors * spec.lanes if has_scratch else 0
@@ -213,7 +231,7 @@ def tile_core(spec: GemmSpec, decisions: Decisions) -> tuple[GlobalVar, PrimFunc
         tile = _tallest(spec.tail_tiles, tile.rows)
         decisions = {**decisions, "k_block": 0}
         expression, schedule = _tiled(spec, decisions, tile, layout.tail_width, layout.tail)
-    return core("tile", expression, schedule)
+    return core("tile", expression, schedule, kept=spec.halves(expression))
 
 
 def _tallest(tiles: Sequence[Tile], most: int) -> Tile:
@@ -235,7 +253,7 @@ def _tiled(
             rows=tile.rows,
             activation=spec.activation,
             use_bias=spec.use_bias,
-            dtype=spec.dtype,
+            dtype=wide(spec.dtype),
             stored=spec.stored,
         )
         return expression, partial(dot_tiles, k=layout.k, lanes=lanes, decisions=decisions)
@@ -253,7 +271,7 @@ def _tiled(
         k_block=k_block,
         activation=spec.activation,
         use_bias=spec.use_bias,
-        dtype=spec.dtype,
+        dtype=wide(spec.dtype),
         stored=spec.stored,
     )
     if k_block:
@@ -282,7 +300,7 @@ def _rows_function(
             emit.argument(name, "int64")
             for name in ("rows", "first", "last", "row_block", "height", "variant")
         )
-        scratch = emit.on_stack(scratch_size, spec.dtype) if scratch_size else None
+        scratch = emit.on_stack(scratch_size, wide(spec.dtype)) if scratch_size else None
 
         def block(x: Var, out: Var, m: Expr) -> None:
             def run(part: _Part, place: int) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from tvm.tirx import PrimFunc, Var
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.fuse import AnyLayer
 from tvmlayers.codegen.private import private_function
+from tvmlayers.dtypes import is_half
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.expression import Expression
 from tvmlayers.layers.graph import SymbolicTensor
@@ -60,9 +61,9 @@ class Use:
     leaves: bool
 
     def dtype(self, i: int) -> str:
-        """The dtype of input i in this entry."""
-        dtype = self.inputs[i].dtype
-        return self.index_dtype if dtype.startswith(("int", "uint")) else dtype
+        """The dtype of input i in this entry, as the kernel takes it: floats as the output."""
+        is_index = self.inputs[i].dtype.startswith(("int", "uint"))
+        return self.index_dtype if is_index else self.output.dtype
 
     def fixed(self, axis: int, i: int = 0) -> int:
         """The length of an axis of input i, which the layer needs to be a number."""
@@ -97,22 +98,37 @@ def core(
     schedule: Callable[[s_tir.Schedule], None],
     **guards: Any,
 ) -> tuple[GlobalVar, PrimFunc]:
-    """One expression, scheduled and made private. guards: see `private_function`."""
+    """One expression, scheduled and made private. guards: more for `private_function`."""
     function = te.create_prim_func([*expression.tensors, *expression.sizes])
     sch = s_tir.Schedule(function, debug_mask="none")
     schedule(sch)
     return GlobalVar(name), emit.noinline(private_function(expression, sch.mod["main"], **guards))
 
 
+def in_halves(expression: Expression, dtype: str, *, but: Collection[str] = ()) -> dict[str, str]:
+    """What `private_function` takes as `kept`: all float32 tensors but those named, in dtype where
+    that is a half."""
+    if not is_half(dtype):
+        return {}
+    names = {tensor.op.name for tensor in expression.tensors if tensor.dtype == "float32"}
+    return dict.fromkeys(sorted(names.difference(but)), dtype)
+
+
 def tensor_arguments(
-    dtype: str, use_bias: bool, *, weight: str | None = None, has_scales: bool = False
+    dtype: str,
+    use_bias: bool,
+    *,
+    weight: str | None = None,
+    has_scales: bool = False,
+    out: str | None = None,
 ) -> tuple[Var, Var, list[Var], Var]:
     """The parameters x, w, those with a number for each column, and out of the function being
-    written. weight: the dtype of w, where it is another; the columns have scales, and biases b."""
+    written. weight, out: the dtypes of w and out, where they are others; the columns have scales,
+    and biases b."""
     x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{weight or dtype}")
     names = ["scales"] * has_scales + ["b"] * use_bias
     columns = [emit.argument(name, f"*{dtype}") for name in names]
-    return x, w, columns, emit.argument("out", f"*{dtype}")
+    return x, w, columns, emit.argument("out", f"*{out or dtype}")
 
 
 def report(

@@ -1,6 +1,6 @@
 """Embedding as a kernel: rows shared out among threads; and what bags have in common with it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import gcd
@@ -25,8 +25,9 @@ from tvmlayers.codegen.cpu.kernel import (
 from tvmlayers.codegen.cpu.rows import Pointer, Streamed, fixed, row_driver
 from tvmlayers.codegen.streaming import stream_from
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.expr.expression import Expression
-from tvmlayers.expr.stored import table_as
+from tvmlayers.expr.stored import copied_as, table_as
 from tvmlayers.expr.take import take_vectors
 from tvmlayers.quantization.rows import row_bytes as bytes_of_row
 from tvmlayers.schedule import Regime, Selector, by_choice
@@ -48,8 +49,8 @@ def lower_embedding(use: Use, name: str, selector: Selector, arena: ArenaPlan) -
 
 def add_table(layer: Table, arena: ArenaPlan) -> str:
     """The name in the arena of a layer's table, as kernels read it."""
-    table = layer.weights["embeddings"]
-    bits = table.view(np.uint16) if layer.stored == "bfloat16" else table
+    table = layer.rounded_weights()["embeddings"]
+    bits = table.view(np.uint16) if layer.is_quantized and layer.stored == "bfloat16" else table
     return arena.add_as_is(f"{layer.name}/embeddings", bits)
 
 
@@ -115,8 +116,9 @@ class Variants:
         )
 
 
-# What a function over rows is made of: what it computes, and how it is scheduled.
-Made = tuple[Expression, Callable[[s_tir.Schedule], None]]
+# What a function over rows is made of: what it computes, how it is scheduled, and which of its
+# tensors are kept in halves.
+Made = tuple[Expression, Callable[[s_tir.Schedule], None], Mapping[str, str]]
 _MAKING = (
     "vector_bytes",
     "rows_in_flight",
@@ -139,11 +141,12 @@ def variants_of(
         key = tuple(decisions.get(each) for each in _MAKING)
         if key not in places:
             places[key] = len(made)
-            expression, schedule = make(decisions)
+            expression, schedule, kept = make(decisions)
             function_name, functions_body = core(
                 f"{name}{len(made)}",
                 expression,
                 schedule,
+                kept=kept,
                 **_prefetch(decisions),
             )
             functions[function_name] = functions_body
@@ -177,10 +180,10 @@ def _take_kernel(
     name: str, layer: layers.Embedding, index_dtype: str, selector: Selector, *, leaves: bool
 ) -> Kernel:
     """`f(indices, table, out, [flag], count, threads)`; leaves: see `Use`."""
-    rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
+    rows, width, dtype = layer.input_dim, layer.output_dim, copied_as(layer.dtype)
     target = selector.target
     sizes = {"indices": 1, "rows": rows, "width": width}
-    workload = Workload.make("embedding", **sizes, dtype=dtype, stored=layer.stored)
+    workload = Workload.make("embedding", **sizes, dtype=layer.dtype, stored=layer.stored)
     regimes = selector.regimes(workload)
 
     def make(lanes: int, decisions: Decisions) -> Made:
@@ -194,17 +197,17 @@ def _take_kernel(
             oob=layer.oob,
             index_dtype=index_dtype,
             dtype=dtype,
-            stored=layer.stored,
+            stored=layer.stored if layer.is_quantized else None,
         )
         decided = {**decisions, "unrolled_vectors": run}
-        return expression, partial(take_rows, vectors=vectors, decisions=decided)
+        return expression, partial(take_rows, vectors=vectors, decisions=decided), {}
 
     variants = variants_of(
         f"{name}_rows",
         regimes,
         lambda decisions: make(row_lanes(width, dtype, int(decisions["vector_bytes"])), decisions),
     )
-    row_bytes = width * target.vector_bytes // target.lanes(dtype)
+    row_bytes = width * numpy_dtype(dtype).itemsize
     moved = row_bytes + bytes_of_row(width, layer.stored)
     streamed = None
     if leaves:
@@ -271,15 +274,14 @@ def _streamed(
     target: Target,
 ) -> Streamed | None:
     """None where the target has no such stores, or rows that no whole vectors make up."""
-    itemsize = target.vector_bytes // target.lanes(dtype)
     lanes = stream_lanes(width, dtype, target)
     if lanes is None:
         return None
     run = run_lengths(width // lanes)[-1]
     decisions = {**regime.decisions, "unrolled_vectors": run, "rows_in_flight": 1}
-    expression, schedule = make(lanes, decisions)
+    expression, schedule, _ = make(lanes, decisions)
     global_var, function = core(name, expression, schedule, streamed="out", **_prefetch(decisions))
-    return Streamed(global_var, function, stream_from(target), lanes * itemsize)
+    return Streamed(global_var, function, stream_from(target), lanes * numpy_dtype(dtype).itemsize)
 
 
 def flag_pointer(oob: str) -> list[Pointer]:

@@ -2,10 +2,8 @@
 
 from functools import partial
 
-import numpy as np
-
 from tvmlayers.codegen.cpu.elementwise import packed_operands
-from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements
+from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements, in_halves
 from tvmlayers.codegen.cpu.rows import (
     Pointer,
     call_core,
@@ -16,7 +14,9 @@ from tvmlayers.codegen.cpu.rows import (
 )
 from tvmlayers.codegen.fuse import NormalizedMerge
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import numpy_dtype, wide
 from tvmlayers.expr.normalization import normalized
+from tvmlayers.expr.stored import read_as
 from tvmlayers.layers.normalization import RowNormalization
 from tvmlayers.operations import operation_of
 from tvmlayers.schedule import Selector
@@ -33,39 +33,34 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         layer = layer.normalization
     assert isinstance(layer, RowNormalization)
     n, first = layer.width, use.inputs[0].rank - len(layer.axes)
-    names, shapes = packed_operands(layer, dtype, arena)
+    packed, computed = packed_operands(layer, dtype, arena), wide(dtype)
     expression, rows = normalized(
         operation_of(layer).part("formula"),
         layer,
         made_of,
         len(use.inputs),
-        len(shapes),
+        len(packed),
         n,
-        lanes=_lanes(n, selector.target.lanes(dtype)),
-        dtype=dtype,
+        lanes=_lanes(n, selector.target.lanes(computed)),
+        dtype=computed,
     )
-    itemsize = np.dtype(dtype).itemsize
     schedule = partial(
         row_spaces.normalized_rows,
         stages=rows.stages,
         sums=rows.sums,
-        made_bytes=0 if made_of is None else (n + rows.lanes) * itemsize,
+        made_bytes=0 if made_of is None else (n + rows.lanes) * numpy_dtype(computed).itemsize,
     )
+    itemsize = numpy_dtype(dtype).itemsize
+    kept = in_halves(expression, dtype, but=["made"])
     functions: Functions = {}
-    made, functions[made] = core(f"{name}_rows", expression, schedule)
-    streamed = streamed_rows(
-        use,
-        partial(core, f"{name}_streamed", expression, schedule),
-        n * itemsize,
-        rows.lanes * itemsize,
-        selector.target,
-    )
-    if streamed is not None:
-        functions[streamed.name] = streamed.function
+    made, functions[made] = core(f"{name}_rows", expression, schedule, kept=kept)
+    make = partial(core, f"{name}_streamed", expression, schedule)
+    streamed = streamed_rows(use, make, n * itemsize, rows.lanes * itemsize, selector.target)
+    functions.update(streamed.functions if streamed else {})
     pointers = [
-        *(Pointer(f"x{i}", dtype, fixed(n)) for i in range(len(use.inputs))),
-        *(Pointer(f"w{i}", dtype, fixed(0)) for i in range(len(shapes))),
-        Pointer("out", dtype, fixed(n)),
+        *(Pointer(f"x{i}", read_as(dtype), fixed(n)) for i in range(len(use.inputs))),
+        *(Pointer(f"w{i}", read_as(each.dtype), fixed(0)) for i, each in enumerate(packed)),
+        Pointer("out", read_as(dtype), fixed(n)),
     ]
     kernel = row_kernel(
         name,
@@ -77,7 +72,7 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         lambda given: [elements(given[0][:first])],
         {"kind": "normalization", "layer": layer.name, "dtype": dtype, "n": n},
     )
-    return Lowered(kernel, names)
+    return Lowered(kernel, tuple(each.name for each in packed))
 
 
 def _lanes(n: int, lanes: int) -> int:

@@ -14,6 +14,7 @@ from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Shapes, Use
 from tvmlayers.codegen.parallel import each_task
 from tvmlayers.codegen.streaming import LARGEST_STORE, starts_at_multiple, stream_from
+from tvmlayers.dtypes import is_half
 from tvmlayers.targets import Target
 
 Scalars = dict[str, Var]
@@ -97,6 +98,11 @@ class Streamed:
     least: int
     vector_bytes: int
 
+    @property
+    def functions(self) -> Functions:
+        """The function by its name."""
+        return {self.name: self.function}
+
     def fits(self, size: Expr, out: Var) -> Expr:
         """Whether it can and should write `size` bytes to `out`."""
         return te.all(size >= emit.i64(self.least), starts_at_multiple(out, self.vector_bytes))
@@ -112,9 +118,10 @@ def streamed_rows(
     """What `make(streamed="out")` gives, for a result of the model.
 
     vector_bytes: of the vectors that rows are stored in. None where the target has no such stores,
-    whole vectors do not make up a row, or the next kernel reads the result.
+    whole vectors do not make up a row, the next kernel reads the result, or it is a half.
     """
-    if not use.leaves or target.family != "x86" or row_bytes % vector_bytes:
+    is_read = not use.leaves or is_half(use.dtype(0))
+    if is_read or target.family != "x86" or row_bytes % vector_bytes:
         return None
     return Streamed(*make(streamed="out"), stream_from(target), min(vector_bytes, LARGEST_STORE))
 

@@ -39,7 +39,7 @@ Put = Callable[[list[Var], Expr], None]
 def lower_dense(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowered:
     layer, target = use.layer, selector.target
     assert isinstance(layer, layers.Dense)
-    weights, dtype = layer.weights, layer.dtype
+    weights, dtype = layer.rounded_weights(), layer.dtype
     k, n = weights["kernel"].shape
     unit = k_unit(dtype)
     padded = -(-k // unit) * unit, cuda_gemm.padded_columns(n)

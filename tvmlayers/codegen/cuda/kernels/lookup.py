@@ -15,6 +15,7 @@ from tvmlayers.codegen.cpu.kernel import axis, report
 from tvmlayers.codegen.cpu.lookup import index_checks
 from tvmlayers.codegen.cuda import launch
 from tvmlayers.codegen.weights import ArenaPlan
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.take import bag, take
 from tvmlayers.schedule import Regime
@@ -26,7 +27,7 @@ from tvmlayers.workload import Workload
 def lower_embedding(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowered:
     layer = use.layer
     assert isinstance(layer, layers.Embedding)
-    table = arena.add_as_is(f"{layer.name}/embeddings", layer.weights["embeddings"])
+    table = arena.add_as_is(f"{layer.name}/embeddings", layer.rounded_weights()["embeddings"])
     rows, width, dtype = layer.input_dim, layer.output_dim, layer.dtype
     lanes = selector.target.lanes(dtype)
     workload = Workload.make("embedding", indices=1, rows=rows, width=width, dtype=dtype)
@@ -41,7 +42,7 @@ def lower_embedding(use: Use, name: str, selector: CudaSelector, arena: ArenaPla
     )
     entry = GlobalVar(name)
     function = _take_function(expression, regimes, use.index_dtype, width, lanes, dtype)
-    row_bytes = width * layer.weights["embeddings"].itemsize
+    row_bytes = width * numpy_dtype(layer.dtype).itemsize
     kernel = Kernel(
         name,
         entry,
@@ -177,7 +178,7 @@ def _bag_kernel(
         last = spec.include_last_offset
         checks += ({"layer": layer.name, "kind": "offsets", "include_last_offset": last},)
     entry = GlobalVar(name)
-    row_bytes = width * layer.weights["embeddings"].itemsize
+    row_bytes = width * numpy_dtype(layer.dtype).itemsize
     return Kernel(
         name,
         entry,

@@ -107,16 +107,18 @@ def lower_activation(use: Use, name: str, selector: CudaSelector, _arena: ArenaP
     return _kernel(name, function, lambda shapes: [elements(shapes[0][:-1])], described)
 
 
-def lower_copy(name: str, dtype: str) -> Lowered:
-    """A tensor of any shape copied as it is."""
-    made = _kernel(name, _elementwise("linear", dtype), lambda shapes: [elements(shapes[0])], {})
+def lower_copy(name: str, given: str, wanted: str) -> Lowered:
+    """A tensor of any shape copied as it is, or in another dtype."""
+    function = _elementwise("linear", given, wanted)
+    made = _kernel(name, function, lambda shapes: [elements(shapes[0])], {})
     made.kernel.report = {}
     return made
 
 
-def _elementwise(activation: Any, dtype: str) -> PrimFunc:
-    expression = elementwise(elementwise_function(activation), dtype)
-    return launching(expression, cuda_rows.spread, [("x", dtype), ("out", dtype)])
+def _elementwise(activation: Any, dtype: str, out_dtype: str | None = None) -> PrimFunc:
+    out_dtype = out_dtype or dtype
+    expression = elementwise(elementwise_function(activation), dtype, out_dtype)
+    return launching(expression, cuda_rows.spread, [("x", dtype), ("out", out_dtype)])
 
 
 def lower_concatenate(use: Use, name: str, selector: CudaSelector, _arena: ArenaPlan) -> Lowered:
