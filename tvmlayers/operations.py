@@ -60,6 +60,7 @@ def _elementwise(layer: str, name: str) -> Operation:
         layer,
         f"testing.elementwise:{name}",
         "codegen.cpu.elementwise:lower_elementwise",
+        "codegen.cuda.kernels.formulas:lower_elementwise",
         formula=f"expr.formulas:{name}",
     )
 
@@ -70,6 +71,7 @@ def _normalisation(layer: str, name: str) -> Operation:
         layer,
         f"testing.normalization:{name}",
         "codegen.cpu.normalization:lower_normalization",
+        "codegen.cuda.kernels.formulas:lower_normalization",
         formula=f"expr.normalization:{name}",
     )
 
@@ -124,10 +126,11 @@ OPERATIONS: dict[str, Operation] = {
         "pooling:lower_pooling",
         f"{_ROWS}:lower_pooling",
     ),
-    "GlobalMaxPooling1D": Operation(
+    "GlobalMaxPooling1D": _own(
         "layers.pooling:GlobalMaxPooling1D",
-        "testing.reference:max_pooling",
-        "codegen.cpu.pooling:lower_max_pooling",
+        "reference:max_pooling",
+        "pooling:lower_max_pooling",
+        f"{_ROWS}:lower_max_pooling",
     ),
     "LayerNormalization": _normalisation(
         "layers.normalization:LayerNormalization", "layer_normalization"

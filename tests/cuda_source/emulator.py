@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmlayers.codegen.cuda.compiler import compile_cuda
-from tvmlayers.codegen.cuda.instructions import HALVES
+from tvmlayers.codegen.cuda.instructions import PLAIN
 from tvmlayers.codegen.cuda.lower import DeviceKernel
 from tvmlayers.codegen.cuda.toolchain import PREAMBLE, Images, with_preamble
 from tvmlayers.layers import Layer, Model, as_model
@@ -77,7 +77,7 @@ def be(
 
 def emulated_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarget) -> Images:
     """A toolchain whose images the emulated driver runs."""
-    given = with_preamble(source, PREAMBLE + HALVES).replace("#include <cstdint>", "")
+    given = with_preamble(source, PREAMBLE + PLAIN).replace("#include <cstdint>", "")
     code = "\n".join(
         [
             '#include "emulation.h"',

@@ -126,6 +126,31 @@ def softmax(n: int) -> GpuTwin:
     return GpuTwin(tl.Model(x, [tl.Activation("softmax")(x), tl.Activation("log_softmax")(x)]))
 
 
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("n", [1, 31, 33, 700, 3000])
+def test_normalisations_of_rows_of_any_length_agree(n: int) -> None:
+    twin = normalised(n)
+    for batch in (0, 1, 5, 66):
+        twin.agrees(normal(batch, n))
+
+
+@cache
+def normalised(n: int) -> GpuTwin:
+    x = tl.Input((n,))
+    made = tl.Subtract()([x, tl.LeakyReLU()(x)])
+    kinds = tl.LayerNormalization(), tl.RMSNormalization(), tl.UnitNormalization()
+    return GpuTwin(tl.Model(x, [kind(made if i else x) for i, kind in enumerate(kinds)]))
+
+
+def test_merges_give_nan_where_one_tensor_has_it() -> None:
+    x, y = tl.Input((7,)), tl.Input((7,))
+    kinds = tl.Maximum(), tl.Minimum(), tl.Average(), tl.Multiply()
+    twin = GpuTwin(tl.Model([x, y], [kind([x, y]) for kind in kinds]))
+    one, other = normal(3, 7), normal(3, 7, seed=2)
+    one[0, 0] = other[1, 1] = np.nan
+    twin.agrees(one, other)
+
+
 @pytest.mark.parametrize("oob", ["clip", "zero"])
 def test_indices_outside_the_table_follow_the_policy(oob: str) -> None:
     lookups_of_every_width(oob, "float32").agrees(WILD)

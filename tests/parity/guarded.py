@@ -57,7 +57,7 @@ def check(compiled: tl.Compiled, inputs: tuple[Array, ...]) -> None:
 
 def main(target: str) -> None:
     for dtype in ("float32", "float64"):
-        compiled = tl.compile(every_kernel(dtype, on_gpus=False), target)
+        compiled = tl.compile(every_kernel(dtype), target)
         for threads, batch in product((1, 2), (1, 2, 3, 5, 6, 13, 64, 333)):
             compiled.threads = threads
             ids, x = every_input(batch, dtype)

@@ -29,11 +29,12 @@ def elementwise(
 
 @dataclass(frozen=True)
 class Operand:
-    """What an element comes from: its lengths inside of a row, 1 where it is broadcast, and whether
-    it has rows of its own or all rows share it."""
+    """What an element comes from: its lengths inside of a row, 1 where it is broadcast, whether it
+    has rows of its own or all rows share it, and its dtype."""
 
     lengths: tuple[int, ...]
     has_rows: bool
+    dtype: str
 
 
 def broadcast(
@@ -45,11 +46,13 @@ def broadcast(
     """function(element of each operand) for each of `count` rows: (count, *lengths).
 
     An operand is (count, *its lengths), or without the count where all rows share it; it has as
-    many lengths as the result.
+    many lengths as the result. Halves are widened first, and the result is rounded to dtype once.
     """
     count = size("count")
     given = [
-        te.placeholder((count, *each.lengths) if each.has_rows else each.lengths, dtype, f"x{i}")
+        te.placeholder(
+            (count, *each.lengths) if each.has_rows else each.lengths, each.dtype, f"x{i}"
+        )
         for i, each in enumerate(operands)
     ]
 
@@ -57,8 +60,8 @@ def broadcast(
         taken = []
         for tensor, each in zip(given, operands, strict=True):
             own = [at if n > 1 else 0 for at, n in zip(place, each.lengths, strict=True)]
-            taken.append(tensor[(row, *own) if each.has_rows else tuple(own)])
-        return function(*taken)
+            taken.append(m.widened(tensor[(row, *own) if each.has_rows else tuple(own)]))
+        return m.narrowed(function(*taken), dtype)
 
     out = te.compute((count, *lengths), value, name="out")
     return Expression(tensors=(*given, out), sizes=(count,))

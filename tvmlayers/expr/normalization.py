@@ -101,25 +101,32 @@ def normalized(
     (count, n), n >= lanes.
 
     made_of: what the rows are made of, of one element of each input; None where there is one.
+    Halves are widened first, and the result is rounded once. lanes: 1 where a sum is shared out
+    among threads.
     """
     count = size("count")
     given = [te.placeholder((count, n), dtype, name=f"x{i}") for i in range(inputs)]
     shared = [te.placeholder((n,), dtype, name=f"w{i}") for i in range(operands)]
-    rows = Rows(lambda i, s, v: given[0][i, rows.column(s, v)], count, n, lanes)
+
+    def element(x: te.Tensor, i: Expr, s: Expr, v: Expr | int) -> Expr:
+        return m.widened(x[i, rows.column(s, v)])
+
+    rows = Rows(partial(element, given[0]), count, n, lanes)
     if made_of is not None:
         made = te.compute(
             (count, rows.steps, lanes),
-            lambda i, s, v: made_of(*(x[i, rows.column(s, v)] for x in given)),
+            lambda i, s, v: made_of(*(element(x, i, s, v) for x in given)),
             name="made",
         )
         rows.x = lambda i, s, v: made[i, s, v]
 
     def operand(w: te.Tensor, _: Expr, s: Expr, v: Expr | int) -> Expr:
-        found: Expr = w[rows.column(s, v)]
-        return found
+        return m.widened(w[rows.column(s, v)])
 
     value = formula(layer, rows, [partial(operand, w) for w in shared])
-    out = te.compute((count, rows.steps, lanes), value, name="out")
+    out = te.compute(
+        (count, rows.steps, lanes), lambda i, s, v: m.narrowed(value(i, s, v), dtype), name="out"
+    )
     place = Place((count, n), lambda i: [i[0], rows.column(i[1], i[2])])
     return Expression((*given, *shared, out), (count,), {"out": place}), rows
 

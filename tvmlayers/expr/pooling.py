@@ -53,6 +53,8 @@ def max_over_time(width: int, *, dtype: str) -> Expression:
     x = te.placeholder((count, time, width), dtype, name="x")
     step = te.reduce_axis((0, time), "step")
     largest = te.comm_reducer(m.largest, lambda dtype: tirx.const(float("-inf"), dtype), "largest")
-    acc = te.compute((count, width), lambda i, j: largest(x[i, step, j], axis=step), name="acc")
-    out = te.compute((count, width), lambda i, j: acc[i, j], name="out")
+    acc = te.compute(
+        (count, width), lambda i, j: largest(m.widened(x[i, step, j]), axis=step), name="acc"
+    )
+    out = te.compute((count, width), lambda i, j: m.narrowed(acc[i, j], dtype), name="out")
     return Expression(tensors=(x, out), sizes=(count, time))

@@ -52,6 +52,31 @@ def _bind_row(
     return warp
 
 
+def normalized_rows(
+    sch: s_tir.Schedule, *, stages: Sequence[str], sums: Sequence[str], n: int, is_made: bool
+) -> None:
+    """Schedule `expr.normalized` with one lane: a warp has a row of few columns, a block others.
+
+    stages, sums: as of `spaces.rows.normalized_rows`; is_made: rows are made of several tensors.
+    """
+    threads = min(THREADS, 32 * max(1, n // 256))
+    # Numbers of a row are made where they are used: what is kept of them would share the memory
+    # that a block's sum lies in, for all threads.
+    for name in (*(["made"] if is_made else []), *(each for each in stages if each not in sums)):
+        sch.compute_inline(sch.get_sblock(name))
+    i, j, _ = sch.get_loops(sch.get_sblock("out"))
+    row = _bind_row(sch, i, threads == 32)
+    _, lane = sch.split(j, [None, threads])
+    sch.bind(lane, "threadIdx.x")
+    for name in reversed(sums):
+        stage = sch.get_sblock(name)
+        sch.set_scope(stage, 0, "local")
+        sch.compute_at(stage, row, preserve_unit_loops=True)
+        *_, step = sch.get_loops(stage)
+        _, lane = sch.split(step, [None, threads])
+        sch.bind(lane, "threadIdx.x")
+
+
 def spread(sch: s_tir.Schedule, *, name: str = "out", each: int = 4) -> None:
     """Schedule stage `name`, elements without order: `each` for a thread, a block apart."""
     out = sch.get_sblock(name)

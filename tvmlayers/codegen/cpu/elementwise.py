@@ -1,11 +1,21 @@
 """Operations element by element: merges of several tensors, and functions of one with operands."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
-from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements, in_halves
+from tvm.ir import Expr
+
+from tvmlayers.codegen.cpu.kernel import (
+    Functions,
+    Lowered,
+    Shapes,
+    Use,
+    core,
+    elements,
+    in_halves,
+)
 from tvmlayers.codegen.cpu.rows import Pointer, call_core, fixed, row_kernel
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.dtypes import numpy_dtype, wide
@@ -22,31 +32,20 @@ from tvmlayers.spaces import rows as row_spaces
 
 def lower_elementwise(use: Use, name: str, _selector: Selector, arena: ArenaPlan) -> Lowered:
     """The kernel of a layer whose row of the table has a formula for one element."""
-    layer, dtype = use.layer, use.dtype(0)
-    assert isinstance(layer, Layer)
-    wanted = use.output.axes
-    inputs = [aligned(tensor.axes, len(wanted)) for tensor in use.inputs]
-    packed = packed_operands(layer, dtype, arena)
-    shared = [(*(1,) * (len(wanted) - len(each.shape)), *each.shape) for each in packed]
-    lead = _leading(wanted, inputs, shared)
-    lengths = _fixed(use, wanted, lead)
-    operands = [Operand(_fixed(use, axes, lead), True) for axes in inputs]
-    operands += [Operand(shape[lead:], False) for shape in shared]
-    function = partial(operation_of(layer).part("formula"), layer)
+    dtype, work = use.dtype(0), planned(use, arena)
     functions: Functions = {}
-    expression = broadcast(function, operands, lengths, wide(dtype))
-    dtypes = [*(dtype for _ in inputs), *(each.dtype for each in packed)]
-    wider = [f"x{i}" for i, each in enumerate(dtypes) if each != dtype]
+    computed = [replace(each, dtype=wide(dtype)) for each in work.operands]
+    expression = broadcast(work.function, computed, work.lengths, wide(dtype))
+    wider = [f"x{i}" for i, each in enumerate(work.operands) if each.dtype != dtype]
     kept = in_halves(expression, dtype, but=wider)
     made, function = core(f"{name}_rows", expression, row_spaces.plain, kept=kept)
     functions[made] = function
     pointers = [
-        Pointer(f"x{i}", read_as(each), fixed(prod(operand.lengths) if operand.has_rows else 0))
-        for i, (operand, each) in enumerate(zip(operands, dtypes, strict=True))
+        Pointer(f"x{i}", read_as(each.dtype), fixed(prod(each.lengths) if each.has_rows else 0))
+        for i, each in enumerate(work.operands)
     ]
-    pointers.append(Pointer("out", read_as(dtype), fixed(prod(lengths))))
-    moved = prod(lengths) + sum(prod(each.lengths) for each in operands if each.has_rows)
-    whole = next(i for i, tensor in enumerate(use.inputs) if tensor.rank == len(wanted))
+    pointers.append(Pointer("out", read_as(dtype), fixed(prod(work.lengths))))
+    moved = prod(work.lengths) + sum(prod(e.lengths) for e in work.operands if e.has_rows)
     kernel = row_kernel(
         name,
         functions,
@@ -54,10 +53,48 @@ def lower_elementwise(use: Use, name: str, _selector: Selector, arena: ArenaPlan
         ["count"],
         moved * numpy_dtype(dtype).itemsize,
         call_core(made, pointers),
-        lambda given: [elements(given[whole][:lead])],
-        {"kind": "elementwise", "layer": layer.name, "dtype": dtype},
+        work.rows,
+        {"kind": "elementwise", "layer": use.layer.name, "dtype": dtype},
     )
-    return Lowered(kernel, tuple(each.name for each in packed))
+    return Lowered(kernel, work.weights)
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """What a kernel element by element computes, whatever the hardware.
+
+    function: of one element of each operand; lengths: of the result's axes inside of a row; rows:
+    their number from the shapes of the inputs; weights: the names in the arena of the operands that
+    are no inputs, which come last.
+    """
+
+    function: Callable[..., Expr]
+    operands: list[Operand]
+    lengths: tuple[int, ...]
+    rows: Callable[[Shapes], list[Expr]]
+    weights: tuple[str, ...]
+
+
+def planned(use: Use, arena: ArenaPlan) -> Elementwise:
+    """What one use of a layer computes; its weights go into the arena."""
+    layer, dtype = use.layer, use.dtype(0)
+    assert isinstance(layer, Layer)
+    wanted = use.output.axes
+    inputs = [aligned(tensor.axes, len(wanted)) for tensor in use.inputs]
+    packed = packed_operands(layer, dtype, arena)
+    shared = [(*(1,) * (len(wanted) - len(each.shape)), *each.shape) for each in packed]
+    lead = _leading(wanted, inputs, shared)
+    operands = [Operand(_fixed(use, axes, lead), True, dtype) for axes in inputs]
+    pairs = zip(shared, packed, strict=True)
+    operands += [Operand(shape[lead:], False, each.dtype) for shape, each in pairs]
+    whole = next(i for i, tensor in enumerate(use.inputs) if tensor.rank == len(wanted))
+    return Elementwise(
+        partial(operation_of(layer).part("formula"), layer),
+        operands,
+        _fixed(use, wanted, lead),
+        lambda given: [elements(given[whole][:lead])],
+        tuple(each.name for each in packed),
+    )
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,16 @@ _NAMES = """\
 #define __pack_nv_bfloat162 tvmlayers_pack
 """
 
+_EXTREMES = """\
+// NaN where one is NaN.
+template <class T> __device__ __forceinline__ T tvmlayers_maximum(T a, T b) {
+  return a > b || a != a ? a : b;
+}
+template <class T> __device__ __forceinline__ T tvmlayers_minimum(T a, T b) {
+  return a < b || a != a ? a : b;
+}
+"""
+
 COPY_BYTES = {4: "ca", 8: "ca", 16: "cg"}  # only whole vectors can pass the first-level cache by
 
 INSTRUCTIONS = "".join(
@@ -113,5 +123,5 @@ INSTRUCTIONS = "".join(
         _CONVERSIONS,
     ]
 )
-# Plain C++. What NVIDIA's headers would define and the generated code names: types of halves.
-HALVES = "".join([*(_HALF.format(kind=kind) for kind in ("f16", "bf16")), _LOAD, _NAMES])
+# Plain C++: types of halves, which NVIDIA's headers would define, and functions.
+PLAIN = "".join([*(_HALF.format(kind=kind) for kind in ("f16", "bf16")), _LOAD, _NAMES, _EXTREMES])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmlayers.codegen.cuda import nvrtc
-from tvmlayers.codegen.cuda.instructions import HALVES, INSTRUCTIONS
+from tvmlayers.codegen.cuda.instructions import INSTRUCTIONS, PLAIN
 from tvmlayers.codegen.cuda.lower import DeviceKernel
 from tvmlayers.codegen.cuda.rules import WMMA, copies, uses_wmma
 from tvmlayers.errors import ConfigError, MissingDependencyError
@@ -74,7 +74,7 @@ def device_images(source: str, kernels: Sequence[DeviceKernel], target: CudaTarg
             f"compiling for {target.name} needs NVIDIA's nvcc and ptxas on the PATH, or NVRTC from "
             "PyPI: pip install 'tvmlayers[cuda]'"
         )
-    head = PREAMBLE + INSTRUCTIONS + HALVES + (WMMA if uses_wmma(source) else "")
+    head = PREAMBLE + INSTRUCTIONS + PLAIN + (WMMA if uses_wmma(source) else "")
     code = with_preamble(source, head)
     if found == "nvcc":
         try:

@@ -19,6 +19,6 @@ def lower(use: Use, name: str, selector: CudaSelector, arena: ArenaPlan) -> Lowe
         return lower_bag(use, name, selector, arena)
     layer = use.layer
     if isinstance(layer, NormalizedMerge):
-        layer = layer.normalization
+        layer = layer.normalization  # whose row of the table has the kernel of both
     make: Callable[..., Lowered] = lowering_of(layer, "cuda")
     return make(use, name, selector, arena)

@@ -19,7 +19,7 @@ from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.activations import ROW_ACTIVATIONS
 from tvmlayers.expr.elementwise import elementwise
 from tvmlayers.expr.expression import Expression
-from tvmlayers.expr.pooling import mean_over_time
+from tvmlayers.expr.pooling import max_over_time, mean_over_time
 from tvmlayers.expr.rowwise import all_pairs, dots, joined, softmax
 from tvmlayers.schedule import ANALYTIC
 from tvmlayers.schedule.cuda import CudaSelector
@@ -75,16 +75,20 @@ def softmax_function(
     )
 
 
-def _kernel(
+def kernel(
     name: str,
     function: PrimFunc,
     scalars: Callable[[Shapes], list[Expr]],
     described: dict[str, Any],
     takes_masks: bool = False,
+    weights: tuple[str, ...] = (),
 ) -> Lowered:
+    """A kernel that is never tuned."""
     entry = GlobalVar(name)
     row = {"schedule": ANALYTIC, **described}
-    return Lowered(Kernel(name, entry, {entry: function}, scalars, report=row), (), takes_masks)
+    return Lowered(
+        Kernel(name, entry, {entry: function}, scalars, report=row), weights, takes_masks
+    )
 
 
 def lower_activation(use: Use, name: str, selector: CudaSelector, _arena: ArenaPlan) -> Lowered:
@@ -93,7 +97,7 @@ def lower_activation(use: Use, name: str, selector: CudaSelector, _arena: ArenaP
     described: dict[str, Any] = {"kind": "activation", "layer": layer.name, "dtype": dtype}
     if layer.activation not in ROW_ACTIVATIONS:
         function = _elementwise(layer.activation, dtype)
-        return _kernel(name, function, lambda shapes: [elements(shapes[0])], described)
+        return kernel(name, function, lambda shapes: [elements(shapes[0])], described)
     n = use.fixed(-1)
     function = softmax_function(n, layer.activation, dtype, selector, in_place=False)
     regime = selector.decide_once(Workload.make("softmax", m=TYPICAL_ROWS, n=n, dtype=dtype))
@@ -104,13 +108,13 @@ def lower_activation(use: Use, name: str, selector: CudaSelector, _arena: ArenaP
         flops=4 * n,
         bytes_per_item=2 * n * np.dtype(dtype).itemsize,
     )
-    return _kernel(name, function, lambda shapes: [elements(shapes[0][:-1])], described)
+    return kernel(name, function, lambda shapes: [elements(shapes[0][:-1])], described)
 
 
 def lower_copy(name: str, given: str, wanted: str) -> Lowered:
     """A tensor of any shape copied as it is, or in another dtype."""
     function = _elementwise("linear", given, wanted)
-    made = _kernel(name, function, lambda shapes: [elements(shapes[0])], {})
+    made = kernel(name, function, lambda shapes: [elements(shapes[0])], {})
     made.kernel.report = {}
     return made
 
@@ -131,7 +135,7 @@ def lower_concatenate(use: Use, name: str, selector: CudaSelector, _arena: Arena
     # One tensor may be joined with itself.
     function = launching(joined(widths, dtype), cuda_rows.spread, pointers, in_place=True)
     described = {"kind": "concatenate", "layer": layer.name, "dtype": dtype}
-    return _kernel(name, function, lambda shapes: [elements(shapes[0][:first])], described)
+    return kernel(name, function, lambda shapes: [elements(shapes[0][:first])], described)
 
 
 def lower_pooling(use: Use, name: str, selector: CudaSelector, _arena: ArenaPlan) -> Lowered:
@@ -147,12 +151,28 @@ def lower_pooling(use: Use, name: str, selector: CudaSelector, _arena: ArenaPlan
         [("x", dtype), *masks, ("out", dtype)],
         ["count", "time"],
     )
-    return _kernel(
+    return kernel(
         name,
         function,
         lambda shapes: [axis(shapes[0][0]), axis(shapes[0][1])],
         {"kind": "pooling", "layer": use.layer.name, "dtype": dtype},
         takes_masks=mask is not None,
+    )
+
+
+def lower_max_pooling(use: Use, name: str, _selector: CudaSelector, _arena: ArenaPlan) -> Lowered:
+    dtype, width = use.dtype(0), use.fixed(-1)
+    function = launching(
+        max_over_time(width, dtype=dtype),
+        lambda sch: cuda_rows.column_sums(sch, ["acc"], width=width),
+        [("x", dtype), ("out", dtype)],
+        ["count", "time"],
+    )
+    return kernel(
+        name,
+        function,
+        lambda shapes: [axis(shapes[0][0]), axis(shapes[0][1])],
+        {"kind": "pooling", "layer": use.layer.name, "dtype": dtype},
     )
 
 
@@ -179,7 +199,7 @@ def lower_dot(use: Use, name: str, selector: CudaSelector, _arena: ArenaPlan) ->
         in_place=True,  # a tensor with itself
     )
     described = {"kind": "dot", "layer": layer.name, "dtype": dtype}
-    return _kernel(name, function, lambda shapes: [axis(shapes[0][0])], described)
+    return kernel(name, function, lambda shapes: [axis(shapes[0][0])], described)
 
 
 def lower_dot_interaction(
@@ -192,7 +212,7 @@ def lower_dot_interaction(
         [("x", dtype), ("out", dtype)],
     )
     described = {"kind": "dot_interaction", "layer": use.layer.name, "dtype": dtype}
-    return _kernel(name, function, lambda shapes: [axis(shapes[0][0])], described)
+    return kernel(name, function, lambda shapes: [axis(shapes[0][0])], described)
 
 
 def _sums_of(k: int, sums: list[str], *, alone: bool) -> Schedule:
