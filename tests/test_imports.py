@@ -20,7 +20,7 @@ PACKAGE = Path(tl.__file__).parent
 # A part imports parts of its own line and of lines above it only. A new module takes a place here.
 LINES = (
     ("dtypes", "errors", "foreign", "model_config", "numeric", "printing", "userdata"),
-    ("files", "lean", "operations", "quantization", "safetensors_file"),
+    ("files", "lean", "operations", "plots", "quantization", "safetensors_file"),
     ("targets", "workload"),
     ("artifact",),
     ("runtime",),
@@ -36,6 +36,7 @@ LINES = (
     ("torch",),
     ("tune",),
     ("tables",),
+    ("roofline",),
     ("demo",),
     ("cli",),
     ("__main__",),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import tvmlayers as tl
-from tvmlayers.cli import demo, doctor, hardware, models, records, tune
+from tvmlayers.cli import demo, doctor, explain, hardware, models, records, tune
 from tvmlayers.cli.console import fail, flushed, make_printable, note
 from tvmlayers.errors import RecordWarning, TvmLayersError
 
@@ -66,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tvmlayers {tl.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (hardware, doctor, models, tune, records, demo):
+    for group in (hardware, doctor, models, explain, tune, records, demo):
         group.add_commands(commands)
     return parser

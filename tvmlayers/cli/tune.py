@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tvmlayers import plots
 from tvmlayers.cli.console import ERR, OUT, count, note, print_json
 from tvmlayers.errors import ConfigError
 
@@ -81,7 +82,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from tvmlayers.tune import Data, TuningInterrupted, plot, tune
 
     if args.plot is not None:
-        plot.check(args.plot)
+        plots.check(args.plot)
     data = Data.of(
         {
             "distribution": "zipf" if args.zipf else "uniform",

@@ -156,7 +156,14 @@ class Layer:
 
     def weight_bytes(self, inputs: tuple[SymbolicTensor, ...]) -> int:
         """Bytes of weights read for one sample."""
-        return self.count_params() * numpy_dtype(self.dtype).itemsize
+        return self.kept_bytes()
+
+    def kept_bytes(self) -> int:
+        """Bytes of all weights, as they are kept; 0 before the layer is built."""
+        return sum(
+            prod(spec.shape) * numpy_dtype(spec.dtype or self.dtype).itemsize
+            for spec in self.weight_specs().values()
+        )
 
     # Calls.
 

@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -140,6 +141,11 @@ class SymbolicTensor:
     def elements(self) -> int:
         """How many elements one sample has, free axes counted as 1."""
         return prod(axis for axis in self.axes if isinstance(axis, int))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of those elements."""
+        return self.elements * numpy_dtype(self.dtype).itemsize
 
     def __getstate__(self) -> dict[str, Any]:
         if self.node is not None:

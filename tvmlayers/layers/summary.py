@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.layers.graph import Node, Shape
 from tvmlayers.layers.stored import fewer_bits
 
@@ -52,9 +51,9 @@ def bytes_moved(node: Node) -> int:
     """Bytes read and written for one sample at batch 1; 0 for a view."""
     if node.layer.is_view:
         return 0
-    tensors = (*node.inputs, node.output)
-    values = sum(tensor.elements * numpy_dtype(tensor.dtype).itemsize for tensor in tensors)
-    return values + node.layer.weight_bytes(node.inputs)
+    return sum(tensor.nbytes for tensor in (*node.inputs, node.output)) + node.layer.weight_bytes(
+        node.inputs
+    )
 
 
 def summary(model: Model, print_fn: Callable[[str], object] | None = None) -> str:
