@@ -4,6 +4,7 @@
 # make arm    runs the tests of ARM artefacts in an emulator, setting one up where there is none
 # make cuda   runs all tests of CUDA source, on an emulated GPU
 # make lint   checks format, lint and types
+# make pins   writes tests/pins.txt anew: hashes of the machine code of each kernel
 # make docs   builds the documentation into site/
 # make clean  removes what the above made
 #
@@ -18,7 +19,7 @@ BIN    := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo check test arm arm-machine cuda lint docs clean
+.PHONY: demo check test arm arm-machine cuda lint pins docs clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
@@ -43,6 +44,9 @@ lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pins: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.pins --update
 
 docs: $(VENV)/.docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
