@@ -4,7 +4,7 @@
 # make arm    runs the tests of ARM artefacts in an emulator, setting one up where there is none
 # make cuda   runs all tests of CUDA source, on an emulated GPU
 # make lint   checks format, lint and types
-# make pins   writes tests/pins.txt anew: hashes of the machine code of each kernel
+# make pins   writes tests/pins.txt, hashes of each kernel's code, and docs/img/imports.svg anew
 # make docs   builds the documentation into site/
 # make clean  removes what the above made
 #
@@ -47,6 +47,7 @@ lint: $(VENV)/.dev-installed
 
 pins: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.pins --update
+	$(BIN)/python -m tests.import_picture
 
 docs: $(VENV)/.docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
