@@ -7,9 +7,9 @@ from typing import Any
 from tvmlayers import layers
 from tvmlayers.codegen.cpu import Use, is_view
 from tvmlayers.codegen.fuse import Step
+from tvmlayers.dtypes import INDEX_DTYPES
 from tvmlayers.layers.graph import Graph, SymbolicTensor
 
-INDEX_DTYPES = ("int32", "int64")
 Dims = tuple[int | str, ...]
 
 
