@@ -51,9 +51,8 @@ def bytes_moved(node: Node) -> int:
     """Bytes read and written for one sample at batch 1; 0 for a view."""
     if node.layer.is_view:
         return 0
-    return sum(tensor.nbytes for tensor in (*node.inputs, node.output)) + node.layer.weight_bytes(
-        node.inputs
-    )
+    values = sum(tensor.nbytes for tensor in (*node.inputs, node.output))
+    return values + node.layer.weight_bytes(node.inputs)
 
 
 def summary(model: Model, print_fn: Callable[[str], object] | None = None) -> str:

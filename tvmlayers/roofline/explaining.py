@@ -44,7 +44,7 @@ def explain(
     batch = positive("explain", "batch", batch)
     length = positive("explain", "length", length)
     given = model_of(model) if isinstance(model, ModelCall) else as_model(model)
-    built, machine = folded(given), targets.native()
+    built, machine = folded(given, halves=False), targets.native()
     sizes = Sizes(built.graph, batch, length)
     found = works(built, sizes)
     if not found:
