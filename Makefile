@@ -61,7 +61,7 @@ $(VENV)/.%-installed: pyproject.toml | $(BIN)/pip
 	@$(BIN)/python -m pip install --quiet --editable ".[$*]" "$(TORCH)"
 	@touch $@
 
-# Debian ships venv apart from python3: say so before a half-made folder is left behind.
+# Debian ships venv in a package of its own: say so before a half-made folder is left behind.
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "tvmlayers needs Python 3.10 to 3.13, got $$($(PYTHON) --version 2>&1);" \

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
                 "--data",
                 choices=("repeated", "rotated", "both"),
                 default="repeated" if kind == "dense" else "both",
-                help="one index set (or kernel) over and over, many in turn; %(default)s",
+                help="one index set (or kernel) repeated, or many in turn; %(default)s",
             )
         _common(sub)
         if kind == "dense":

@@ -56,7 +56,7 @@ class Limits:
         return self._best_of("FMA", dtype, machine_limits.flops(dtype, self.threads))
 
     def read(self, size: int) -> float:
-        """Bytes/s of reading `size` bytes over and over."""
+        """Bytes/s of reading `size` bytes repeatedly."""
         size = _rounded(min(size, MEMORY_BYTES))
         return self._best_of("read", size, machine_limits.read("float32", self.threads, size))
 

@@ -1,7 +1,7 @@
 """The command line: `tvmlayers COMMAND`, a module of commands each.
 
 Exit status: 0 done, 1 a check failed, 2 a wrong call or input, told in one line on stderr,
-130 interrupted, 141 where nobody reads what it prints any more.
+130 interrupted, 141 where the reader of its output has gone away.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tvmlayers.errors import ConfigError
 
 KINDS = ("dense", "embedding", "bag", "softmax")
 _RPC = (
-    "TVM's RPC trusts its network: whoever reaches a tracker or a server runs code there. Keep "
+    "TVM's RPC trusts its network: anyone who reaches a tracker or a server runs code there. Keep "
     "both on 127.0.0.1 or on a network of your own."
 )
 

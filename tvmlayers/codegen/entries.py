@@ -140,7 +140,7 @@ def _bag_entry(
 def uses(
     steps: Sequence[Step], graph: Graph, entry: EntrySpec
 ) -> list[tuple[Use, tuple[object, ...]]]:
-    """The steps as this entry runs them, with what stands for each step's inputs.
+    """The steps as this entry runs them, with the values that each step's inputs have here.
 
     A stand-in is a SymbolicTensor of the graph or, for offsets and weights that the graph does not
     know, an EntryInput.

@@ -32,7 +32,7 @@ MOST_STREAMS = max(streams for streams, _ in READ_WAYS)
 ROUNDS = 1 << 18
 LEAST_BYTES, MOST_BYTES = 1 << 18, 1 << 30
 LEVELS = ("L2", "L3", "memory")
-# What a try reads, over and over where the data is smaller.
+# What a try reads, repeatedly where the data is smaller.
 TRY_BYTES = 64 << 20
 # What makes TVM leave a small local buffer to LLVM, which then keeps it in registers.
 IN_REGISTERS = {"disable_lower_builtin": 1}
@@ -55,7 +55,7 @@ def flops(dtype: str, threads: int) -> float:
 
 
 def read(dtype: str, threads: int, held: int) -> float:
-    """Bytes/s of reading `held` bytes, or as many as LEAST_BYTES..MOST_BYTES, over and over."""
+    """Bytes/s of reading `held` bytes, or as many as LEAST_BYTES..MOST_BYTES, repeatedly."""
     step = _step_bytes(threads)
     steps = max(1, min(max(held, LEAST_BYTES), MOST_BYTES) // step)
     data = allocate_arena(steps * step)
