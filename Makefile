@@ -4,6 +4,7 @@
 # make arm    runs the tests of ARM artefacts in an emulator, setting one up where there is none
 # make cuda   runs all tests of CUDA source, on an emulated GPU
 # make lint   checks format, lint and types
+# make pins   writes tests/pins.txt, hashes of each kernel's code, and docs/img/imports.svg anew
 # make docs   builds the documentation into site/
 # make clean  removes what the above made
 #
@@ -18,7 +19,7 @@ BIN    := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo check test arm arm-machine cuda lint docs clean
+.PHONY: demo check test arm arm-machine cuda lint pins docs clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/tvmlayers demo $(ARGS)
@@ -44,6 +45,10 @@ lint: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+pins: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.pins --update
+	$(BIN)/python -m tests.import_picture
+
 docs: $(VENV)/.docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
@@ -56,7 +61,7 @@ $(VENV)/.%-installed: pyproject.toml | $(BIN)/pip
 	@$(BIN)/python -m pip install --quiet --editable ".[$*]" "$(TORCH)"
 	@touch $@
 
-# Debian ships venv apart from python3: say so before a half-made folder is left behind.
+# Debian ships venv in a package of its own: say so before a half-made folder is left behind.
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "tvmlayers needs Python 3.10 to 3.13, got $$($(PYTHON) --version 2>&1);" \

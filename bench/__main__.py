@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
                 "--data",
                 choices=("repeated", "rotated", "both"),
                 default="repeated" if kind == "dense" else "both",
-                help="one index set (or kernel) over and over, many in turn; %(default)s",
+                help="one index set (or kernel) repeated, or many in turn; %(default)s",
             )
         _common(sub)
         if kind == "dense":
@@ -168,13 +168,14 @@ def _with_kind(argv: Sequence[str]) -> list[str]:
 def _plot(arguments: argparse.Namespace) -> int:
     """0 where the files are drawn, 2 where one cannot be read or has nothing to draw."""
     from bench import plot
+    from tvmlayers.errors import TvmLayersError
 
     try:
         if arguments.ratios is None and arguments.roofline is None:
             raise plot.NoPlotError("nothing to draw; pass --ratios FILE, --roofline FILE or both")
         runs = [plot.Run.read(path) for path in arguments.results]
         plot.draw(runs, arguments.ratios, arguments.roofline)
-    except (plot.NoPlotError, OSError) as error:
+    except (TvmLayersError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     return 0

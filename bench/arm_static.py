@@ -2,7 +2,7 @@
 
 Cycles per multiply-add of 128 bits for register tiles, per row for lookups and bags, beside what
 the core's ports allow; and spills. Modelled, not measured: there are no caches and no memory in it.
-On a core with SVE, register tiles of its wider vectors stand beside NEON's.
+On a core with SVE, register tiles of its wider vectors are listed beside NEON's.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Limits:
         return self._best_of("FMA", dtype, machine_limits.flops(dtype, self.threads))
 
     def read(self, size: int) -> float:
-        """Bytes/s of reading `size` bytes over and over."""
+        """Bytes/s of reading `size` bytes repeatedly."""
         size = _rounded(min(size, MEMORY_BYTES))
         return self._best_of("read", size, machine_limits.read("float32", self.threads, size))
 
@@ -144,10 +144,8 @@ class Limits:
 
     def summary(self, dtype: str) -> dict[str, float]:
         """The limits of the header, in GFLOP/s and GB/s."""
-        l3 = min(16 * self.l2_bytes, self.machine.l3 // 2)
-        levels = {"L2": self.l2_bytes // 2, "L3": l3, "memory": MEMORY_BYTES}
         found = {f"FMA {dtype} GFLOP/s": self.fma(dtype) / 1e9}
-        for level, size in levels.items():
+        for level, size in machine_limits.level_bytes(self.machine, self.threads).items():
             found[f"read {level} GB/s"] = self.read(size) / 1e9
             found[f"triad {level} GB/s"] = self.triad(size) / 1e9
         return found

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bench.rows import Row
+from tvmlayers import plots
+from tvmlayers.errors import TvmLayersError
 
 
-class NoPlotError(RuntimeError):
+class NoPlotError(TvmLayersError):
     """The plot was asked for and cannot be drawn."""
 
 
@@ -38,31 +39,15 @@ class Run:
             raise NoPlotError(f"{path} is not a result of --json: {error}") from error
 
 
-def check() -> None:
-    """NoPlotError unless matplotlib is there: better said before the timing than after."""
-    try:
-        import_module("matplotlib")
-    except ImportError as error:
-        raise NoPlotError("plots need matplotlib; pip install 'tvmlayers[bench]'") from error
-
-
 def draw(runs: Sequence[Run], ratios: Path | None, roofline: Path | None) -> None:
     """Writes the plots that have a path, each in the format of its suffix."""
-    check()
+    plots.need_matplotlib()
     from bench import plot_ratios, plot_roofline
 
     if ratios is not None:
-        save(plot_ratios.figure([run for run in runs if run.rows]), ratios)
+        plots.save(plot_ratios.figure([run for run in runs if run.rows]), ratios)
     if roofline is not None:
         dense = [run for run in runs if plot_roofline.has_roofs(run)]
         if not dense:
             raise NoPlotError("a roofline needs a run of dense layers on a CPU, with its limits")
-        save(plot_roofline.figure(dense[0]), roofline)
-
-
-def save(figure: Any, path: Path) -> None:
-    matplotlib = import_module("matplotlib")
-    # The same file from the same numbers: neither a date nor random ids.
-    with matplotlib.rc_context({"svg.hashsalt": "bench"}):
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, dpi=150, metadata=metadata)
+        plots.save(plot_roofline.figure(dense[0]), roofline)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import plot_style, stats
 from bench.report import peer_names
+from tvmlayers import plots
 
 if TYPE_CHECKING:
     from bench.plot import Run
@@ -25,21 +26,19 @@ def figure(runs: Sequence[Run]) -> Any:
     if not runs:
         raise NoPlotError("no peer was timed, so there is no ratio to plot")
     heights = [PANEL_INCHES + ROW_INCHES * len(run.rows) for run in runs]
-    made = import_module("matplotlib.figure").Figure(
-        figsize=(9.5, sum(heights) + 0.5), layout="constrained"
-    )
+    made = plots.figure(9.5, sum(heights) + 0.5)
     panels = made.subplots(len(runs), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, run in zip(panels, runs, strict=True):
         _panel(axes, run)
     told = dict.fromkeys(plot_style.conditions(run.conditions, run.rows[0].dtype) for run in runs)
     meaning = "peer's time / tvmlayers' time: right of 1x tvmlayers is faster"
-    made.supxlabel("\n".join([meaning, *told]), fontsize=9, color=plot_style.TEXT)
+    made.supxlabel("\n".join([meaning, *told]), fontsize=9, color=plots.TEXT)
     _legend(made, peer_names([row for run in runs for row in run.rows]))
     return made
 
 
 def _panel(axes: Any, run: Run) -> None:
-    plot_style.plain(axes)
+    plots.plain(axes)
     for place, row in enumerate(run.rows):
         if row.ratio is not None:
             colour = AHEAD if row.ratio >= 1 else BEHIND
@@ -51,7 +50,7 @@ def _panel(axes: Any, run: Run) -> None:
         ]
         ratios, places = zip(*found, strict=True)
         axes.plot(ratios, places, markersize=4.5, alpha=0.9, **plot_style.mark(peer))
-    axes.axvline(1, color=plot_style.TEXT, linewidth=1)
+    axes.axvline(1, color=plots.TEXT, linewidth=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}x")
     axes.tick_params(axis="x", labelbottom=True)
@@ -62,7 +61,7 @@ def _panel(axes: Any, run: Run) -> None:
         f"{run.rows[0].kind}: geometric mean {stats.geometric_mean(best):.2f}x the best peer",
         fontsize=9.5,
         loc="left",
-        color=plot_style.TEXT,
+        color=plots.TEXT,
     )
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 # Okabe and Ito's palette.
-OURS = "#d55e00"
-GRID = "#d9d9d9"
-TEXT = "#333333"
 SIDES = {
     "torch": ("#0072b2", "o"),
     "torch.compile": ("#56b4e9", "s"),
@@ -22,15 +19,6 @@ def mark(peer: str) -> dict[str, Any]:
     """The colour and the marker of a peer, as keywords of matplotlib's `plot`."""
     colour, marker = SIDES.get(peer, OTHER)
     return {"color": colour, "marker": marker, "linestyle": "none"}
-
-
-def plain(axes: Any) -> None:
-    """Axes without a box, their grid behind what is drawn."""
-    axes.set_axisbelow(True)
-    axes.grid(True, color=GRID, linewidth=0.6)
-    axes.tick_params(which="both", length=0, labelcolor=TEXT, labelsize=9)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def conditions(found: dict[str, Any], dtype: str) -> str:

@@ -20,6 +20,8 @@ from bench.reference import WrongResult
 from bench.rows import Row
 from bench.settings import Settings
 from bench.timing import Plan
+from tvmlayers import plots
+from tvmlayers.errors import TvmLayersError
 from tvmlayers.targets import native
 
 QUICK = 0.25
@@ -52,12 +54,12 @@ class Session:
         try:
             rivals = peers.load(self.arguments.peers)
             if any(self.plots):
-                plot.check()
+                plots.need_matplotlib()
             if self.plots[1] and self.arguments.no_limits:
                 raise plot.NoPlotError("a roofline needs the limits: leave --no-limits out")
             for path in filter(None, (self.arguments.json, *self.plots)):
                 path.touch()  # better refused now than after minutes of timing
-        except (peers.PeerError, plot.NoPlotError, OSError) as error:
+        except (peers.PeerError, TvmLayersError, OSError) as error:
             self.console.print(f"bench: {error}", style="red")
             return 2
         rivals = [rival for rival in rivals if self.arguments.kind in rival.SIDES]

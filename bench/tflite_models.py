@@ -53,7 +53,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._tensors: list[Any] = []
-        self._buffers: list[Any] = [schema.BufferT()]  # the first one stands for "none"
+        self._buffers: list[Any] = [schema.BufferT()]  # the first one means "none"
         self._operators: list[Any] = []
         self._codes: dict[str, int] = {}
         self._inputs: list[int] = []

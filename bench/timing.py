@@ -1,6 +1,6 @@
 """Times several sides of one case against each other: interleaved, in many short rounds.
 
-A peer's thread pool goes on spinning after a call and slows whoever comes next, so each change of
+A peer's thread pool goes on spinning after a call and slows what is timed next, so each change of
 side pauses until none spins, then makes untimed calls. A call shorter than `BLOCK_SECONDS` is timed
 in blocks of calls. Machines drift within minutes: only the ratios within a round mean anything.
 With patience, a side's slice of a round is made again where other guests of the machine slowed it.

@@ -2,149 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+import import_picture
 import numpy as np
 import pytest
 from handmade import STRICT
+from imports import PACKAGE, PLACE, ROOMS, WHEN_CALLED, read_imports
 
 import tvmlayers as tl
 
-PACKAGE = Path(tl.__file__).parent
-
-# A part imports parts of its own line and of lines above it only. A new module takes a place here.
-LINES = (
-    ("dtypes", "errors", "foreign", "model_config", "numeric", "printing", "userdata"),
-    ("files", "lean", "operations", "quantization", "safetensors_file"),
-    ("targets", "workload"),
-    ("artifact",),
-    ("runtime",),
-    ("records",),
-    ("layers",),
-    ("__init__",),
-    ("interop",),
-    ("expr",),
-    ("spaces",),
-    ("schedule",),
-    ("codegen",),
-    ("testing",),
-    ("torch",),
-    ("tune",),
-    ("tables",),
-    ("demo",),
-    ("cli",),
-    ("__main__",),
-)
-PLACE = {part: place for place, line in enumerate(LINES) for part in line}
-# The same inside of the large rooms.
-ROOMS = {
-    "artifact": (
-        *(("arena", "bf16x3"), ("panels",), ("manifest", "weights"), ("file",)),
-        ("__init__",),
-    ),
-    "runtime": (
-        ("ffi", "results"),
-        ("scratch", "threads"),
-        ("signature",),
-        ("folding", "tensors"),
-        ("bound", "diagnose", "fastcall"),
-        ("call",),
-        ("cuda",),
-        ("compiled",),
-        ("__init__",),
-    ),
-    "codegen": (
-        ("fold", "fuse", "link", "partial_sums", "private", "weights"),
-        ("emit",),
-        ("parallel", "streaming"),
-        ("work_stealing", "pipeline"),
-        ("cpu",),
-        ("addresses", "chain", "entries", "pool"),
-        ("graph", "modules"),
-        ("description", "forward"),
-        ("cuda",),
-        ("compiler",),
-        ("__init__",),
-    ),
-}
 COMPILER_PARTS = {"layers", "expr", "spaces", "schedule", "codegen"}
-
-# Imports inside functions that point against the line, with the reason for each.
-WHEN_CALLED = {
-    ("layers", "codegen"),  # a layer called on an array compiles itself
-}
-
-
-@dataclass(frozen=True)
-class Import:
-    """One import of a part of the package, or of another package ("tvm", "torch").
-
-    inner_importer, inner_imported: the modules or folders inside of the parts.
-    """
-
-    file: str
-    line: int
-    importer: str
-    imported: str
-    inner_importer: str
-    inner_imported: str
-    is_ours: bool
-    when_called: bool
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.importer} imports {self.imported}"
-
-
-@cache
-def read_imports() -> tuple[Import, ...]:
-    """Every import in the package, those for type checkers left out."""
-    found: list[Import] = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        found += _imports_of(path, ast.parse(path.read_text()), when_called=False)
-    return tuple(found)
-
-
-def _imports_of(path: Path, parent: ast.AST, when_called: bool) -> Iterator[Import]:
-    file = path.relative_to(PACKAGE)
-    importer, inner_importer = _first_two(file.with_suffix("").parts)
-    for node in ast.iter_child_nodes(parent):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        inside = when_called or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        for name in _names(node):
-            package, *parts = name.split(".")
-            is_ours = package == "tvmlayers"
-            imported, inner = _first_two(parts) if is_ours else (package, "")
-            yield Import(
-                str(file), node.lineno, importer, imported, inner_importer, inner, is_ours, inside
-            )
-        yield from _imports_of(path, node, inside)
-
-
-def _first_two(parts: Sequence[str]) -> tuple[str, str]:
-    first, second, *_ = (*parts, "__init__", "__init__")
-    return first, second
-
-
-def _names(node: ast.AST) -> Iterator[str]:
-    """Dotted names of the modules that a node imports; `from tvmlayers import x` may name one."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "imports name the package in full"
-        assert node.module is not None
-        if node.module.split(".")[0] != "tvmlayers":
-            yield node.module
-            return
-        folder = PACKAGE.joinpath(*node.module.split(".")[1:])
-        for alias in node.names:
-            is_module = (folder / alias.name).is_dir() or (folder / f"{alias.name}.py").exists()
-            yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
 def closure_of(part: str) -> set[str]:
@@ -189,6 +58,33 @@ def test_imports_inside_a_room_point_along_its_line(room: str) -> None:
         and not found.when_called
     ]
     assert against == []
+
+
+ALL_ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+
+
+@pytest.mark.parametrize("room", ALL_ROOMS)
+def test_there_is_no_circle_of_imports_inside_a_room(room: str) -> None:
+    inside = {
+        (found.inner_importer, found.inner_imported)
+        for found in read_imports()
+        if found.importer == found.imported == room and not found.when_called
+    }
+    import_picture.needed(edge for edge in inside if edge[0] != edge[1])
+
+
+def test_the_picture_shows_the_imports_as_they_are_and_none_upwards() -> None:
+    drawn = import_picture.picture()  # ValueError for a circle
+    assert import_picture.PICTURE.read_text(encoding="utf-8") == drawn, "make pins"
+    assert drawn.count("dashed") == 1
+    assert drawn.count("stroke-dasharray") == len(WHEN_CALLED)
+
+
+def test_a_circle_of_imports_is_found() -> None:
+    edges = {("a", "b"), ("b", "c"), ("a", "c")}
+    assert import_picture.needed(edges) == {("a", "b"), ("b", "c")}
+    with pytest.raises(ValueError, match="a, b, c"):
+        import_picture.needed({*edges, ("c", "a")})
 
 
 def test_runtime_reaches_no_part_of_the_compiler() -> None:

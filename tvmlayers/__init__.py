@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from tvmlayers.interop.onnx import from_onnx as from_onnx
     from tvmlayers.interop.sklearn import from_sklearn as from_sklearn
     from tvmlayers.interop.torch import from_torch as from_torch
+    from tvmlayers.roofline import explain as explain
     from tvmlayers.runtime.compiled import Compiled as Compiled
     from tvmlayers.runtime.compiled import load as load
     from tvmlayers.testing import verify as verify
@@ -78,6 +79,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Compiled": "tvmlayers.runtime.compiled",
     "compile": "tvmlayers.codegen",
+    "explain": "tvmlayers.roofline",
     "from_keras": "tvmlayers.interop.keras",
     "from_onnx": "tvmlayers.interop.onnx",
     "from_sklearn": "tvmlayers.interop.sklearn",
@@ -140,6 +142,7 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "compile",
+    "explain",
     "from_keras",
     "from_onnx",
     "from_sklearn",

@@ -14,6 +14,8 @@ HALF_DTYPES = ("float16", "bfloat16")
 FLOAT_DTYPES = ("float32", "float64", *HALF_DTYPES)
 MIXED = "mixed_"
 """What the names of Keras's policies begin with that compute in a half and keep float32 weights."""
+INDEX_DTYPES = ("int32", "int64")
+"""What compiled code takes indices in; other integers are widened."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class ConfigError(TvmLayersError, ValueError):
 
 
 class ModelImportError(TvmLayersError, ValueError):
-    """A model of another framework is damaged, or has parts that no layer here computes."""
+    """A model of another framework is damaged, or has operations that no layer here computes."""
 
 
 class RecordError(TvmLayersError, ValueError):

@@ -1,7 +1,7 @@
-"""The table of operations: one row for each layer, which names its part in every stage.
+"""The table of operations: one row for each layer, which names its functions in every stage.
 
-A stage that comes to a layer looks its own part up here. A row names parts instead of holding them:
-no stage may import a later one, and whoever only runs artefacts loads none of them.
+A stage looks up here what it does with a layer. A row names functions instead of holding them:
+no stage may import a later one, and a process that only runs artefacts loads none of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tvmlayers.errors import ConfigError, TargetError
 
 @dataclass(frozen=True)
 class Operation:
-    """What belongs to one layer, each part as "module:name" inside of the package.
+    """What belongs to one layer, each field as "module:name" inside of the package.
 
     layer: its class; cpu, cuda: the functions that lower it, which views need not; cuda is None
     where there is no kernel for GPUs yet. formula: of an operation element by element, what it
@@ -31,7 +31,7 @@ class Operation:
     formula: str | None = None
 
     def part(self, name: str) -> Any:
-        """A part of the row; None where it has none."""
+        """What a field of the row names; None where it is empty."""
         path = getattr(self, name)
         if path is None:
             return None

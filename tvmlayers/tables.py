@@ -69,7 +69,7 @@ def findings_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def gpus_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """One row a kind of GPU, with the numbers of the card that the analytic choice goes by."""
+    """One row a kind of GPU, with the numbers of the card that the analytic choice uses."""
     texts = ("target", "architecture", "numbers of", "first GPU here")
     made = table(None, texts, ("multiprocessors", "second-level cache"))
     for row in rows:

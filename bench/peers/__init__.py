@@ -50,7 +50,7 @@ class Unsupported(ValueError):
 
 
 def load(names: Sequence[str]) -> list[Peer]:
-    """The peers of these names, imported; "all" stands for the installed ones but ourselves."""
+    """The peers of these names, imported; "all" means the installed ones but ourselves."""
     if list(names) == ["all"]:
         return _installed([name for name in PEERS if name not in OURSELVES])
     wanted = list(dict.fromkeys(names))

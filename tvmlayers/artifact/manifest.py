@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tvmlayers.artifact.arena import ALIGNMENT
 from tvmlayers.artifact.panels import PaddedLayout, PanelLayout
-from tvmlayers.dtypes import FLOAT_DTYPES, numpy_dtype
+from tvmlayers.dtypes import FLOAT_DTYPES, INDEX_DTYPES, numpy_dtype
 from tvmlayers.errors import ArtifactError
 from tvmlayers.model_config import ModelConfig
 from tvmlayers.safetensors_file import DTYPES
@@ -291,7 +291,7 @@ def _check_entry(entry: Entry, field: str) -> None:
     bound: set[str] = set()
     for i, given in enumerate(entry.inputs):
         where = f"{field}.inputs[{i}]"
-        is_integer = given.dtype in ("int32", "int64")
+        is_integer = given.dtype in INDEX_DTYPES
         _need(is_integer or given.dtype in FLOAT_DTYPES, f"{where}.dtype is {given.dtype!r}")
         _need(is_integer == (given.kind in ("index", "offsets")), f"{where}.kind is {given.kind!r}")
         _need(given.kind != "offsets" or len(given.shape) == 1, f"{where}.shape of offsets")
@@ -299,7 +299,7 @@ def _check_entry(entry: Entry, field: str) -> None:
         _nbytes(given.shape, given.dtype)
     for i, output in enumerate(entry.outputs):
         where = f"{field}.outputs[{i}]"
-        known = (*FLOAT_DTYPES, "int32", "int64")
+        known = (*FLOAT_DTYPES, *INDEX_DTYPES)
         _need(output.dtype in known, f"{where}.dtype is {output.dtype!r}")
         _check_shape(output.shape, bound, f"{where}.shape", binds=False)
         _nbytes(output.shape, output.dtype)

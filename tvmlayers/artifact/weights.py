@@ -21,7 +21,7 @@ from tvmlayers.foreign import is_refusal
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 MOST_NAMED = 8  # weights in one message
-CODES = ("int8", "uint8")  # that stand for other numbers, so that no float becomes one
+CODES = ("int8", "uint8")  # codes of other numbers: no float is converted to one
 
 
 def views(manifest: Mapping[str, Any], arena: NDArray[np.uint8]) -> dict[str, Array]:

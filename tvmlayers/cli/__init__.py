@@ -1,7 +1,7 @@
 """The command line: `tvmlayers COMMAND`, a module of commands each.
 
 Exit status: 0 done, 1 a check failed, 2 a wrong call or input, told in one line on stderr,
-130 interrupted, 141 where nobody reads what it prints any more.
+130 interrupted, 141 where the reader of its output has gone away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import tvmlayers as tl
-from tvmlayers.cli import demo, doctor, hardware, models, records, tune
+from tvmlayers.cli import demo, doctor, explain, hardware, models, records, tune
 from tvmlayers.cli.console import fail, flushed, make_printable, note
 from tvmlayers.errors import RecordWarning, TvmLayersError
 
@@ -66,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tvmlayers {tl.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (hardware, doctor, models, tune, records, demo):
+    for group in (hardware, doctor, models, explain, tune, records, demo):
         group.add_commands(commands)
     return parser

@@ -15,7 +15,7 @@ from tvmlayers.printing import PlainConsole
 
 
 class _Terminal(PlainConsole):
-    """A console that leaves it to the command what happens when nobody reads on."""
+    """A console whose command decides what happens when the reader of its output is gone."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError
@@ -78,7 +78,7 @@ def note(message: str) -> None:
     line = f"tvmlayers: {' '.join(message.split())}"
     try:
         ERR.print(line, soft_wrap=True)
-    except OSError:  # the status tells it all the same
+    except OSError:  # the exit status still says it
         _silence(sys.stderr)
 
 

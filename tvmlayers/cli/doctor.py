@@ -25,6 +25,7 @@ _EXTRAS = {
     "keras": ("h5py", "read .keras files"),
     "onnx": ("onnx", "import .onnx files"),
     "sklearn": ("scikit-learn", "import from scikit-learn"),
+    "plot": ("matplotlib", "draw plots"),
     "tune": ("xgboost-cpu", "tune schedules"),
 }
 

@@ -81,8 +81,8 @@ def run_update(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     """Compares an artefact, or what a description compiles to, with PyTorch in float64."""
     with ERR.status(f"verifying {args.model}"):
-        is_artefact = _is_artefact(args.model)
-        compiled = tl.load(args.model, threads=args.threads) if is_artefact else _compile(args)
+        saved = args.model
+        compiled = tl.load(saved, args.threads) if is_artefact(saved) else _compile(args)
         verification = tl.verify(compiled)
     if args.json:
         print_json(verification.to_dict())
@@ -151,7 +151,7 @@ def _add_compile_options(command: argparse.ArgumentParser) -> None:
 
 
 def _compile(args: argparse.Namespace) -> ModelCall:
-    model = FROM_FILE.get(args.model.suffix, tl.load_model)(args.model)
+    model = read_model(args.model)
     if args.input_shape is not None:
         if not isinstance(model, tl.Sequential):
             raise ConfigError(
@@ -169,7 +169,12 @@ FROM_FILE: dict[str, Callable[[Path], tl.Model]] = {
 """How a trained file is read, by its suffix; another is `model.save`'s. Frameworks load lazily."""
 
 
-def _is_artefact(path: Path) -> bool:
+def read_model(path: Path) -> tl.Model:
+    """The model in a file, with its weights; MissingDependencyError and others as of its reader."""
+    return FROM_FILE.get(path.suffix, tl.load_model)(path)
+
+
+def is_artefact(path: Path) -> bool:
     """An artefact is a zip file, as .pt2 and .keras are; a saved model is a safetensors file."""
     if path.suffix in FROM_FILE:
         return False

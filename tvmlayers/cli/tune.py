@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tvmlayers import plots
 from tvmlayers.cli.console import ERR, OUT, count, note, print_json
 from tvmlayers.errors import ConfigError
 
 KINDS = ("dense", "embedding", "bag", "softmax")
 _RPC = (
-    "TVM's RPC trusts its network: whoever reaches a tracker or a server runs code there. Keep "
+    "TVM's RPC trusts its network: anyone who reaches a tracker or a server runs code there. Keep "
     "both on 127.0.0.1 or on a network of your own."
 )
 
@@ -81,7 +82,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from tvmlayers.tune import Data, TuningInterrupted, plot, tune
 
     if args.plot is not None:
-        plot.check(args.plot)
+        plots.check(args.plot)
     data = Data.of(
         {
             "distribution": "zipf" if args.zipf else "uniform",

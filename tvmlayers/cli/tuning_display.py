@@ -11,15 +11,15 @@ from tvmlayers.printing import PlainConsole, printable
 from tvmlayers.tune import Progress as Listener
 from tvmlayers.tune import State, WorkloadResult
 
-# Of all trials of a workload: how far apart plain lines are that tell of no improvement.
+# The share of a workload's trials between two plain lines without an improvement.
 STEP = 0.1
-# An improvement smaller than this is told with the next line.
+# An improvement smaller than this waits for the next line.
 NEWS = 0.99
 
 
 @contextmanager
 def display(console: PlainConsole) -> Iterator[Listener]:
-    """What `tune` tells its progress to."""
+    """What `tune` reports its progress to."""
     if not console.is_terminal:
         yield Lines(console)
         return

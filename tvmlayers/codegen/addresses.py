@@ -102,7 +102,7 @@ def bind_function(modules: Sequence[Sequence[Exported]]) -> Functions:
 def _slot(callee: Exported) -> list[str]:
     """The slot, and the function that calls what is in it.
 
-    Hidden: what another library defines by the same name is none of its business.
+    Hidden: another library's definition of the same name is not used.
     """
     symbol, types = f"@{callee.symbol}", callee.types
     given = ", ".join(f"{each} %a{i}" for i, each in enumerate(types))

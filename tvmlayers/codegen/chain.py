@@ -54,7 +54,7 @@ class Call:
 class Chain:
     """A run of calls over the same rows.
 
-    weights: values that all rows share; inner: values that nobody outside needs; rows: how many
+    weights: values that all rows share; inner: values that only the chain needs; rows: how many
     there are; block: how many go through all layers at a time. What would be less than half of one
     goes along with the block before: so few rows would read all weights once more, and where many
     are for AMX, others than those that are near.
@@ -154,7 +154,7 @@ class Chain:
         return emit.private(body)
 
     def _task(self, part: GlobalVar) -> tirx.PrimFunc:
-        """Goes over the rows of task i of `tasks` in blocks, and helps with those of others."""
+        """Goes over the rows of task i of `tasks` in blocks, then steals blocks of other tasks."""
 
         def body() -> None:
             values, flags, sizes, scratch = self._arguments()
@@ -277,5 +277,5 @@ def _is_by_rows(call: Call, weights: frozenset[Any], rows: Var) -> bool:
 
 
 def _in(sizes: dict[Var, Var], value: Expr) -> Expr:
-    """`value` in the parameters that stand for the symbols of the shapes."""
+    """`value` with each symbol of the shapes replaced by its parameter."""
     return structural_map(value, (Var, lambda var: sizes.get(var, var)))

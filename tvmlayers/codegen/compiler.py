@@ -114,7 +114,7 @@ def _build(model: Model, selector: Selector) -> tuple[Library, dict[str, Any], A
 def _build_in(
     modules: Modules, model: Model, selector: Selector
 ) -> tuple[Library, dict[str, Any], ArenaPlan]:
-    # TVM keeps one stack of builders for all threads; and names must not change meanwhile.
+    # TVM keeps one stack of builders for all threads; and names must not change during it.
     with naming:
         functions, manifest, arena = _functions(model, selector, modules.add)
     return modules.finish(functions), manifest, arena

@@ -85,7 +85,7 @@ def noinline(function: PrimFunc) -> PrimFunc:
 
 
 def task_bounds(i: Expr, tasks: Expr, total: Expr) -> tuple[Expr, Expr]:
-    """The half-open part of `total` that task i of `tasks` does; parts differ by one at most."""
+    """The half-open range of `total` that task i of `tasks` does; lengths differ by one at most."""
     first = quotient(i64(i) * total, i64(tasks))
     last = quotient((i64(i) + i64(1)) * total, i64(tasks))
     return first, last
@@ -131,7 +131,7 @@ def by_bound(value: Expr, bounds: Bounds) -> Expr:
 def by_bounds(value: Expr, bounds: Sequence[tuple[int | None, tuple[int, ...]]]) -> list[Expr]:
     """The numbers beside the first bound that `value` does not exceed; the last has no bound.
 
-    Of many bounds most have the same few numbers beside them: those are told apart first.
+    Of many bounds most have the same few numbers beside them: these numbers are compared first.
     """
     different = list(dict.fromkeys(numbers for _, numbers in bounds))
     place = by_bound(value, [(most, different.index(numbers)) for most, numbers in bounds])

@@ -7,9 +7,9 @@ from typing import Any
 from tvmlayers import layers
 from tvmlayers.codegen.cpu import Use, is_view
 from tvmlayers.codegen.fuse import Step
+from tvmlayers.dtypes import INDEX_DTYPES
 from tvmlayers.layers.graph import Graph, SymbolicTensor
 
-INDEX_DTYPES = ("int32", "int64")
 Dims = tuple[int | str, ...]
 
 
@@ -140,7 +140,7 @@ def _bag_entry(
 def uses(
     steps: Sequence[Step], graph: Graph, entry: EntrySpec
 ) -> list[tuple[Use, tuple[object, ...]]]:
-    """The steps as this entry runs them, with what stands for each step's inputs.
+    """The steps as this entry runs them, with the values that each step's inputs have here.
 
     A stand-in is a SymbolicTensor of the graph or, for offsets and weights that the graph does not
     know, an EntryInput.

@@ -48,7 +48,7 @@ class _Folding:
         self.kept = _twice([*graph.outputs, *read])
 
     def output(self, node: Node, inputs: list[SymbolicTensor]) -> SymbolicTensor:
-        """What stands for a node's output in the new graph, made of the new inputs."""
+        """What replaces a node's output in the new graph, made of the new inputs."""
         before = inputs[0].node
         layer = None
         if before is not None and id(node.inputs[0]) not in self.kept:

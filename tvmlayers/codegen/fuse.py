@@ -95,7 +95,7 @@ def fused_steps(graph: Graph) -> list[Step]:
 
 
 def _joined(before: Node, node: Node) -> AnyLayer | None:
-    """The layer that stands for two nodes, the second the only reader of the first."""
+    """The layer that replaces two nodes, the second the only reader of the first."""
     first, second = before.layer, node.layer
     if isinstance(second, layers.GlobalAveragePooling1D) and isinstance(first, layers.Embedding):
         return PooledLookup(first, masked=before.output.mask_of is not None)

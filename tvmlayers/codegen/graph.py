@@ -146,7 +146,7 @@ def _emit_entry(
     casts: dict[tuple[int, str], Any] = {}
 
     def cast(given: Any, wanted: str) -> Any:
-        """What stands for an input of a layer that takes floats of that dtype."""
+        """What replaces an input of a layer that takes floats of that dtype."""
         value = values[id(given)]
         if given.dtype == wanted or given.dtype not in FLOAT_DTYPES:
             return value

@@ -27,7 +27,7 @@ _MOST_UNROLLED = 32  # vectors of accumulators that are added in one straight ru
 # are not aligned; what is volatile stays in memory, aligned.
 _MOST_IN_REGISTERS = 8
 _VOLATILE = "tirx.volatile"
-_PRICE_OF_REST = 8  # in steps: its loop stands there a second time
+_PRICE_OF_REST = 8  # in steps: its loop is written out a second time
 
 
 @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]  # tvm has no types

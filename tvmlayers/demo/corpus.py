@@ -100,7 +100,7 @@ def _paragraphs(package: str) -> Iterator[tuple[bool, Words]]:
             "pip install 'tvmlayers[demo]'"
         )
     root = Path(spec.submodule_search_locations[0])
-    # A hash scatters the subpackages, so that the files read first stand for the whole package.
+    # A hash scatters the subpackages, so that the files read first are a sample of the package.
     files = {
         hashlib.sha256(path.relative_to(root).as_posix().encode()).digest(): path
         for path in root.rglob("*.py")

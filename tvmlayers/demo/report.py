@@ -31,7 +31,7 @@ def print_report(found: Demonstration, console: Console) -> None:
     if found.busy_elsewhere > MOST_OTHER_WORK:
         console.print(
             styled(
-                f"Other programs kept {found.busy_elsewhere:.1f} cores busy meanwhile: the times "
+                f"Other programs kept {found.busy_elsewhere:.1f} cores busy: the times "
                 "above mean little, PyTorch's least of all. Run this on an idle machine.",
                 "yellow",
             )

@@ -37,7 +37,7 @@ class Settings:
 
     @property
     def stages(self) -> int:
-        """How often `run` calls its `begin`."""
+        """How often `run` calls `begin`."""
         return 1 + len(SNIPPETS) + 2 * (3 + len(self.batches))
 
 
@@ -88,7 +88,7 @@ class Demonstration:
 
 
 def run(settings: Settings, begin: Stage, threads: int | None = None) -> Demonstration:
-    """Compiles, trains, compares and times; begin is told of each stage before it starts.
+    """Compiles, trains, compares and times; begin is called with each stage before it starts.
 
     threads: for both sides; None takes the physical cores.
     """

@@ -10,7 +10,7 @@ from statistics import median
 
 Call = Callable[[], object]
 
-# Both thread pools go on spinning after a call and slow down whoever runs next: TVM's for up to
+# Both thread pools go on spinning after a call and slow down what runs next: TVM's for up to
 # 60 ms (300,000 turns of its loop), which would make PyTorch look slower than it is.
 PAUSE_SECONDS = 0.100
 SLICE_SECONDS = 0.004

@@ -1,6 +1,6 @@
 """Elementary functions as branch-free float expressions that vectorise.
 
-LLVM has no vector `exp`, `tanh` or `erf` of its own: a vectorised call falls apart into scalar
+LLVM has no vector `exp`, `tanh` or `erf` of its own: a vectorised call becomes scalar
 calls of libm. In float32 the functions here are short polynomials instead, accurate to a few ulp
 and right for infinities and NaN; in float64 they are libm's. `docs/accuracy.md` has their errors.
 
@@ -67,7 +67,7 @@ _EXP2 = (
 # 2^-127, which _power_of_two makes 0, is the nearest power from here on
 _MOST_DEVIATIONS = 13.27
 _LEAST_NORMAL = 1.17549435e-38
-# A number of up to 2^22 added to it loses its fraction, and stands in the lowest bits of the sum.
+# A number of up to 2^22 added to it loses its fraction, and is the lowest bits of the sum.
 _ROUNDING = 1.5 * 2.0**23
 _BIAS = 127  # of the exponent of a float32
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4

@@ -93,7 +93,7 @@ def dots(
         return products[i, j, l] / (te.sqrt(lengths[0]) * te.sqrt(lengths[1]))
 
     if normalize:
-        # Of the same index space as the products, so that whoever has one has its lengths.
+        # Of the same index space as the products, so that one operand gives the lengths of both.
         lengths_a = total("norm_a", (count, p, q), lambda i, j, l, s: at_a(i, j, s) * at_a(i, j, s))  # noqa: E741
         lengths_b = total("norm_b", (count, p, q), lambda i, j, l, s: at_b(i, l, s) * at_b(i, l, s))  # noqa: E741
         epsilon = tirx.const(NORMALIZE_EPSILON, wide(dtype))

@@ -101,7 +101,7 @@ def _norm(total: Expr, log: bool) -> Expr:
 def narrow_softmax(n: int, *, lanes: int, log: bool, dtype: str) -> Expression:
     """As `softmax`, for rows of few columns: a vector holds one column of `lanes` rows.
 
-    The last rows are taken again and again where `lanes` does not divide their number. Sizes:
+    The last rows are computed more than once where `lanes` does not divide their number. Sizes:
     count rows, tiles = ceil(count / lanes).
     """
     count, tiles = size("count"), size("tiles")

@@ -156,7 +156,14 @@ class Layer:
 
     def weight_bytes(self, inputs: tuple[SymbolicTensor, ...]) -> int:
         """Bytes of weights read for one sample."""
-        return self.count_params() * numpy_dtype(self.dtype).itemsize
+        return self.kept_bytes()
+
+    def kept_bytes(self) -> int:
+        """Bytes of all weights, as they are kept; 0 before the layer is built."""
+        return sum(
+            prod(spec.shape) * numpy_dtype(spec.dtype or self.dtype).itemsize
+            for spec in self.weight_specs().values()
+        )
 
     # Calls.
 
@@ -186,7 +193,7 @@ class Layer:
         return call_layer(self, tensors, roles)
 
     def replay(self, inputs: tuple[SymbolicTensor, ...], roles: tuple[str, ...]) -> SymbolicTensor:
-        """The call that a Node stands for, on other inputs."""
+        """The call that a Node recorded, on other inputs."""
         output: SymbolicTensor = self(list(inputs) if self.takes_list else inputs[0])
         return output
 
@@ -213,7 +220,7 @@ class Layer:
         return wanted
 
     def output_mask(self, inputs: tuple[SymbolicTensor, ...]) -> SymbolicTensor | None:
-        """The index tensor whose zeros the output's time axis still stands for."""
+        """The index tensor whose zeros are padding on the output's time axis, if any."""
         return inputs[0].mask_of if self.keeps_time_axis else None
 
     # Weights.
@@ -322,7 +329,7 @@ def as_model(
     *,
     shapes: Sequence[Shape] | None = None,
 ) -> Model:
-    """The built Model that a layer or a model stands for, which is what gets compiled.
+    """The built Model of a layer or a model, which is what gets compiled.
 
     example: an array-like, or a tuple of them when there are several inputs. Only its shape and
     float dtype are read; lengths that one compiled form can leave open are left open.

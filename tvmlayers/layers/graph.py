@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
+from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Symbol:
 
     @property
     def root(self) -> Symbol:
-        """The symbol that stands for all that were joined with this one."""
+        """The symbol that represents all that were joined with this one."""
         return self if self._joined is None else self._joined.root
 
     @property
@@ -141,6 +142,11 @@ class SymbolicTensor:
         """How many elements one sample has, free axes counted as 1."""
         return prod(axis for axis in self.axes if isinstance(axis, int))
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of those elements."""
+        return self.elements * numpy_dtype(self.dtype).itemsize
+
     def __getstate__(self) -> dict[str, Any]:
         if self.node is not None:
             raise ConfigError(
@@ -166,7 +172,7 @@ class Node:
     def output(self) -> SymbolicTensor:
         """The tensor that it makes, which is there as long as a model or another node has it.
 
-        It knows its node. Were it held from here, the weights of a model that nobody has any more
+        It knows its node. Were it held from here, the weights of a model without other references
         would wait for the garbage collector.
         """
         tensor = self._output()
@@ -300,7 +306,7 @@ def _sorted_layers(nodes: list[Node], found: dict[int, int]) -> list[Layer]:
 
 
 def leading_axes(graph: Graph) -> int:
-    """How many first axes of every input and output any number of others may stand for.
+    """How many first axes of every input and output may be replaced by any number of axes.
 
     They are of free length, the same for all inputs, and no layer works along one. 0 where there
     are none.

@@ -187,7 +187,7 @@ _CLASSES: dict[str, type[Initializer]] = {type(i).__name__: type(i) for i in INI
 
 
 def get(initializer: InitializerLike) -> Initializer | Callable[..., Any]:
-    """The initialiser that a name, a config, an object or a callable(shape, dtype) stands for."""
+    """The initialiser that a name, a config, an object or a callable(shape, dtype) means."""
     if isinstance(initializer, str):
         if initializer not in INITIALIZERS:
             raise unknown_name("initializer", initializer, INITIALIZERS)

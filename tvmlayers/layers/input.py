@@ -20,7 +20,7 @@ def Input(
     batch_shape: Sequence[int | None] | None = None,
     batch: bool = True,
 ) -> SymbolicTensor:
-    """A symbolic tensor of shape (None, *shape); None stands for an axis of any length.
+    """A symbolic tensor of shape (None, *shape); None is an axis of any length.
 
     dtype: a float or integer dtype. Left out, the first layer that takes the tensor decides:
         int64 for an embedding, its own dtype for a layer with weights, else float32.

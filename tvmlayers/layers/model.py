@@ -122,7 +122,7 @@ class Model:
     def name_parts(self) -> None:
         """Give layers, inputs, free axes and tensors names that are unique in this model.
 
-        A part that two models share bears the name that the model asked last gave it.
+        A layer that two models share has the name that the model asked last gave it.
         """
         graph = self.graph
         with naming:

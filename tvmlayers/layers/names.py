@@ -15,7 +15,7 @@ several models share is called as the one says that did so last."""
 
 
 class Named(Protocol):
-    """A part of a model: a layer or an input."""
+    """What has a name in a model: a layer or an input."""
 
     name: str
     stem: str
@@ -28,7 +28,7 @@ def snake_case(name: str) -> str:
 
 
 def checked_name(name: object) -> str:
-    """name, which must be a word that can stand in "<layer>/<weight>"."""
+    """name, which must be a word that "<layer>/<weight>" can contain."""
     if not isinstance(name, str) or not name or "/" in name:
         raise ConfigError(f'a name is a non-empty string without "/", got {name!r}')
     return name
@@ -41,7 +41,7 @@ def unique_names(named: Iterable[Named]) -> None:
     for thing in things:
         if not thing.auto_named:
             if thing.name in taken:
-                raise ConfigError(f"two parts of one model are named {thing.name!r}; rename one")
+                raise ConfigError(f"two layers or inputs are named {thing.name!r}; rename one")
             taken.add(thing.name)
     for thing in things:
         if thing.auto_named:

@@ -50,7 +50,7 @@ class Sequential(Model):
     def _append(self, layer: object) -> None:
         if isinstance(layer, SymbolicTensor):
             if self.parts or self._input is not None or layer.node is not None:
-                raise ConfigError("only the first part of a Sequential can be an Input")
+                raise ConfigError("only the first element of a Sequential can be an Input")
             self._input = layer
             return
         if not isinstance(layer, Layer | Model):

@@ -7,11 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError, DTypeError
 from tvmlayers.layers.base import Array, Layer, WeightSpec
 from tvmlayers.layers.checks import one_of
-from tvmlayers.layers.graph import SymbolicTensor
 from tvmlayers.layers.weights import frozen
 from tvmlayers.quantization import KINDS, Form
 
@@ -100,12 +98,6 @@ class StoredLayer(Layer):
     def count_params(self) -> int:
         """As many as of float weights, however they are kept."""
         return sum(prod(spec.shape) for spec in self.float_specs().values())
-
-    def weight_bytes(self, inputs: tuple[SymbolicTensor, ...]) -> int:
-        return sum(
-            prod(spec.shape) * numpy_dtype(spec.dtype or self.dtype).itemsize
-            for spec in self.weight_specs().values()
-        )
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.layers.graph import Node, Shape
 from tvmlayers.layers.stored import fewer_bits
 
@@ -52,8 +51,7 @@ def bytes_moved(node: Node) -> int:
     """Bytes read and written for one sample at batch 1; 0 for a view."""
     if node.layer.is_view:
         return 0
-    tensors = (*node.inputs, node.output)
-    values = sum(tensor.elements * numpy_dtype(tensor.dtype).itemsize for tensor in tensors)
+    values = sum(tensor.nbytes for tensor in (*node.inputs, node.output))
     return values + node.layer.weight_bytes(node.inputs)
 
 

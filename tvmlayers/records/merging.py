@@ -16,7 +16,7 @@ from tvmlayers.records.write import best, grouped, update
 class Summary:
     """What a merge did. files: those that changed; the rest counts records.
 
-    unchanged: records of the sources that stood there already, or a newer one did.
+    unchanged: records of the sources that were there already, or a newer one was.
     skipped: those that could not be read.
     """
 

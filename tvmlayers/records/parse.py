@@ -24,7 +24,7 @@ GAP = re.compile(r"[\s,]*")
 class Entry:
     """One element of the list: a record, or the reason why it is none.
 
-    text: the JSON as it stands in the file; empty where it is not JSON either.
+    text: the JSON as it is in the file; empty where it is not JSON either.
     """
 
     where: str
@@ -65,7 +65,7 @@ class RecordFile:
 
     @property
     def records(self) -> list[Record]:
-        """The readable records as they stand in the file, of any TVM version."""
+        """The readable records as they are in the file, of any TVM version."""
         return [record for _, record in self.placed]
 
     @property
@@ -81,11 +81,11 @@ class RecordFile:
 
 
 def read(path: Path, target: str | None = None, kind: str | None = None) -> RecordFile:
-    """What stands in the file at `path`; OSError where it cannot be read.
+    """What is in the file at `path`; OSError where it cannot be read.
 
     target, kind: those that the head of the file must name; None takes any.
     """
-    # Bytes that are no UTF-8 spoil the record that they stand in, not the file.
+    # Bytes that are no UTF-8 spoil the record that they are in, not the file.
     return parse(path, path.read_bytes().decode("utf-8", "surrogateescape"), target, kind)
 
 

@@ -13,7 +13,7 @@ from tvmlayers.records.write import best, update
 
 @dataclass(frozen=True)
 class Dropped:
-    """A record that went, the file it stood in, and why."""
+    """A record that was dropped, the file it was in, and why."""
 
     file: Path
     record: Record

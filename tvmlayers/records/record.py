@@ -86,7 +86,7 @@ class Record:
         return self.untuned_microseconds / self.microseconds
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; the target and the workload's kind stand in the head of the file."""
+        """JSON-able; the target and the workload's kind are in the head of the file."""
         made: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
         made["workload"] = dict([*self.workload.sizes, *self.workload.traits])
         if self.data:

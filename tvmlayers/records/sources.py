@@ -1,4 +1,4 @@
-"""Reads whole folders of records, and tells of what had to be skipped."""
+"""Reads whole folders of records, and reports what had to be skipped."""
 
 from __future__ import annotations
 

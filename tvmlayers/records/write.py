@@ -98,7 +98,7 @@ def update(
 
 
 def _read_ours(path: Path, target: str, kind: str) -> RecordFile:
-    """What stands in the file; a missing one is empty, a foreign one a RecordError."""
+    """What is in the file; a missing one is empty, a foreign one a RecordError."""
     try:
         found = read(path, target, kind)
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def _read_ours(path: Path, target: str, kind: str) -> RecordFile:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Nobody else updates `path`; the lock file stays, as removing it would race."""
+    """No other process updates `path`; the lock file stays, as removing it would race."""
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

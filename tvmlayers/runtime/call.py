@@ -59,7 +59,7 @@ class ModelCall:
         self._entries = entries
         self._names = input_order(entries)
         self._signatures = {entry.names for entry in entries}
-        # How many first axes of every input and output any others may stand for: see `folding`.
+        # How many first axes of every input and output others may replace: see `folding`.
         self._leading = int(manifest.get("leading_axes", 0))
 
     def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:

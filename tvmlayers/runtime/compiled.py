@@ -64,7 +64,7 @@ class Compiled(ModelCall):
     with `__dlpack__` on the CPU, nested lists. They are not copied when they are packed and of
     a dtype that an entry point takes; smaller integers are widened. The result is of the first
     input's kind, a list where the model has several outputs. Calls from several threads at
-    once are safe. The memory of a large result is used again once nobody holds it.
+    once are safe. The memory of a large result is used again once nothing refers to it.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Compiled(ModelCall):
     def _call_refused(self, inputs: tuple[Any, ...]) -> Any:
         """The general way for what compiled code has refused."""
         kind = type(inputs[0])
-        fast = self._fast  # one set of ways, whatever another thread switches to meanwhile
+        fast = self._fast  # one set of ways, whatever another thread switches to
         if self._leading and len(inputs) == 1 and kind in fast:
             rank = len(self._single[0].inputs[0].shape)
             if inputs[0].ndim != rank:

@@ -151,7 +151,7 @@ def raise_for_status(
 ) -> NoReturn:
     """Raise for the first check that failed, bit i of `status` being `checks[i]`."""
     failed = [c for i, c in enumerate(checks) if status >> min(i, LAST_STATUS_BIT) & 1]
-    # The last bit stands for many checks; all but the one that failed find nothing.
+    # The last bit is shared by many checks; all but the one that failed find nothing.
     for check in sorted(failed, key=lambda check: not _fails(check, arrays)):
         if check["kind"] == "offsets":
             _raise_offsets(check, arrays)

@@ -36,7 +36,7 @@ def _import_tvm_ffi() -> Any:
             "pip install tvmlayers brings both"
         ) from error
     # Deferred, it would import torch when something walks through all modules, as inspect does.
-    # It does nothing without torch, so it goes; whoever asks for it imports it anew.
+    # It does nothing without torch, so it is removed; the next import loads it anew.
     if isinstance(sys.modules.get(FOR_OLD_TORCH), Deferred):
         del sys.modules[FOR_OLD_TORCH]
         del tvm_ffi._optional_torch_c_dlpack

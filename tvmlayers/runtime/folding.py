@@ -24,9 +24,9 @@ class Shaped(Protocol):
 
 
 def leading_shape(arrays: Sequence[Shaped], slots: Sequence[Slot], leading: int) -> Shape | None:
-    """What stands for the leading axes in all of the arrays; None where they are as compiled.
+    """The axes that replace the leading ones in all of the arrays; None where they are as compiled.
 
-    leading: how many the slots have, 0 where no others may stand for them. ShapeError where the
+    leading: how many the slots have, 0 where no others may replace them. ShapeError where the
     arrays do not have them in common.
     """
     ranks = [len(array.shape) for array in arrays]

@@ -24,7 +24,7 @@ REUSE_FROM = 32 << 10
 MOST_BLOCKS = 4
 MOST_KEPT = 128 << 20  # bytes of the largest block that is kept
 
-# References to a block that nobody else holds: its entry's, `_fits`'s own and getrefcount's.
+# References to a block that nothing else holds: its entry's, `_fits`'s own and getrefcount's.
 _UNUSED = 3
 
 # Without the interpreter lock, reference counts say nothing about other threads.

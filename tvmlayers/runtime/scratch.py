@@ -85,7 +85,7 @@ def _drop_until(most: int) -> None:
     while left > most:
         try:
             left -= _free.popleft()[1]
-        except IndexError:  # others have taken it meanwhile
+        except IndexError:  # another thread has taken it
             return
 
 

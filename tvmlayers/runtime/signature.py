@@ -18,7 +18,7 @@ from tvmlayers.runtime.scratch import bound_to, with_scratch
 Dim = int | str
 Function = Callable[..., int]
 
-# Bit i of the status that compiled code returns stands for check i, this bit for all from here on.
+# Bit i of the status that compiled code returns is that of check i, this bit of all from here on.
 LAST_STATUS_BIT = 62
 
 

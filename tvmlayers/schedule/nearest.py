@@ -13,7 +13,7 @@ from tvmlayers.workload import Workload
 # Farther than this, in doublings over all sizes, the analytic choice knows better.
 MOST_DOUBLINGS = 2.0
 # What another activation or mode counts, in doublings; another dtype, or weights that are kept in
-# other bits, serve nobody.
+# other bits, are of no use.
 _OTHER_TRAIT = 0.25
 # Up to this many rows every row counts on a CPU: what fits 8 rows does not fit 9.
 _FEW_ROWS = 48
@@ -66,7 +66,7 @@ def unit_of(decisions: Decisions) -> str:
 
 
 def distance(a: Workload, b: Workload) -> float:
-    """How far apart two workloads are: doublings of every size, and a little for other traits."""
+    """The distance of two workloads: doublings of every size, and a little for other traits."""
     if a.kind != b.kind or a["dtype"] != b["dtype"] or a.stored != b.stored:
         return math.inf
     sizes = sum(abs(math.log2(x / y)) for (_, x), (_, y) in zip(a.sizes, b.sizes, strict=True))

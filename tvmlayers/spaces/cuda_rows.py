@@ -78,7 +78,7 @@ def normalized_rows(
 
 
 def spread(sch: s_tir.Schedule, *, name: str = "out", each: int = 4) -> None:
-    """Schedule stage `name`, elements without order: `each` for a thread, a block apart."""
+    """Schedule stage `name`, any order of elements: `each` for a thread, strided by the block."""
     out = sch.get_sblock(name)
     both = sch.fuse(*sch.get_loops(out))
     block, turn, thread = sch.split(both, [None, each, THREADS])

@@ -1,4 +1,4 @@
-"""AArch64: cores, the flags that their code may use, and how Linux tells of them."""
+"""AArch64: cores, the flags that their code may use, and how Linux reports them."""
 
 from tvmlayers.targets.target import KiB, MiB, Target
 

@@ -120,7 +120,7 @@ ROWS = (
 
 
 def present(library: str = "libcuda.so.1", *, otherwise: str = "") -> CudaTarget:
-    """The row of this machine's first GPU, by its compute capability as the driver tells it.
+    """The row of this machine's first GPU, by its compute capability as the driver reports it.
 
     TargetError where there is no driver or no GPU, or one older than every row. otherwise: what
     else can be done where there is none, for the message.

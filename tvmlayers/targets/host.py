@@ -1,4 +1,4 @@
-"""What this machine is: CPU flags, caches and cores, as Linux tells them."""
+"""What this machine is: CPU flags, caches and cores, as Linux reports them."""
 
 from __future__ import annotations
 

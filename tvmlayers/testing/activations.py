@@ -120,7 +120,7 @@ def steps() -> dict[str, Step]:
     import torch
     from torch.nn import functional
 
-    # torch's softplus gives x itself from 20 on, which float64 tells apart; its hardswish is
+    # torch's softplus gives x itself from 20 on, which differs in float64; its hardswish is
     # x * relu6(x + 3) / 6, which overflows at a sixth of the largest number
     functions: dict[str, Step] = {
         "linear": linear,

@@ -35,7 +35,7 @@ class Row:
         return self.share <= 1.0 and not self.problem
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; None stands for a number that is not finite."""
+        """JSON-able; None is a number that is not finite."""
         return {
             key: None if isinstance(value, float) and not isfinite(value) else value
             for key, value in {**asdict(self), "passed": self.passed}.items()

@@ -1,4 +1,4 @@
-"""Weights in fewer bits as the reference takes them: the numbers they stand for, in float64."""
+"""Weights in fewer bits as the reference takes them: widened to float64."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _log = logging.getLogger("tvmlayers.torch")
 
 @dataclass(frozen=True)
 class Options:
-    """rest: who computes what is not taken, "eager" or "inductor"; target: the CPU to compile for.
+    """rest: what computes the rest, "eager" or "inductor"; target: the CPU to compile for.
 
     ConfigError for another rest, TargetError where this machine cannot run the target's code.
     """

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 STATIC = "tvmlayers_static"
-"""In the meta of a placeholder: the name of the parameter or the buffer that it stands for."""
+"""In the meta of a placeholder: the name of the parameter or the buffer that it represents."""
 
 _ROOT = re.compile(r"L\['\w+'\]\.?|_modules\.|_modules\['([^']*)'\]")
 _PARAMETER = re.compile(r"^l_\w*?_(?:parameters|buffers)_(\w+?)_?$")
@@ -69,7 +69,7 @@ def _parameter(name: str) -> str:
 
 
 def _without_mutation(graph: GraphModule) -> None:
-    """Replace operators such as relu_ where nobody else sees the tensor that they change."""
+    """Replace operators such as relu_ where nothing else reads the tensor that they change."""
     for node in graph.graph.nodes:
         if node.op != "call_function" or not is_mutable(node):
             continue

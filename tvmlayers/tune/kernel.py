@@ -120,7 +120,7 @@ def one_layer(workload: Workload, seed: int) -> tuple[Model, Layer]:
 
 
 def _one_row(table: layers.Embedding | layers.EmbeddingBag) -> dict[str, NDArray[Any]]:
-    """Weights that are one row over and over: the memory of the real table is the arena's."""
+    """Weights that repeat one row: the memory of the real table is the arena's."""
     made = {}
     for name, spec in table.weight_specs().items():
         row = np.zeros(spec.shape[1], numpy_dtype(spec.dtype or table.dtype))

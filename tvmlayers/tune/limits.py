@@ -31,7 +31,8 @@ READ_WAYS = ((1, 0), (1, 8), (4, 0), (4, 2), (4, 4))
 MOST_STREAMS = max(streams for streams, _ in READ_WAYS)
 ROUNDS = 1 << 18
 LEAST_BYTES, MOST_BYTES = 1 << 18, 1 << 30
-# What a try reads, over and over where the data is smaller.
+LEVELS = ("L2", "L3", "memory")
+# What a try reads, repeatedly where the data is smaller.
 TRY_BYTES = 64 << 20
 # What makes TVM leave a small local buffer to LLVM, which then keeps it in registers.
 IN_REGISTERS = {"disable_lower_builtin": 1}
@@ -54,7 +55,7 @@ def flops(dtype: str, threads: int) -> float:
 
 
 def read(dtype: str, threads: int, held: int) -> float:
-    """Bytes/s of reading `held` bytes, or as many as LEAST_BYTES..MOST_BYTES, over and over."""
+    """Bytes/s of reading `held` bytes, or as many as LEAST_BYTES..MOST_BYTES, repeatedly."""
     step = _step_bytes(threads)
     steps = max(1, min(max(held, LEAST_BYTES), MOST_BYTES) // step)
     data = allocate_arena(steps * step)
@@ -62,6 +63,13 @@ def read(dtype: str, threads: int, held: int) -> float:
     data[:] = 0  # touched: pages that were never written share one page of zeros
     seconds = (best_seconds(partial(way, repeats)) for way in readers(data, dtype, threads))
     return data.nbytes * repeats / min(seconds)
+
+
+def level_bytes(machine: targets.Target, threads: int) -> dict[str, int]:
+    """By name of LEVELS, how many bytes are read to measure it. Half of a cache is what data can
+    count on: other data passes through it too."""
+    l2 = machine.l2 * threads
+    return dict(zip(LEVELS, (l2 // 2, min(16 * l2, machine.l3 // 2), MOST_BYTES), strict=True))
 
 
 def readers(data: NDArray[np.uint8], dtype: str, threads: int) -> list[Callable[[int], Any]]:

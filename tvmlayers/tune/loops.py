@@ -1,4 +1,4 @@
-"""The inner loops of AArch64 assembly, and what stands in them."""
+"""The inner loops of AArch64 assembly, and the instructions in them."""
 
 from __future__ import annotations
 

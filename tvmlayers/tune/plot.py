@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tvmlayers.errors import ConfigError, MissingDependencyError
+from tvmlayers import plots
 from tvmlayers.tune.result import TuneResult
-
-FORMATS = (".png", ".svg", ".pdf")
-
-
-def check(path: Path) -> None:
-    """MissingDependencyError or ConfigError where `draw` could not write `path` later."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--plot needs matplotlib: pip install 'tvmlayers[tune]'"
-        ) from error
-    if path.suffix not in FORMATS:
-        raise ConfigError(f"a plot is a file of {', '.join(FORMATS)}, got {path.name!r}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is no folder, {path.name} cannot go there")
 
 
 def draw(result: TuneResult, path: Path) -> None:
     """Write the picture: one line a workload."""
-    check(path)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    plots.check(path)
+    made = plots.figure(8, 5)
+    axes = made.subplots()
     for each in result.workloads:
         if each.curve:
             speed = [each.curve[0] / time for time in each.curve]
@@ -41,4 +23,4 @@ def draw(result: TuneResult, path: Path) -> None:
     axes.set_title(f"{result.target}, {result.threads} threads")
     if any(each.curve for each in result.workloads):
         axes.legend(fontsize="small", frameon=False)
-    figure.savefig(path, dpi=150)
+    plots.save(made, path)

@@ -29,7 +29,7 @@ from tvmlayers.tune.loops import Loop, inner_loops
 from tvmlayers.tune.outcome import Outcome
 from tvmlayers.workload import Workload
 
-# The choices that the model can tell apart. Those that are there for what it knows nothing of
+# The choices between which the model sees a difference. Those that are about what it does not know
 # (streams and prefetch for memory, blocks for the caches) stay with the analytic choice.
 FREE = ("tile", "k_unroll")
 # Of k, from which on LLVM leaves the loop over a tile of SVE's vectors as it is.

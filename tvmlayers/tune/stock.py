@@ -37,7 +37,7 @@ SPACE = "stock"
 POPULATION = 128
 GENERATIONS = 3
 MODULE = "module"
-"""The name under which a candidate's hash stands in a journal, in place of decisions."""
+"""The name of a candidate's hash in a journal, in place of decisions."""
 
 
 class StockSearch:
@@ -134,7 +134,7 @@ def _register_intrinsics() -> None:
 
 
 class TriesModules:
-    """The part of a measurer that knows which module a candidate of the search stands for."""
+    """The methods of a measurer that know the module of each candidate of the search."""
 
     search: StockSearch | None = None
 

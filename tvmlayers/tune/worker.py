@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from tvmlayers.lean import compiler_imports
 
-# What stands in for the measuring, in tests: "module:function" that makes an object with the same
+# What replaces the measuring, in tests: "module:function" that makes an object with the same
 # methods as `Session`.
 HOOK = "TVMLAYERS_TUNE_WORKER"
 

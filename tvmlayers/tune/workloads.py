@@ -23,7 +23,7 @@ _ZIP = b"PK\x03\x04"
 
 
 def cases_of(given: object, batches: Sequence[int], data: Data) -> list[Case]:
-    """The cases that `given` stands for, each once.
+    """The cases that `given` means, each once.
 
     given: a layer or model, the path of a saved one or of an artefact, a Workload, a Case, a
     string such as "dense 128x768x3072:gelu", or a list of these.

@@ -47,7 +47,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a layer in one entry point: its symbolic inputs and what they stand for.
+    """One use of a layer in one entry point: its layer, its symbolic inputs and their roles.
 
     index_dtype: the dtype that this entry takes indices in; leaves: the output is a result of the
     model, and no kernel reads it.

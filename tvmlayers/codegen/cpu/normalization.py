@@ -1,4 +1,4 @@
-"""Normalisations of rows, with what the rows are made of where that is several tensors."""
+"""Normalisations of rows, fused with the merge of several tensors that makes the rows."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Dense layers of few rows on SVE's vectors of 256 bits, where NEON's shorter ones would wait.
+"""Dense layers of few rows on SVE's vectors of 256 bits, where NEON's have too few sums.
 
 Of one to three rows NEON has too few sums in flight to hide a multiply-add's latency, and loads
 that are too narrow to feed them. The register tiles are in `sve_tile`. A core may have vectors of

@@ -11,7 +11,7 @@ from itertools import product
 
 VECTOR_BYTES, QUAD_BYTES = 32, 16
 _ELEMENTS = {"float32": ("float", 4), "float64": ("double", 8)}
-# Sums of an element that are kept apart until the end, by rows: eight vectors of them, in all, hide
+# Separate sums of an element until the end, by rows: eight vectors of them, in all, hide
 # the latency of a multiply-add.
 _STREAMS = {1: 4, 2: 2, 3: 2}
 WORDS = "tvmlayers_sve_words"

@@ -6,7 +6,7 @@ of float16, sums in float32, matrices in shared memory only.
 
 import re
 
-# The pieces of a warp's 32 threads, and who has what, are the instructions' own affair.
+# Which elements each of a warp's 32 threads holds is defined by the instructions.
 _TYPES = """\
 namespace nvcuda {
 namespace wmma {

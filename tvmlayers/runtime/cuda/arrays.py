@@ -26,7 +26,7 @@ ON_GPU = (CUDA, 13)  # and kDLCUDAManaged, which moves to where it is read
 
 @dataclass(frozen=True)
 class View:
-    """A packed array in a GPU's memory, and who keeps it alive."""
+    """A packed array in a GPU's memory, and what keeps it alive."""
 
     address: int
     shape: tuple[int, ...]

@@ -175,7 +175,7 @@ class Driver:
             self.forget(event)
 
     def mark(self, stream: int) -> c_void_p:
-        """An event that happens once all that is on the stream by now is done; to be forgotten."""
+        """An event that happens once all that is on the stream by now is done; not kept."""
         event = c_void_p()
         self.call("cuEventCreate", byref(event), _NO_TIMING)
         try:

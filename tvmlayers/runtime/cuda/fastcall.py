@@ -17,7 +17,7 @@ from tvmlayers.runtime.cuda.memory import ALIGNMENT, DriverMemory
 from tvmlayers.runtime.cuda.plan import Plan
 from tvmlayers.runtime.cuda.torch_tensors import TorchMemory, made_by_torch
 
-MOST_FORMS = 256  # then all are forgotten: batches of ever new sizes fill no memory
+MOST_FORMS = 256  # then all are dropped: batches of ever new sizes fill no memory
 _MISALIGNED = ALIGNMENT - 1
 
 Key = tuple[Any, ...]
@@ -50,7 +50,7 @@ class Form:
             self.key_of_out = plain[0][0], plain[0][1], ordinal
 
     def takes(self, out: Any, addresses: Addresses) -> bool:
-        """Whether the one result may go to `out`: what it must be, and apart from the inputs."""
+        """Whether the one result may go to `out`: what it must be, and not the inputs' memory."""
         seen = read((out,), self.is_torch) if len(self.sizes) == 1 else None
         if seen is None or seen[0][0] != self.key_of_out or (self.is_torch and out.requires_grad):
             return False

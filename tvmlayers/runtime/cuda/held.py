@@ -16,7 +16,7 @@ MOST = 64  # calls whose tensors are held; then the oldest is waited for
 
 
 class Held:
-    """What calls read that another library may use again as soon as nobody holds it.
+    """What calls read that another library may use again as soon as nothing refers to it.
 
     Its allocator knows its own streams, not the one that a call went on. Used in the context of
     the tensors' GPU.

@@ -158,7 +158,7 @@ def _bag_kernel(
 
     def one_bag(given: dict[str, Any], scalars: dict[str, Any], b: Expr) -> None:
         bounds = bag_bounds(given, scalars, b, ragged, spec.include_last_offset)
-        # TVM's analysis follows names to what they stand for, at every use, for seconds.
+        # TVM's analysis replaces a name by its value at every use, which takes seconds.
         start, length = map(emit.kept, bounds) if ragged else bounds
         moved = [emit.offset(given["indices"], start)]
         if weighted:
