@@ -77,6 +77,7 @@ COMPILER_PARTS = {"layers", "expr", "spaces", "schedule", "codegen"}
 # Imports inside functions that point against the line, with the reason for each.
 WHEN_CALLED = {
     ("layers", "codegen"),  # a layer called on an array compiles itself
+    ("layers", "interop"),  # a model writes itself for other frameworks
 }
 
 

@@ -219,6 +219,18 @@ class Model:
         with naming:
             save_model(self, path)
 
+    def to_torch(self) -> Any:
+        """The PyTorch module, a `torch.fx.GraphModule` in eval mode, that computes the same.
+
+        Weights are copied bit by bit into PyTorch's own modules, which have the layers' names in
+        the state dict; a layer that is used twice is one module. `torch.export` and
+        `tl.from_torch` read it. ModelExportError names every layer and option that PyTorch has no
+        equivalent of; MissingDependencyError without PyTorch.
+        """
+        from tvmlayers.interop.torch.writing import to_torch
+
+        return to_torch(self)
+
     def count_params(self) -> int:
         """How many numbers the weights hold; a shared layer counts once."""
         return sum(layer.count_params() for layer in self.layers)
