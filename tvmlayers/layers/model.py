@@ -231,6 +231,18 @@ class Model:
 
         return to_torch(self)
 
+    def to_onnx(self, path: str | Path) -> None:
+        """Write an ONNX file, of opset 20 and standard operators, that computes the same.
+
+        Free axes stay free. Weights are copied bit by bit, under their names here. A node has its
+        layer's name, and `tl.from_onnx` reads the file. ModelExportError names every layer and
+        option that ONNX has no equivalent of; SaveError where the file cannot be written;
+        MissingDependencyError without the package onnx.
+        """
+        from tvmlayers.interop.onnx.writing import to_onnx
+
+        to_onnx(self, path)
+
     def count_params(self) -> int:
         """How many numbers the weights hold; a shared layer counts once."""
         return sum(layer.count_params() for layer in self.layers)
