@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from tvmlayers.errors import ModelImportError
 from tvmlayers.interop.onnx.calls import Array
 
 LARGEST = 2**40  # elements that an initialiser may claim
-GROWTH, SMALL = 4, 4096  # a folded constant has as many elements as its inputs times this, or this
+GROWTH, SMALL = 4, 2**20
+"""All folded constants have as many elements as the initialisers times the first, and the second: a
+file of a few bytes may describe any number of them."""
 
 FOLDED = {
     *("Add", "Cast", "Concat", "Div", "Gather", "Identity", "Mul", "Neg", "Pow", "Reciprocal"),
@@ -25,13 +27,16 @@ def constants_of(graph: Any, opset: int) -> dict[str, Array]:
     known = {tensor.name: array_of(tensor) for tensor in graph.initializer}
     if graph.sparse_initializer:
         raise ModelImportError("sparse initialisers are not read: write them as dense ones")
+    room = SMALL + GROWTH * sum(array.size for array in known.values())
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             known[node.output[0]] = _constant(node)
         elif node.op_type in FOLDED and node.input and all(name in known for name in node.input):
-            made = _folded(node, known, opset)
+            inputs = {name: known[name] for name in node.input}
+            made = _folded(node, inputs, opset) if _size(node, inputs) <= room else None
             if made is not None:
                 known[node.output[0]] = made
+                room -= made.size
     return known
 
 
@@ -62,14 +67,11 @@ def _constant(node: Any) -> Array:
     return array_of(value) if isinstance(value, TensorProto) else np.asarray(value)
 
 
-def _folded(node: Any, known: Mapping[str, Array], opset: int) -> Array | None:
-    """What a node gives of constants; None where that is large, or cannot be computed."""
+def _folded(node: Any, inputs: Mapping[str, Array], opset: int) -> Array | None:
+    """What a node gives of constants; None where it cannot be computed."""
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
-    inputs = {name: known[name] for name in node.input}
-    if not _stays_small(inputs.values()):
-        return None
     graph = helper.make_graph(
         [node],
         "constant",
@@ -88,11 +90,13 @@ def _folded(node: Any, known: Mapping[str, Array], opset: int) -> Array | None:
     return np.asarray(result)
 
 
-def _stays_small(arrays: Iterable[Array]) -> bool:
-    """Whether a broadcast of arrays is not much larger than they are."""
-    given = list(arrays)
+def _size(node: Any, inputs: Mapping[str, Array]) -> float:
+    """How many elements a node gives at most."""
+    arrays = [inputs[name] for name in node.input]
+    if node.op_type == "Gather":
+        return float(max(arrays[0].size, 1)) * arrays[1].size
     try:
-        size = int(np.prod(np.broadcast_shapes(*(array.shape for array in given)), dtype=float))
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
     except ValueError:  # of an operator that does not broadcast
-        return True
-    return size <= max(SMALL, GROWTH * sum(array.size for array in given))
+        shape = ()
+    return max(float(np.prod(shape, dtype=float)), sum(array.size for array in arrays))
