@@ -107,7 +107,7 @@ def test_look_ups_and_means(opset: int) -> None:
     assert kinds.count("EmbeddingBag") == 2 + 1  # a mean, a sum and a maximum
 
 
-@pytest.mark.parametrize("opset", (11, 20))
+@pytest.mark.parametrize("opset", [11, 20])
 def test_products_and_shapes(opset: int) -> None:
     def forward(self: Any, x: Tensor, y: Tensor) -> Any:
         stacked = torch.stack([x, y], 1)

@@ -243,6 +243,17 @@ class Model:
 
         to_onnx(self, path)
 
+    def to_keras(self) -> Any:
+        """The functional Keras 3 model, on whatever backend Keras has, that computes the same.
+
+        Layers keep their names, but for dots, and their weights bit by bit; a layer that is used
+        twice is one layer. ModelExportError names every layer and option that Keras has no equivalent of;
+        MissingDependencyError without Keras.
+        """
+        from tvmlayers.interop.keras.writing import to_keras
+
+        return to_keras(self)
+
     def count_params(self) -> int:
         """How many numbers the weights hold; a shared layer counts once."""
         return sum(layer.count_params() for layer in self.layers)
