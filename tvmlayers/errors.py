@@ -73,6 +73,10 @@ class ModelImportError(TvmLayersError, ValueError):
     """A model of another framework is damaged, or has operations that no layer here computes."""
 
 
+class ModelExportError(TvmLayersError, ValueError):
+    """A model has parts that another framework does not compute."""
+
+
 class RecordError(TvmLayersError, ValueError):
     """A record of a tuned decision is damaged, or cannot be written."""
 

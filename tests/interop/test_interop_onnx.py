@@ -217,6 +217,52 @@ def test_damaged_and_hostile_models_are_refused(tmp_path: Path) -> None:
             tl.from_onnx(path)
 
 
+def test_hostile_constants_are_not_computed() -> None:
+    row, column = np.zeros((1, 2**20), np.float32), np.zeros((2**20, 1), np.float32)
+    nodes = [node("Add", "row column", "large"), node("MatMul", "x large", "y")]
+    with pytest.raises(tl.ModelImportError):
+        tl.from_onnx(model_of(nodes, X, ["y"], row=row, column=column))
+    doubled = [node("Concat", "c0 c0", "c1", axis=0)]
+    doubled += [node("Concat", f"c{n} c{n}", f"c{n + 1}", axis=0) for n in range(1, 50)]
+    with pytest.raises(tl.ModelImportError):
+        tl.from_onnx(model_of([*doubled, node("MatMul", "x c50", "y")], X, ["y"], c0=floats(6, 6)))
+    deep = [node("Identity", "c", "i0")]
+    deep += [node("Identity", f"i{n}", f"i{n + 1}") for n in range(3000)]
+    model = check(model_of([*deep, node("Add", "x i3000", "y")], X, ["y"], c=np.float32(2)))
+    assert [layer.kind for layer in model.layers] == ["Rescaling"]
+
+
+def test_deep_models_and_wide_products_are_read() -> None:
+    nodes = [node("Relu", "x", "r0")]
+    nodes += [node("Relu", f"r{n}", f"r{n + 1}") for n in range(1500)]
+    assert len(tl.from_onnx(model_of(nodes, X, ["r1500"])).layers) == 1501
+    wide = [node("Mul", "x x", "p0")] + [node("Mul", f"p{n} p{n}", f"p{n + 1}") for n in range(40)]
+    assert len(tl.from_onnx(model_of(wide, X, ["p40"])).layers) == 41
+
+
+def test_odd_files_are_refused(tmp_path: Path) -> None:
+    second = node("Dropout", "x", "y")
+    second.output.append("mask")
+    foreign = node("Relu", "x", "y")
+    foreign.domain = "org.example"
+    twice = model_of([node("Relu", "x", "y")], X, ["y"])
+    twice.graph.node.append(twice.graph.node[0])
+    unknown = model_of([node("Gather", "table ids", "y")], IDS, ["y"], table=floats(20, 3))
+    unknown.graph.initializer[0].data_type = 77
+    for proto in (
+        model_of([second, node("Relu", "mask", "z")], X, ["z"]),
+        model_of([foreign], X, ["y"]),
+        model_of([node("Relu", "c", "y")], {}, ["y"], c=floats(2, 3)),
+        twice,
+        unknown,
+    ):
+        path = tmp_path / "odd.onnx"
+        path.write_bytes(proto.SerializeToString())
+        for source in (proto, path):
+            with pytest.raises(tl.ModelImportError):
+                tl.from_onnx(source)
+
+
 def test_external_data_stays_in_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

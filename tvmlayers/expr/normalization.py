@@ -12,7 +12,6 @@ from tvm import te
 from tvm.ir import Expr
 
 from tvmlayers.expr import math as m
-from tvmlayers.expr.dot import NORMALIZE_EPSILON
 from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.reduction import tree
 
@@ -181,13 +180,13 @@ def rms_normalization(layer: Any, rows: Rows, operands: Sequence[At]) -> At:
     return lambda i, s, v: rows.x(i, s, v) * by[i] * scale(i, s, v)
 
 
-def unit_normalization(_: Any, rows: Rows, operands: Sequence[At]) -> At:
-    """x / sqrt(max(sum(x^2), 1e-12)), as Keras has it."""
+def unit_normalization(layer: Any, rows: Rows, operands: Sequence[At]) -> At:
+    """x / sqrt(max(sum(x^2), epsilon))."""
     (squares,) = rows.totals("squares", rows.square)
 
     def factor(i: Expr) -> Expr:
         total = squares(i)
-        return _one_over_root(m.largest(m.constant(NORMALIZE_EPSILON, total), total))
+        return _one_over_root(m.largest(m.constant(layer.epsilon, total), total))
 
     by = rows.each("by", factor)
     return lambda i, s, v: rows.x(i, s, v) * by[i]

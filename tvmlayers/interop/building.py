@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +34,28 @@ class Problem:
         return f"{self.part}{place}: {self.why}"
 
 
+class Problems(list[Problem]):
+    """What is wrong with a model, to be told all at once."""
+
+    @contextmanager
+    def of(self, part: str, where: str = "") -> Iterator[None]:
+        """Notes what goes wrong inside as a problem of this part of the model."""
+        try:
+            yield
+        except (Unsupported, TvmLayersError) as problem:
+            self.append(Problem(part, str(problem), where))
+
+    def refuse(self, error: type[TvmLayersError], what: str, done: str) -> None:
+        """The error that lists every problem, where there are any.
+
+        what: the model is; done: what cannot be done with its parts.
+        """
+        if self:
+            count = len(self)
+            listed = "".join(f"\n  - {problem}" for problem in self)
+            raise error(f"{count} part{'s' * (count > 1)} of this {what} cannot be {done}:{listed}")
+
+
 class Builder:
     """The layers of a model that is being imported.
 
@@ -42,7 +64,7 @@ class Builder:
 
     def __init__(self, framework: str) -> None:
         self.framework = framework
-        self.problems: list[Problem] = []
+        self.problems = Problems()
         self._layers: dict[Hashable, Any] = {}
         self._names: set[str] = set()
 
@@ -68,20 +90,10 @@ class Builder:
             self._layers[key] = known
         return known
 
-    @contextmanager
-    def part(self, part: str, where: str = "") -> Iterator[None]:
+    def part(self, part: str, where: str = "") -> AbstractContextManager[None]:
         """Notes what goes wrong inside as a problem of this part of the model."""
-        try:
-            yield
-        except (Unsupported, TvmLayersError) as problem:
-            self.problems.append(Problem(part, str(problem), where))
+        return self.problems.of(part, where)
 
     def finish(self) -> None:
         """ModelImportError that lists every problem, where there are any."""
-        if self.problems:
-            count = len(self.problems)
-            listed = "".join(f"\n  - {problem}" for problem in self.problems)
-            raise ModelImportError(
-                f"{count} part{'s' * (count > 1)} of this {self.framework} model cannot be "
-                f"imported:{listed}"
-            )
+        self.problems.refuse(ModelImportError, f"{self.framework} model", "imported")

@@ -219,6 +219,41 @@ class Model:
         with naming:
             save_model(self, path)
 
+    def to_torch(self) -> Any:
+        """The PyTorch module, a `torch.fx.GraphModule` in eval mode, that computes the same.
+
+        Weights are copied bit by bit into PyTorch's own modules, which have the layers' names in
+        the state dict; a layer that is used twice is one module. `torch.export` and
+        `tl.from_torch` read it. ModelExportError names every layer and option that PyTorch has no
+        equivalent of; MissingDependencyError without PyTorch.
+        """
+        from tvmlayers.interop.torch.writing import to_torch
+
+        return to_torch(self)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write an ONNX file, of opset 20 and standard operators, that computes the same.
+
+        Free axes stay free. Weights are copied bit by bit, under their names here. A node has its
+        layer's name, and `tl.from_onnx` reads the file. ModelExportError names every layer and
+        option that ONNX has no equivalent of; SaveError where the file cannot be written;
+        MissingDependencyError without the package onnx.
+        """
+        from tvmlayers.interop.onnx.writing import to_onnx
+
+        to_onnx(self, path)
+
+    def to_keras(self) -> Any:
+        """The functional Keras 3 model, on whatever backend Keras has, that computes the same.
+
+        Layers keep their names, but for dots, and their weights bit by bit; a layer that is used
+        twice is one layer. ModelExportError names every layer and option that Keras does not have;
+        MissingDependencyError without Keras.
+        """
+        from tvmlayers.interop.keras.writing import to_keras
+
+        return to_keras(self)
+
     def count_params(self) -> int:
         """How many numbers the weights hold; a shared layer counts once."""
         return sum(layer.count_params() for layer in self.layers)

@@ -172,15 +172,23 @@ class RMSNormalization(RowNormalization):
 
 
 class UnitNormalization(RowNormalization):
-    """x / sqrt(max(sum(x^2), 1e-12)), the sum over a sample's last axes: vectors of length 1."""
+    """x / sqrt(max(sum(x^2), epsilon)), the sum over a sample's last axes: vectors of length 1.
+
+    epsilon: Keras's by default; PyTorch's `normalize` has the square of its eps, 1e-24.
+    """
 
     flops_of_element = 3
 
     def __init__(
         self,
         axis: int | Sequence[int] = -1,
+        epsilon: float = 1e-12,
         *,
         name: str | None = None,
         input_shape: Sequence[int | None] | None = None,
     ) -> None:
         super().__init__(axis, name=name, input_shape=input_shape)
+        self.epsilon = not_negative_real(self.kind, "epsilon", epsilon)
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "epsilon": self.epsilon}

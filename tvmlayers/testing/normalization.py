@@ -89,10 +89,10 @@ def rms_normalization(
 def unit_normalization(
     layer: layers.UnitNormalization, _: object, inputs: Inputs, rounding: Rounding
 ) -> Bounded:
-    """x / sqrt(max(sum(x^2), 1e-12)) over the last axes."""
+    """x / sqrt(max(sum(x^2), epsilon)) over the last axes."""
     x = inputs["input"]
     square = _squares(x, layer.axes, rounding)
-    at = Bounded(square.value.clamp(min=1e-12), square.bound)
+    at = Bounded(square.value.clamp(min=layer.epsilon), square.bound)
     return rounding.stored(_divided(x, at, x.value / at.value.sqrt(), 0.0, rounding))
 
 

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tvmlayers.interop.torch.activations import ACTIVATIONS
+
 FLOATS = (torch.float32, torch.float64)
 INDICES = (torch.int32, torch.int64)
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda x: x,
-    "leaky_relu": partial(functional.leaky_relu, negative_slope=0.2),
-    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
-    "hard_sigmoid": functional.hardsigmoid,
-    "hard_silu": functional.hardswish,
-    "exponential": torch.exp,
-    "softmax": partial(torch.softmax, dim=-1),
-    "log_softmax": partial(torch.log_softmax, dim=-1),
-    **{name: getattr(torch, name) for name in ("relu", "sigmoid", "tanh")},
-    **{
-        name: getattr(functional, name)
-        for name in ("relu6", "elu", "selu", "gelu", "silu", "softplus", "softsign", "mish")
-    },
-}
-"""The activations of `tvmlayers` as PyTorch computes them."""
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:

@@ -2,70 +2,186 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.onnx.calls import Array, Call, Value
+from tvmlayers.interop.onnx.calls import Array, Call
+from tvmlayers.interop.onnx.patterns import (
+    Normal,
+    normal_of,
+    same_axes,
+    scalar,
+    unit_of,
+    with_constant,
+)
 from tvmlayers.layers.graph import SymbolicTensor
 
 
-def layer_norm(call: Call) -> Value:
+def layer_norm(call: Call) -> SymbolicTensor:
     """LayerNormalization over the last axes."""
-    x, scale = call.tensor(), call.constant(1)
-    bias = call.constant(2) if len(call.values) > 2 and call.names[2] else None
-    count = x.rank - call.get("axis", -1) % x.rank
+    x = call.tensor()
     if call.get("stash_type", 1) != 1 and x.dtype == "float32":
         raise Unsupported("only stash_type=1 is there")
+    epsilon = call.number("epsilon", 1e-5, x.dtype)
+    gamma, beta = call.constant(1), call.constant(2) if call.has(2) else None
+    return _layer_norm(call, x, _count(call, x), epsilon, gamma, beta)
 
+
+def rms_norm(call: Call) -> SymbolicTensor:
+    """RMSNormalization over the last axes."""
+    x = call.tensor()
+    epsilon = call.number("epsilon", 1e-5, x.dtype)
+    return _rms_norm(call, x, _count(call, x), epsilon, call.constant(1))
+
+
+def _count(call: Call, x: SymbolicTensor) -> int:
+    """How many last axes a node normalises over, which gives the first of them."""
+    return x.rank - int(call.get("axis", -1)) % x.rank
+
+
+def written_out(call: Call) -> SymbolicTensor | None:
+    """The normalisation that ends with this node, its weights included; None for another node."""
+    name = call.node.output[0]
+    beta, gamma = None, None
+    if call.kind == "Add" and (pair := with_constant(call)):
+        name, beta = pair
+    scaled = call.call_of(name)
+    if scaled is not None and scaled.kind == "Mul" and (pair := with_constant(scaled)):
+        name, gamma = pair
+    normal = normal_of(call, name)
+    if normal is None or (normal.kind == "rms" and beta is not None):
+        return None
+    x = call.tensor_of(normal.x)
+    if any(weight is not None and weight.ndim == 0 for weight in (gamma, beta)):
+        return None
+    count = _last(x, normal)
+    if normal.kind == "layer":
+        return _layer_norm(call, x, count, normal.epsilon, gamma, beta)
+    if gamma is None:
+        gamma = np.ones([size or 1 for size in x.shape[-count:]], x.dtype)
+    return _rms_norm(call, x, count, normal.epsilon, gamma)
+
+
+def _last(x: SymbolicTensor, normal: Normal) -> int:
+    """How many last axes are normalised over."""
+    axes = same_axes(normal.axes, x.rank)
+    if axes != tuple(range(x.rank - len(axes), x.rank)):
+        raise Unsupported("only the last axes can be normalised over")
+    return len(axes)
+
+
+def _layer_norm(
+    call: Call,
+    x: SymbolicTensor,
+    count: int,
+    epsilon: float,
+    gamma: Array | None,
+    beta: Array | None,
+) -> SymbolicTensor:
     def make(name: str) -> layers.Layer:
         layer = layers.LayerNormalization(
             tuple(range(-count, 0)),
-            call.get("epsilon", 1e-5),
-            center=bias is not None,
+            epsilon,
+            center=beta is not None,
+            scale=gamma is not None,
             dtype=x.dtype,
             name=name,
         )
         layer.build(x.shape)
         return layer
 
-    weights = [scale] if bias is None else [scale, bias]
-    shaped = [_last(x, count, weight) for weight in weights]
-    return call.weighted(f"layer_norm {call.attributes}", make, *shaped)(x)  # type: ignore
+    weights = [_shaped(x, count, weight) for weight in (gamma, beta) if weight is not None]
+    key = f"layer_norm {count} {epsilon} {gamma is None}"
+    layer = (
+        call.weighted(key, make, *weights) if weights else make(call.graph.builder.name(call.name))
+    )
+    return layer(x)  # type: ignore[no-any-return]
 
 
-def rms_norm(call: Call) -> Value:
-    """RMSNormalization over the last axes."""
-    x = call.tensor()
-    count = x.rank - call.get("axis", -1) % x.rank
-
+def _rms_norm(
+    call: Call, x: SymbolicTensor, count: int, epsilon: float, scale: Array
+) -> SymbolicTensor:
     def make(name: str) -> layers.Layer:
-        axes, epsilon = tuple(range(-count, 0)), call.get("epsilon", 1e-5)
+        axes = tuple(range(-count, 0))
         layer = layers.RMSNormalization(axes, epsilon, dtype=x.dtype, name=name)
         layer.build(x.shape)
         return layer
 
-    scale = _last(x, count, call.constant(1))
-    return call.weighted(f"rms_norm {call.attributes}", make, scale)(x)  # type: ignore
+    weight = _shaped(x, count, scale)
+    return call.weighted(f"rms_norm {count} {epsilon}", make, weight)(x)  # type: ignore
 
 
-def batch_norm(call: Call) -> Value:
-    """BatchNormalization over axis 1."""
+def unit_norm(call: Call) -> SymbolicTensor | None:
+    """UnitNormalization over the last axes; None for what is no division by its own length."""
+    unit = unit_of(call, call.node.output[0])
+    if unit is None:
+        return None
+    x = call.tensor_of(unit.x)
+    count = len(unit.axes)
+    if same_axes(unit.axes, x.rank) != tuple(range(x.rank - count, x.rank)):
+        raise Unsupported("only vectors along the last axes can be brought to length 1")
+    # its square, without the noise of squaring a power of ten
+    least = unit.least if x.dtype == "float64" else float(str(np.float32(unit.least)))
+    epsilon = float(f"{least**2:.12g}")
+    return call.layer(layers.UnitNormalization, tuple(range(-count, 0)), epsilon)(x)  # type: ignore
+
+
+def batch_norm(
+    call: Call, turned: str | None = None, order: Sequence[int] | None = None
+) -> SymbolicTensor:
+    """BatchNormalization. turned, order: the tensor whose axis 1 was put there by Transpose."""
     if call.get("training_mode", 0):
         raise Unsupported("it takes the statistics of each batch; ours are those of training")
-    x = call.tensor()
+    x = call.tensor() if turned is None else call.tensor_of(turned)
+    axis = 1 if order is None else order[1]
+    weights = [call.constant(place) for place in (1, 2, 3)]
+    epsilon, variance = call.number("epsilon", 1e-5, x.dtype), call.inputs[4]
+    if (exact := call.graph.sums.get(variance)) is not None and epsilon == 0:
+        variance, constant = exact
+        epsilon = scalar(call, constant) or 0.0
+    weights.append(call.graph.constants[variance])
+    has_gamma, has_beta = (
+        not name.endswith(f"/no_{weight}")
+        for name, weight in zip(call.inputs[1:3], ("gamma", "beta"), strict=True)
+    )
+    if not has_beta:
+        del weights[1]
+    if not has_gamma:
+        del weights[0]
 
     def make(name: str) -> layers.Layer:
-        axis, epsilon = 1 if x.rank > 2 else -1, call.get("epsilon", 1e-5)
-        layer = layers.BatchNormalization(axis, epsilon=epsilon, dtype=x.dtype, name=name)
+        layer = layers.BatchNormalization(
+            axis if axis < x.rank - 1 else -1,
+            epsilon=epsilon,
+            center=has_beta,
+            scale=has_gamma,
+            dtype=x.dtype,
+            name=name,
+        )
         layer.build(x.shape)
         return layer
 
-    weights = [call.constant(place) for place in range(1, 5)]
-    return call.weighted(f"batch_norm {x.rank} {call.attributes}", make, *weights)(x)  # type: ignore
+    key = f"batch_norm {x.rank} {axis} {epsilon} {has_gamma}"
+    return call.weighted(key, make, *weights)(x)  # type: ignore[no-any-return]
 
 
-def prelu(call: Call) -> Value:
+def turned_back(call: Call) -> SymbolicTensor:
+    """BatchNormalization along another axis than 1: of a tensor whose two axes change places."""
+    inner, order = call.source(0), list(call.get("perm", ()))
+    if inner is not None and inner.kind == "BatchNormalization":
+        turned = inner.source(0)
+        moved = [place for place, axis in enumerate(order) if place != axis]
+        is_swap = len(moved) == 2 and moved[0] == 1
+        is_turned = turned is not None and turned.kind == "Transpose"
+        if turned is not None and is_turned and is_swap and list(turned.get("perm", ())) == order:
+            return batch_norm(inner, turned.inputs[0], order)
+    raise Unsupported("no layer here moves axes")
+
+
+def prelu(call: Call) -> SymbolicTensor:
     """PReLU; its slope is broadcast to the input from the last axis on."""
     x, slope = call.tensor(), call.constant(1)
     if slope.ndim == x.rank and slope.shape[0] == 1:
@@ -83,9 +199,11 @@ def prelu(call: Call) -> Value:
     return call.weighted(f"prelu {shared}", make, slope)(x)  # type: ignore[no-any-return]
 
 
-def _last(x: SymbolicTensor, count: int, weight: Array) -> Array:
+def _shaped(x: SymbolicTensor, count: int, weight: Array) -> Array:
     """A weight of the last axes, as it is broadcast to them."""
     sizes = [size for size in x.shape[-count:] if size is not None]
     if count == x.rank or len(sizes) != count:
         raise Unsupported("it normalises over the batch, or over an axis of free length")
-    return np.broadcast_to(weight, sizes)
+    while weight.ndim > count and weight.shape[0] == 1:
+        weight = weight[0]
+    return weight if weight.shape == tuple(sizes) else np.broadcast_to(weight, sizes)

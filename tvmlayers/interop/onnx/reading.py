@@ -1,4 +1,4 @@
-"""`from_onnx`: a checked graph, node by node."""
+"""`from_onnx`: a checked graph, from its outputs on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 from tvmlayers import layers
 from tvmlayers.errors import ConfigError, MissingDependencyError, ModelImportError
 from tvmlayers.interop.building import Builder, Unsupported
-from tvmlayers.interop.onnx.calls import Call, Value, array_of
+from tvmlayers.interop.onnx.calls import Call, Failed, Graph, Later
+from tvmlayers.interop.onnx.constants import constants_of
+from tvmlayers.interop.onnx.means import masked_tables
 from tvmlayers.interop.onnx.table import OPERATORS
 from tvmlayers.layers.graph import SymbolicTensor
 
@@ -56,51 +58,84 @@ def from_onnx(model: object, *, name: str | None = None) -> layers.Model:
 
 
 class _Reading:
-    """A graph on its way to a model."""
+    """A graph on its way to a model: each output asks for what it is made of."""
 
     def __init__(self, proto: Any) -> None:
-        self.proto = proto
-        self.builder = Builder("ONNX")
-        self.values: dict[str, Value] = {}
-        self.made: dict[str, tuple[str, list[Value]]] = {}
-
-    def model(self, name: str) -> layers.Model:
-        from onnx.helper import get_attribute_value
-
-        graph = self.proto.graph
-        opsets = {row.domain: row.version for row in self.proto.opset_import}
+        opsets = {row.domain: row.version for row in proto.opset_import}
         if (opset := opsets.get("", opsets.get("ai.onnx", 0))) not in OPSETS:
             raise ModelImportError(
                 f"from_onnx reads opsets {OPSETS[0]} to {OPSETS[-1]}, this model has {opset}"
             )
-        for tensor in graph.initializer:
-            self.values[tensor.name] = array_of(tensor)
+        self.proto = proto.graph
+        self.builder = Builder("ONNX")
+        self.tensors: dict[str, SymbolicTensor | None] = {}
+        nodes = {name: node for node in self.proto.node for name in node.output if name}
+        constants = constants_of(self.proto, opset)
+        self.graph = Graph(self.builder, nodes, constants, self.tensors, _sums(self.proto))
+        calls = [Call(self.graph, node) for node in self.proto.node]
+        self.graph.masked.update(masked_tables(calls))
+
+    def model(self, name: str) -> layers.Model:
         inputs = []
-        for given in graph.input:
-            if given.name not in self.values:
+        for given in self.proto.input:
+            if given.name not in self.graph.constants:
+                self.tensors[given.name] = None
                 with self.builder.part(f"the input {given.name}"):
-                    self.values[given.name] = tensor = _input(given)
+                    self.tensors[given.name] = tensor = _input(given)
                     inputs.append(tensor)
-        for node in graph.node:
-            attributes = {a.name: get_attribute_value(a) for a in node.attribute}
-            values = [self.values.get(name) if name else None for name in node.input]
-            label = node.name or node.output[0]
-            with self.builder.part(node.op_type, f"node {label!r}"):
-                row = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-                if row is None:
-                    hint = "; import the PyTorch module by from_torch" * (node.op_type == "Loop")
-                    raise Unsupported(f"no layer here computes it{hint}")
-                present = [v for n, v in zip(node.input, values, strict=True) if n]
-                if any(value is None for value in present):
-                    continue  # what it takes is a problem already
-                call = Call(self.builder, label, values, list(node.input), attributes, self.made)
-                self.values[node.output[0]] = row(call)
-                self.made[node.output[0]] = (node.op_type, values)
+        waiting = [output.name for output in reversed(self.proto.output)]
+        while waiting:
+            waiting += self._make(waiting.pop())
         self.builder.finish()
-        outputs = [self.values.get(output.name) for output in graph.output]
+        outputs = [self.tensors.get(output.name) for output in self.proto.output]
         if not all(isinstance(output, SymbolicTensor) for output in outputs):
             raise ModelImportError("an output of this ONNX model does not depend on its inputs")
         return layers.Model(inputs, outputs, name=name.replace("/", "."))  # type: ignore[arg-type]
+
+    def _make(self, wanted: str) -> list[str]:
+        """Make a tensor and all that its row asks for; what else is to be looked at for a whole
+        list of problems."""
+        more: list[str] = []
+        stack = {wanted: None}  # in order
+        while stack:
+            name = next(reversed(stack))
+            if name in self.tensors or name in self.graph.constants:
+                del stack[name]
+                continue
+            node = self.graph.nodes.get(name)
+            if node is None:
+                raise ModelImportError(f"no node of this ONNX model gives {name!r}")
+            self.tensors[name] = None
+            with self.builder.part(node.op_type, f"node {node.name or node.output[0]!r}"):
+                more += node.input
+                try:
+                    self.tensors[name] = self._row(node, name)
+                    del more[len(more) - len(node.input) :]
+                except Later as later:
+                    del self.tensors[name], more[len(more) - len(node.input) :]
+                    if later.name in stack:
+                        raise ModelImportError(
+                            f"the ONNX model needs {later.name!r} to compute it"
+                        ) from later
+                    stack[later.name] = None
+                except Failed:
+                    pass  # what it takes is a problem already
+        return [name for name in more if name]
+
+    def _row(self, node: Any, name: str) -> SymbolicTensor:
+        row = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if row is None:
+            hint = "; import the PyTorch module by from_torch" * (node.op_type == "Loop")
+            raise Unsupported(f"no layer here computes it{hint}")
+        if name != node.output[0]:
+            raise Unsupported("only its first result can be used")
+        return row(Call(self.graph, node))
+
+
+def _sums(graph: Any) -> dict[str, tuple[str, str]]:
+    """The two inputs of each Add, by what it gives."""
+    adds = (node for node in graph.node if node.op_type == "Add" and len(node.input) == 2)
+    return {node.output[0]: tuple(node.input) for node in adds}
 
 
 def _input(given: Any) -> SymbolicTensor:

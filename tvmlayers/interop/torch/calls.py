@@ -159,15 +159,18 @@ def with_derived(
     import torch
     from torch.fx import map_arg
 
+    always = torch.ops.aten.tril_indices.default  # the places of a triangle, of no input
     known, names = {node: value.detach() for node, value in known.items()}, dict(names)
     with torch.no_grad():
         for node in nodes:
             read: list[Node] = node.all_input_nodes
-            if node.op == "call_function" and read and all(leaf in known for leaf in read):
+            if node.op != "call_function" or not all(leaf in known for leaf in read):
+                continue
+            if read or node.target is always:
                 args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
                 made = node.target(*args, **kwargs)
-                if isinstance(made, torch.Tensor):
-                    known[node], names[node] = made, names[read[0]]
+                if isinstance(made, (torch.Tensor, list, tuple)):
+                    known[node], names[node] = made, names[read[0]] if read else node.name
     return known, names
 
 

@@ -20,6 +20,7 @@ class Context:
     """What the rows of the table make layers with.
 
     flat: the inputs that turned out to have no batch axis, as the indices of a bag with offsets.
+    masked: the indices whose zeros are left out of a mean.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Context:
     ) -> None:
         self.builder, self.constants, self._names = builder, constants, names
         self.flat: set[Node] = set()
+        self.masked: set[Node] = set()
 
     def plain(self, call: Call, kind: Callable[..., Layer], *args: Any) -> Layer:
         """A layer without weights. One module of torch.nn that is called twice is one layer."""
@@ -51,46 +53,39 @@ class Context:
 
         return self._weighted(call, weight, make, "dense", kernel, *([bias] if has_bias else []))
 
-    def embedding(self, call: Call) -> Embedding:
+    def embedding(self, call: Call, oob: str) -> Embedding:
         """The Embedding of a call of aten::embedding."""
-        table = self._table(call)
+        table = self.table(call)
         rows, columns = table.shape
-        return self._weighted(
-            call,
-            "weight",
-            lambda name: Embedding(rows, columns, dtype=str(table.dtype), name=name),
-            "embedding",
-            table,
-        )
+        uses = (self._call(user) for user in call["weight"].users)
+        is_masked = any(use.arguments.get("indices") in self.masked for use in uses)
 
-    def bag(
-        self, call: Call, mode: str, padding_idx: int | None, has_last: bool
-    ) -> Callable[..., SymbolicTensor]:
+        def make(name: str) -> Embedding:
+            dtype = str(table.dtype)
+            return Embedding(rows, columns, mask_zero=is_masked, oob=oob, dtype=dtype, name=name)
+
+        return self._weighted(call, "weight", make, ("embedding", oob), table)
+
+    def bag(self, call: Call, **options: Any) -> Callable[..., SymbolicTensor]:
         """What calls the EmbeddingBag over the weight of a call, which is made then."""
 
         def pool(*tensors: SymbolicTensor, **named: SymbolicTensor | None) -> SymbolicTensor:
-            layer = self._bag(call, mode, padding_idx, has_last)
-            made: SymbolicTensor = layer(*tensors, **named)
+            table = self.table(call)
+            rows, columns = table.shape
+
+            def make(name: str) -> EmbeddingBag:
+                return EmbeddingBag(rows, columns, **options, dtype=str(table.dtype), name=name)
+
+            kind = ("bag", *options.items())
+            made: SymbolicTensor = self._weighted(call, "weight", make, kind, table)(
+                *tensors, **named
+            )
             return made
 
         return pool
 
-    def _bag(self, call: Call, mode: str, padding_idx: int | None, has_last: bool) -> EmbeddingBag:
-        table = self._table(call)
-        rows, columns = table.shape
-
-        def make(name: str) -> EmbeddingBag:
-            return EmbeddingBag(
-                rows,
-                columns,
-                mode=mode,
-                padding_idx=padding_idx,
-                include_last_offset=has_last,
-                dtype=str(table.dtype),
-                name=name,
-            )
-
-        return self._weighted(call, "weight", make, ("bag", mode, padding_idx, has_last), table)
+    def _call(self, node: Node) -> Call:
+        return Call(node, self.constants)
 
     def normalisation(
         self,
@@ -102,13 +97,14 @@ class Context:
         """The layer with those of the tensors as its weights that there are; options: what makes
         layers of the same weights different ones."""
         given = [tensor for tensor in tensors if tensor is not None]
-        named = (n for n in ("weight", "running_mean") if call.arguments.get(n) is not None)
+        named = (n for n in ("weight", "bias", "running_mean") if call.arguments.get(n) is not None)
         weight = next(named, None)
         if weight is None:
             return self.plain(call, make)
         return self._weighted(call, weight, make, options, *given)
 
-    def _table(self, call: Call) -> Tensor:
+    def table(self, call: Call) -> Tensor:
+        """The table that a call looks rows up in."""
         table = call.constant("weight")
         if table is None:
             raise Unsupported("its table depends on the inputs")

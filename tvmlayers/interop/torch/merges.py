@@ -31,7 +31,7 @@ def add(call: Call, context: Context) -> Plan:
     for x, other in ((call["self"], call["other"]), (call["other"], call["self"])):
         constant = _constant(call, other)
         if constant is not None:
-            return _rescaled(call, context, x, 1.0, constant)
+            return _rescaled(call, context, *_scaled(call, x), constant)
     return _merge(call, context, Add)
 
 
@@ -66,6 +66,20 @@ def mul(call: Call, context: Context) -> Plan:
         if constant is not None:
             return _rescaled(call, context, x, constant, 0.0)
     return _merge(call, context, Multiply)
+
+
+def _scaled(call: Call, x: Any) -> tuple[Any, Any]:
+    """(tensor, scale) whose product x is; (x, 1) where it is no such product."""
+    product = call.call_of(x)
+    if product is not None and product.operator == "mul" and product.shape == shape_of(x):
+        for source, other in (
+            (product["self"], product["other"]),
+            (product["other"], product["self"]),
+        ):
+            scale = _constant(call, other)
+            if scale is not None and shape_of(source) == product.shape:
+                return source, scale
+    return x, 1.0
 
 
 def _merge(call: Call, context: Context, kind: Callable[..., Layer]) -> Plan:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import isclose
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers.interop.building import Unsupported
 from tvmlayers.interop.torch.calls import Call, Plan, dtype_of, shape_of
 from tvmlayers.interop.torch.context import Context
-from tvmlayers.layers import BatchNormalization, LayerNormalization, PReLU, RMSNormalization
+from tvmlayers.layers import (
+    BatchNormalization,
+    LayerNormalization,
+    PReLU,
+    RMSNormalization,
+    UnitNormalization,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.fx import Node
 
 
 def layer_norm(call: Call, context: Context) -> Plan:
@@ -26,7 +35,7 @@ def layer_norm(call: Call, context: Context) -> Plan:
             dtype=dtype_of(call.first),
             name=name,
         )
-        layer.build(_sizes(call))
+        layer.build(_sizes(call.first))
         return layer
 
     options = ("layer_norm", axes, call["eps"])
@@ -46,54 +55,150 @@ def rms_norm(call: Call, context: Context) -> Plan:
 
     def make(name: str) -> RMSNormalization:
         layer = RMSNormalization(axes, epsilon, dtype=str(dtype), name=name)
-        layer.build(_sizes(call))
+        layer.build(_sizes(call.first))
         return layer
 
     options = ("rms_norm", axes, epsilon)
     return Plan((call.first,), lambda x: context.normalisation(call, make, options, scale)(x))
 
 
-def batch_norm(call: Call, context: Context) -> Plan:
-    """BatchNormalization over axis 1, with the statistics that were kept in training."""
+@dataclass(frozen=True)
+class Unit:
+    """What is divided by its own length over some axes, which is at least `least`."""
+
+    source: Node
+    axes: tuple[int, ...]
+    least: float
+
+    def fits_dot(self, axis: int) -> bool:
+        """Whether it is what Dot does to its inputs along this axis."""
+        return self.axes == (axis,) and isclose(self.least, 1e-6)
+
+
+def unit_of(call: Call, node: Any) -> Unit | None:
+    """The Unit that a node is, where it is one, as `torch.nn.functional.normalize` gives it."""
+    quotient = call.call_of(node)
+    if quotient is None or quotient.operator != "div" or not call.is_symbolic(quotient["other"]):
+        return None
+    below = call.call_of(quotient["other"])
+    while below is not None and below.operator in ("expand", "expand_as"):
+        below = call.call_of(below.first)
+    least = 0.0
+    if below is not None and below.operator in ("clamp", "clamp_min"):
+        if below.arguments.get("max") is not None:
+            return None
+        least, below = below["min"], call.call_of(below.first)
+    if below is None or below.operator != "linalg_vector_norm" or below["ord"] != 2:
+        return None
+    if below.first is not quotient["self"] or not below["keepdim"] or not below["dim"]:
+        return None
+    rank = len(quotient.shape)
+    return Unit(below.first, tuple(sorted(axis % rank for axis in below["dim"])), float(least))
+
+
+def unit_normalization(call: Call, context: Context) -> Plan | None:
+    """UnitNormalization over the last axes; None for what is no division by its own length."""
+    unit, rank = unit_of(call, call.node), len(call.shape)
+    if unit is None:
+        return None
+    count = len(unit.axes)
+    if unit.axes != tuple(range(rank - count, rank)) or count == rank:
+        raise Unsupported("only vectors along the last axes can be brought to length 1")
+    axes = -1 if count == 1 else tuple(range(-count, 0))
+    # its square, without the noise of squaring a power of ten
+    epsilon = float(f"{unit.least**2:.12g}")
+    return Plan((unit.source,), lambda x: context.plain(call, UnitNormalization, axes, epsilon)(x))
+
+
+def turned_back(call: Call, context: Context) -> Plan:
+    """What works along axis 1, along another one: of a tensor whose two axes change places."""
+    inner, swapped = call.call_of(call.first), _swapped(call)
+    row = _ALONG_AXIS_1.get(inner.operator) if inner is not None else None
+    if inner is not None and row is not None and swapped is not None:
+        turned = call.call_of(inner.first)
+        if turned is not None and _swapped(turned) == swapped:
+            return row(inner, context, turned.first, swapped)
+    raise Unsupported("no layer here moves axes")
+
+
+def _swapped(call: Call) -> int | None:
+    """The axis that changes places with axis 1, where nothing else moves."""
+    rank = len(call.shape)
+    if call.operator == "transpose":
+        low, high = sorted((call["dim0"] % rank, call["dim1"] % rank))
+        return high if low == 1 else None
+    order = [axis % rank for axis in call["dims"]] if call.operator == "permute" else []
+    moved = [place for place, axis in enumerate(order) if place != axis]
+    return moved[1] if len(moved) == 2 and moved[0] == 1 else None
+
+
+def batch_norm(call: Call, context: Context, x: Any = None, axis: int = 1) -> Plan:
+    """BatchNormalization with the statistics that were kept in training.
+
+    x, axis: of the input before its axis 1 was put there.
+    """
     if call.arguments.get("training"):
         raise Unsupported("it takes the statistics of each batch; ours are those of training")
     names = ("weight", "bias", "running_mean", "running_var")
     gamma, beta, mean, variance = _parameters(call, *names)
-    epsilon = call["eps"]
+    epsilon, source = call["eps"], call.first if x is None else x
 
     def make(name: str) -> BatchNormalization:
         layer = BatchNormalization(
-            axis=1 if len(call.shape) > 2 else -1,
+            axis=axis if axis < len(call.shape) - 1 else -1,
             epsilon=epsilon,
             center=beta is not None,
             scale=gamma is not None,
             dtype=dtype_of(call.first),
             name=name,
         )
-        layer.build(_sizes(call))
+        layer.build(_sizes(source))
         return layer
 
-    options = ("batch_norm", epsilon, len(call.shape))
+    options = ("batch_norm", epsilon, len(call.shape), axis)
     tensors = gamma, beta, mean, variance
-    return Plan((call.first,), lambda x: context.normalisation(call, make, options, *tensors)(x))
+    return Plan((source,), lambda x: context.normalisation(call, make, options, *tensors)(x))
 
 
-def prelu(call: Call, context: Context) -> Plan:
-    """PReLU with one slope for all, or one for each place of axis 1."""
+def flat_prelu(call: Call, context: Context) -> Plan | None:
+    """PReLU with a slope for each element, which PyTorch has of flat samples only; else None."""
+    inner = call.call_of(call.first)
+    flat = inner.call_of(inner.first) if inner is not None and inner.operator == "prelu" else None
+    if inner is None or flat is None or flat.operator not in ("flatten", "reshape", "view"):
+        return None
+    if shape_of(flat.first) != call.shape or len(flat.shape) != 2:
+        return None
+    return prelu(inner, context, flat.first, None)
+
+
+def prelu(call: Call, context: Context, x: Any = None, axis: int | None = 1) -> Plan:
+    """PReLU with one slope for all, one for each place of an axis, or one for each element.
+
+    x, axis: see `batch_norm`; axis: None for each element of x.
+    """
     (slopes,) = _parameters(call, "weight")
     rank = len(call.shape)
     if slopes is None or rank < 2:
         raise Unsupported("its weight depends on the inputs, or its input has no axis after batch")
-    shared = list(range(1 if slopes.numel() == 1 else 2, rank))
-    alpha = slopes.reshape(-1, *(1,) * (rank - 2))
+    source = call.first if x is None else x
+    rank, shared = len(shape_of(source)), []
+    if axis is None:
+        alpha = slopes.reshape(shape_of(source)[1:])
+    else:
+        shared = [place for place in range(1, rank) if place != axis or slopes.numel() == 1]
+        alpha = slopes.reshape([-1 if place == axis else 1 for place in range(1, rank)])
 
     def make(name: str) -> PReLU:
         layer = PReLU(shared_axes=shared or None, dtype=dtype_of(call.first), name=name)
-        layer.build(_sizes(call))
+        layer.build(_sizes(source))
         return layer
 
-    options = ("prelu", rank)
-    return Plan((call.first,), lambda x: context.normalisation(call, make, options, alpha)(x))
+    options = ("prelu", rank, axis)
+    return Plan((source,), lambda x: context.normalisation(call, make, options, alpha)(x))
+
+
+_ALONG_AXIS_1 = {"batch_norm": batch_norm, "prelu": prelu}
+"""The operators that work along axis 1, which `turned_back` undoes."""
 
 
 def _last_axes(call: Call) -> Any:
@@ -104,9 +209,9 @@ def _last_axes(call: Call) -> Any:
     return -1 if count == 1 else tuple(range(-count, 0))
 
 
-def _sizes(call: Call) -> tuple[int | None, ...]:
-    """The shape of the input, None where it is free."""
-    sizes = [size if isinstance(size, int) else None for size in shape_of(call.first)]
+def _sizes(node: Node) -> tuple[int | None, ...]:
+    """The shape of a tensor, None where it is free."""
+    sizes = [size if isinstance(size, int) else None for size in shape_of(node)]
     return (None, *sizes[1:])
 
 

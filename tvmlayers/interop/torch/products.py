@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.torch import merges
+from tvmlayers.interop.torch import merges, norms
 from tvmlayers.interop.torch.calls import Call, Plan, shape_of
 from tvmlayers.interop.torch.context import Context
 from tvmlayers.layers import Activation, Dot, DotInteraction, Reshape
@@ -78,9 +78,14 @@ def _dot(
     call: Call, context: Context, left: Node, right: Node, axes: tuple[int, int], keep: bool = True
 ) -> Plan:
     """Dot over these axes; keep: False where Dot's last axis of 1 is to go."""
+    units = [norms.unit_of(call, node) for node in (left, right)]
+    both = [unit for unit, axis in zip(units, axes, strict=True) if unit and unit.fits_dot(axis)]
+    options: tuple[Any, ...] = (axes,)
+    if len(both) == 2:
+        (left, right), options = (unit.source for unit in both), (axes, True)
 
     def make(*pair: Any) -> Any:
-        product = context.plain(call, Dot, axes)(list(pair))
+        product = context.plain(call, Dot, *options)(list(pair))
         return product if keep else context.plain(call, Reshape, ())(product)
 
     return Plan((left, right), make)
@@ -103,7 +108,7 @@ def vecdot(call: Call, context: Context) -> Plan:
 
 
 def einsum(call: Call, context: Context) -> Plan:
-    """The equations that are one Dot: "bd,bd->b" and "bid,bjd->bij" in any letters."""
+    """The equations that are one Dot: "bd,bd->b", "bid,bjd->bij", "bd,bjd->bj", in any letters."""
     terms, _, result = call["equation"].replace(" ", "").partition("->")
     left, _, right = terms.partition(",")
     if len(call["tensors"]) == 2 and len(left) == len(set(left)) and len(right) == len(set(right)):
@@ -111,7 +116,8 @@ def einsum(call: Call, context: Context) -> Plan:
         if left == right and len(left) == 2 and result == left[0]:
             return vectors(call, context, one, other, keep=False)
         summed = set(left) & set(right) - {left[0]}
-        if len(left) == len(right) == 3 and left[0] == right[0] and len(summed) == 1:
+        ranks = {len(left), len(right)}
+        if ranks <= {2, 3} and 3 in ranks and left[0] == right[0] and len(summed) == 1:
             (letter,) = summed
             if result == left.replace(letter, "") + right[1:].replace(letter, ""):
                 axes = (left.index(letter), right.index(letter))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.torch import merges, norms, products, tables
+from tvmlayers.interop.torch import means, merges, norms, products, tables
 from tvmlayers.interop.torch.calls import Call, Plan, dtype_of, same, shape_of
 from tvmlayers.interop.torch.context import Context
 from tvmlayers.layers import ELU, Activation, Concatenate, Flatten, LeakyReLU, Reshape
@@ -67,6 +67,14 @@ def gelu(call: Call, context: Context) -> Plan:
     return _activation(call, context, name, call.first)
 
 
+def softplus(call: Call, context: Context) -> Plan:
+    """softplus; from a threshold of 20 on, log(1 + exp(x)) and x are next to equal."""
+    call.need(beta=1)
+    if call["threshold"] < 20:
+        raise Unsupported(f"only thresholds from 20 on are there, not {call['threshold']}")
+    return _activation(call, context, "softplus", call.first)
+
+
 def clamp(call: Call, context: Context) -> Plan:
     """relu and relu6 under the names of clamp and hardtanh."""
     given = call.arguments
@@ -77,14 +85,18 @@ def clamp(call: Call, context: Context) -> Plan:
 
 
 def div(call: Call, context: Context) -> Plan:
-    """x / (1 + |x|), which is what softsign is exported as, or by a constant."""
+    """softsign's x / (1 + |x|), a division by x's own length, a weighted mean, or a constant."""
     x, below = call["self"], call.call_of(call["other"])
     if below is not None and below.operator == "add" and below["alpha"] == 1:
         for magnitude, one in ((below["self"], below["other"]), (below["other"], below["self"])):
             source = call.call_of(magnitude)
             if one == 1 and source is not None and source.operator == "abs" and source.first is x:
                 return _activation(call, context, "softsign", x)
-    return merges.div(call, context)
+    return (
+        norms.unit_normalization(call, context)
+        or means.weighted_mean(call, context)
+        or merges.div(call, context)
+    )
 
 
 def mul(call: Call, context: Context) -> Plan:
@@ -124,6 +136,8 @@ def view(call: Call, context: Context) -> Plan:
             f"only fixed axes after the batch can be put into another shape, not {before} "
             f"into {after}"
         )
+    if plan := norms.flat_prelu(call, context):
+        return plan
     if len(after) == 2 and len(before) > 2:
         return Plan((call.first,), lambda x: context.plain(call, Flatten)(x))
     return Plan((call.first,), lambda x: context.plain(call, Reshape, sizes)(x))
@@ -152,6 +166,20 @@ def stack(call: Call, context: Context) -> Plan:
         return context.plain(call, Concatenate, axis)(apart) if len(apart) > 1 else apart[0]
 
     return Plan(taken, make)
+
+
+def getitem(call: Call, context: Context) -> Plan:
+    """The first result of a bag, or of a maximum over an axis."""
+    node, index = call.node.args
+    source = call.call_of(node)
+    assert source is not None
+    if index != 0:
+        raise Unsupported(f"no layer here gives result {index} of {source.operator}")
+    if source.operator in ("embedding_bag", "_embedding_bag"):
+        return tables.bag(source, context)
+    if source.operator in ("max", "min"):
+        return means.reduced(source.operator)(source, context)
+    raise Unsupported(f"no layer here computes {source.operator}")
 
 
 def _need_tensors(call: Call) -> None:
@@ -183,8 +211,8 @@ OPERATORS: dict[str, Row] = {
     "addmm": products.addmm,
     "alias": identity,
     "alpha_dropout": dropout,
-    "amax": tables.reduced("max"),
-    "amin": tables.reduced("min"),
+    "amax": means.reduced("max"),
+    "amin": means.reduced("min"),
     "_native_batch_norm_legit_no_training": norms.batch_norm,
     "batch_norm": norms.batch_norm,
     "bmm": products.matmul,
@@ -204,7 +232,7 @@ OPERATORS: dict[str, Row] = {
     "feature_dropout": dropout,
     "flatten": view,
     "gelu": gelu,
-    "getitem": tables.getitem,
+    "getitem": getitem,
     "hardsigmoid": activation("hard_sigmoid"),
     "hardswish": activation("hard_silu"),
     "hardtanh": clamp,
@@ -217,11 +245,12 @@ OPERATORS: dict[str, Row] = {
     "log_softmax": over_last_axis("log_softmax"),
     "matmul": products.matmul,
     "maximum": merges.maximum,
-    "mean": tables.reduced("mean"),
+    "mean": means.reduced("mean"),
     "minimum": merges.minimum,
     "mish": activation("mish"),
     "mm": products.matmul,
     "mul": mul,
+    "permute": norms.turned_back,
     "prelu": norms.prelu,
     "relu": activation("relu"),
     "relu6": activation("relu6"),
@@ -233,13 +262,14 @@ OPERATORS: dict[str, Row] = {
     "silu": activation("silu"),
     "slice": identity,
     "softmax": over_last_axis("softmax"),
-    "softplus": activation("softplus", beta=1, threshold=20),
+    "softplus": softplus,
     "squeeze": view,
     "stack": stack,
     "sub": products.sub,
-    "sum": tables.reduced("sum"),
+    "sum": means.reduced("sum"),
     "tanh": activation("tanh"),
     "to": identity,
+    "transpose": norms.turned_back,
     "tvmlayers::embedding": tables.embedding,
     "tvmlayers::embedding_bag": tables.own_bag,
     "tvmlayers::linear": products.own_linear,
