@@ -308,3 +308,13 @@ class M:
     used = re.findall(r"vfmadd.*?%([xyz]mm)", assembly)
     assert register in used
     assert not any(other > register for other in used)
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_a_row_says_where_the_numbers_of_its_schedules_come_from(name: str) -> None:
+    row = targets.TARGETS[name]
+    assert row.fitted.source
+    assert re.match(r"2026-\d\d-\d\d", row.fitted.date)
+    described = row.describe()
+    assert "fitted" not in described, "the numbers are no part of the file format"
+    assert targets.resolve(described).fitted == row.fitted

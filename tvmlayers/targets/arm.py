@@ -1,5 +1,6 @@
 """AArch64: cores, the flags that their code may use, and how Linux reports them."""
 
+from tvmlayers.targets.fitted import ARM
 from tvmlayers.targets.target import KiB, MiB, Target
 
 TRIPLE = "aarch64-unknown-linux-gnu"
@@ -108,6 +109,7 @@ ROWS = (
         features=("-aes", "-sha2", "-sha3", "-sm4"),
         triple=TRIPLE,
         family="arm",
+        fitted=ARM,
     ),
     Target(
         name="neoverse-n1",
@@ -122,6 +124,7 @@ ROWS = (
         features=("-aes", "-sha2"),
         triple=TRIPLE,
         family="arm",
+        fitted=ARM,
     ),
     Target(
         name="cortex-a72",
@@ -136,6 +139,7 @@ ROWS = (
         features=("-aes", "-sha2"),
         triple=TRIPLE,
         family="arm",
+        fitted=ARM,
     ),
     Target(
         name="armv8-a",
@@ -149,5 +153,6 @@ ROWS = (
         cores=4,
         triple=TRIPLE,
         family="arm",
+        fitted=ARM,
     ),
 )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tvmlayers.dtypes import wide
+from tvmlayers.targets.fitted import INTEL, Fitted, KiB, MiB
 
-KiB, MiB = 1 << 10, 1 << 20
+__all__ = ["Hardware", "KiB", "MiB", "Target", "architecture"]
 
 
 def architecture(triple: str) -> str:
@@ -29,6 +30,7 @@ class Hardware:
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
+            if key != "fitted"  # the schedules are chosen, and each kernel says how
         }
 
 
@@ -50,6 +52,7 @@ class Target(Hardware):
     triple: str = "x86_64-unknown-linux-gnu"
     kind: str = "llvm"
     family: str = "x86"
+    fitted: Fitted = field(default=INTEL, repr=False)  # numbers of the analytic choice
 
     @property
     def architecture(self) -> str:

@@ -1,5 +1,6 @@
 """x86-64: psABI levels and cores, and the flags that their code may use."""
 
+from tvmlayers.targets.fitted import ZEN4
 from tvmlayers.targets.target import KiB, MiB, Target
 
 # Flags that the compiler may use by itself at that level (psABI of x86-64; LLVM's core tables).
@@ -66,6 +67,7 @@ ROWS = (
         l3=32 * MiB,
         cores=8,
         vector_fmas=1,  # of 512 bits, in two halves
+        fitted=ZEN4,
     ),
     Target(
         name="x86-64-v4",
