@@ -1,6 +1,7 @@
 """Rewrites of the graph before it becomes kernels: two layers that one kernel does better."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +100,18 @@ def _joined(before: Node, node: Node) -> AnyLayer | None:
     first, second = before.layer, node.layer
     if isinstance(second, layers.GlobalAveragePooling1D) and isinstance(first, layers.Embedding):
         return PooledLookup(first, masked=before.output.mask_of is not None)
+    if isinstance(second, layers.Activation) and isinstance(first, layers.Dense):
+        has_none, has_one_dtype = first.activation == "linear", before.output.dtype == second.dtype
+        return _activated(first, second) if has_none and has_one_dtype else None
     if isinstance(second, RowNormalization) and isinstance(first, Merge):
         has_one_shape = all(tensor.axes == before.output.axes for tensor in before.inputs)
         has_one_dtype = before.output.dtype == node.output.dtype
         return NormalizedMerge(first, second) if has_one_shape and has_one_dtype else None
     return None
+
+
+def _activated(dense: layers.Dense, activation: layers.Activation) -> layers.Dense:
+    """A Dense of the same name and weights with the activation after it as its own."""
+    made = copy(dense)
+    made.activation = activation.activation
+    return made
