@@ -200,12 +200,15 @@ class _Writer:
                 address = tirx.address_of(emit.view(w)[place])
                 load = tiles.register(w_first + j), address, emit.i64(width * 4)
                 tiles.intrinsic("tileloadd64", *load)
+                tiles.gap()
             for i, pointer in enumerate(given):
                 address = tirx.address_of(emit.view(pointer)[begin])
                 tiles.intrinsic("tileloadd64", tiles.register(x_first + i), address, row_bytes)
+                tiles.gap()
                 for j in range(strips):
                     registers = i * strips + j, x_first + i, w_first + j
                     tiles.intrinsic("tdpbf16ps", *map(tiles.register, registers))
+                    tiles.gap()
 
         for number in range(rows * strips):
             tiles.intrinsic("tilezero", tiles.register(number))

@@ -158,7 +158,7 @@ class _Tiles:
             address = tirx.address_of(emit.view(self.parts)[self.place(step, part, strip)])
             number = register(self.first + strip)
             intrinsic("tileloadd64", number, address, emit.i64(_ROW_BYTES))
-            _gap()
+            gap()
 
     def fetch(self, after: Expr, share: Callable[[int], range]) -> None:
         """A `_Fill`: asks for the cache lines of the step's tiles."""
@@ -187,7 +187,7 @@ def _split_source(split_x: GlobalVar, source: Var, tiles: _Tiles, step_count: Ex
 
     def fill(after: Expr, share: Callable[[int], range]) -> None:
         due = share(tiles.strips * ROWS)
-        emit.chain([(after < step_count, lambda: make(after, due)), (None, _gap)])
+        emit.chain([(after < step_count, lambda: make(after, due)), (None, gap)])
 
     make(emit.i64(0), range(tiles.strips * ROWS))
     return fill
@@ -219,9 +219,9 @@ def _split_panel(
                 emit.call(split_pair, *pointers, tiles.stretch)
 
         if not due:
-            _gap()
+            gap()
             return
-        emit.chain([(begin <= last, make_due), (None, _gap)])
+        emit.chain([(begin <= last, make_due), (None, gap)])
         if due.start == 0:
             emit.when(tirx.all(begin > last, begin < count), lambda: make(after))
 
@@ -229,7 +229,8 @@ def _split_panel(
     return fill
 
 
-def _gap() -> None:
+def gap() -> None:
+    """Some distance between instructions of the unit."""
     T.evaluate(tirx.call_extern("void", _GAP))
 
 
