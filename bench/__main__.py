@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench import cases, contention, cuda_peers, cuda_static, specs, turns
 from bench.cases import Case, CaseError
+from tvmlayers.dtypes import HALF_DTYPES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
                 default="repeated" if kind == "dense" else "both",
                 help="one index set (or kernel) repeated, or many in turn; %(default)s",
             )
-        _common(sub)
+        _common(sub, kind)
         if kind == "dense":
             sub.add_argument("--roofline", type=Path, metavar="FILE", help="a roofline plot")
     cuda_static.add_arguments(
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _common(sub: argparse.ArgumentParser) -> None:
+def _common(sub: argparse.ArgumentParser, kind: str) -> None:
     sub.add_argument(
         "--peers",
         type=_words,
@@ -81,7 +82,9 @@ def _common(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--untuned", action="store_true", help="ignore the records of tuned schedules")
     sub.add_argument("--threads", type=_positive, help="of every side; default the physical cores")
     sub.add_argument("--target", default="native")
-    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    halves = HALF_DTYPES if kind == "dense" else ()
+    dtypes = ("float32", "float64", *halves)
+    sub.add_argument("--dtype", choices=dtypes, default="float32")
     sub.add_argument("--index-dtype", choices=("int32", "int64"), default="int64")
     sub.add_argument("--seconds", type=float, default=1.5, help="of timing a case; %(default)s")
     sub.add_argument("--rounds", type=_positive, help="of timing, instead of --seconds")
@@ -94,7 +97,11 @@ def _common(sub: argparse.ArgumentParser) -> None:
         help="for a shared machine: how long to wait until others are quiet, and to time again "
         "what they disturbed; %(default)s",
     )
-    sub.add_argument("--no-limits", action="store_true", help="do not measure the machine's limits")
+    sub.add_argument(
+        "--no-limits",
+        action="store_true",
+        help="do not measure the machine's limits, which none are known of for halves",
+    )
     sub.add_argument("--json", type=Path, metavar="FILE")
     sub.add_argument("--plot", type=Path, metavar="FILE", help="the ratios; PNG, SVG, PDF")
 

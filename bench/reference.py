@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from bench.cases import DenseCase
 from bench.timing import Side
 from bench.twins import TWINS
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork, Work
+from tvmlayers.dtypes import is_half, limits, wide
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -52,7 +54,13 @@ def check(sides: Sequence[Side], work: Work) -> None:
             what = f"{what} on {work.case.kind} {work.case.spec}"
             with side.context():
                 # No name for the result: LiteRT refuses to run while one of its own is in use.
-                _compare(what, np.asarray(side.calls[turn]()), want, allowed)
+                _compare(what, _array(side.calls[turn]()), want, allowed)
+
+
+def _array(result: Any) -> Array:
+    """A side's result; NumPy takes no bfloat16 from torch."""
+    is_bfloat16 = isinstance(result, Tensor) and result.dtype == torch.bfloat16
+    return np.asarray(result.float() if is_bfloat16 else result)
 
 
 def expected(work: Work, turns: Sequence[int]) -> list[Array]:
@@ -63,7 +71,8 @@ def expected(work: Work, turns: Sequence[int]) -> list[Array]:
 
 
 def tolerance(work: Work) -> float:
-    """The error allowed beside max(|result|, 1): rounding of the dtype over the longest sum."""
+    """The error allowed beside max(|result|, 1): rounding of the dtype over the longest sum, of a
+    half that of float32 and twice its own, as peers round the sum and the activation."""
     if isinstance(work, EmbeddingWork):
         return 0.0
     if isinstance(work, ModelWork):
@@ -73,7 +82,8 @@ def tolerance(work: Work) -> float:
         dtype, terms = work.x.dtype, work.case.k
     else:
         dtype, terms = work.table.dtype, work.case.longest
-    return float(np.finfo(dtype).eps * (32 + 4 * terms**0.5))
+    own = 2 * limits(dtype.name).eps if is_half(dtype.name) else 0.0
+    return limits(wide(dtype.name)).eps * (32 + 4 * terms**0.5) + own
 
 
 def _answers(work: Work) -> Callable[[int], Tensor]:

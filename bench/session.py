@@ -21,6 +21,7 @@ from bench.rows import Row
 from bench.settings import Settings
 from bench.timing import Plan
 from tvmlayers import plots
+from tvmlayers.dtypes import is_half
 from tvmlayers.errors import TvmLayersError
 from tvmlayers.targets import native
 
@@ -41,6 +42,7 @@ class Session:
             arguments.index_dtype,
             records=not arguments.untuned,
         )
+        self.has_no_limits = arguments.no_limits or is_half(arguments.dtype)
         self.plots = (arguments.plot, getattr(arguments, "roofline", None))
         seconds = arguments.seconds * (QUICK if arguments.quick else 1)
         self.plan = Plan(seconds, arguments.rounds, 3 if arguments.quick else 5)
@@ -55,8 +57,10 @@ class Session:
             rivals = peers.load(self.arguments.peers)
             if any(self.plots):
                 plots.need_matplotlib()
-            if self.plots[1] and self.arguments.no_limits:
-                raise plot.NoPlotError("a roofline needs the limits: leave --no-limits out")
+            if self.plots[1] and self.has_no_limits:
+                raise plot.NoPlotError(
+                    "a roofline needs the limits: leave --no-limits out, and halves"
+                )
             for path in filter(None, (self.arguments.json, *self.plots)):
                 path.touch()  # better refused now than after minutes of timing
         except (peers.PeerError, TvmLayersError, OSError) as error:
@@ -70,7 +74,7 @@ class Session:
         found["records"] = self.settings.records
         report.print_conditions(self.console, found)
         self.until = time.monotonic() + 60 * self.arguments.patience
-        limits = None if self.arguments.no_limits else Limits(self.settings.threads)
+        limits = None if self.has_no_limits else Limits(self.settings.threads)
         peaks = limits.summary(self.settings.dtype) if limits is not None else None
         if peaks is not None:
             report.print_limits(self.console, peaks)

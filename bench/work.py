@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bench.cases import BagCase, Case, DenseCase, EmbeddingCase, ModelCase
 from bench.models import MODELS
+from tvmlayers.dtypes import numpy_dtype
 
 Array = NDArray[Any]
 LAYOUTS = ("repeated", "rotated")
@@ -116,6 +117,7 @@ def _dense(
         _normal(shape, dtype, rng) for shape in ((case.m, case.k), (case.k, case.n), (case.n,))
     )
     kernel /= np.sqrt(case.k)
+    x, kernel, bias = (array.astype(numpy_dtype(dtype), copy=False) for array in (x, kernel, bias))
     copies = 1
     if layout == "rotated":
         copies = min(max(-(-4 * cache_bytes // kernel.nbytes), 2), MAX_KERNEL_COPIES)
@@ -128,7 +130,7 @@ def _normal(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> Arr
 
 
 def _float(dtype: str) -> type[np.float32] | type[np.float64]:
-    return np.float32 if dtype == "float32" else np.float64
+    return np.float64 if dtype == "float64" else np.float32
 
 
 def _bag(

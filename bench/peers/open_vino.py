@@ -1,11 +1,12 @@
-"""OpenVINO on the CPU: one stream, the latency hint, float32 all the way."""
+"""OpenVINO on the CPU: one stream, the latency hint, float32 or bfloat16 all the way."""
 
 # mypy: disable-error-code="import-untyped"
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -39,9 +40,15 @@ def set_up(settings: Settings) -> None:
 
 
 def dense(work: DenseWork) -> list[Side]:
+    """A bfloat16 layer takes and gives float32 tensors and computes in bfloat16 between."""
+    precision = {"bfloat16": "bf16"}.get(work.x.dtype.name, "f32")
+    if precision == "bf16":
+        single = (array.astype(np.float32) for array in (work.x, work.bias, *work.kernels))
+        x, bias, *kernels = single
+        work = replace(work, x=x, bias=bias, kernels=kernels)
     only_float32(work.x)
     models = [_read(onnx_models.dense(work, kernel)) for kernel in work.kernels]
-    return _sides(models, [(work.x,)])
+    return _sides(models, [(work.x,)], {"INFERENCE_PRECISION_HINT": precision})
 
 
 def embedding(work: EmbeddingWork) -> list[Side]:
@@ -69,13 +76,17 @@ def _read(serialised: bytes) -> Any:
     return _core.read_model(serialised)
 
 
-def _sides(models: Sequence[Any], inputs: Sequence[tuple[Array, ...]]) -> list[Side]:
+def _sides(
+    models: Sequence[Any],
+    inputs: Sequence[tuple[Array, ...]],
+    more: Mapping[str, str] | None = None,
+) -> list[Side]:
     """Inputs handed over at each call, and bound beforehand; models take turns, or inputs do."""
     fed: list[Callable[[], Array]] = []
     bound: list[Callable[[], Array]] = []
     result: Array | None = None
     for model in models:
-        compiled = _core.compile_model(model, "CPU", CONFIG)
+        compiled = _core.compile_model(model, "CPU", {**CONFIG, **(more or {})})
         if result is None:
             result = np.empty(tuple(compiled.output(0).shape), np.float32)
         requests = _Requests(compiled)

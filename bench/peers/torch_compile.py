@@ -19,6 +19,7 @@ from bench.settings import Settings
 from bench.timing import Side
 from bench.twins import TWINS, frozen_linear
 from bench.work import BagWork, DenseWork, EmbeddingWork, ModelWork
+from tvmlayers.runtime.tensors import to_torch
 
 NAME = "torch.compile"
 
@@ -66,15 +67,15 @@ class Backend:
     def _dense(self, work: DenseWork) -> list[Side]:
         """The kernel as an argument; frozen too where there is one, as (out, in) in both."""
         after = activation(work.case)
-        x, bias = torch.from_numpy(work.x), torch.from_numpy(work.bias)
-        linears = [frozen_linear(torch.from_numpy(kernel), bias) for kernel in work.kernels]
+        x, bias = to_torch(work.x), to_torch(work.bias)
+        linears = [frozen_linear(to_torch(kernel), bias) for kernel in work.kernels]
 
         def layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             return after(F.linear(x, weight, bias))
 
         sides = [self._side("", layer, [(x, linear.weight, bias) for linear in linears])]
         if len(linears) == 1:  # copies could share the code of the first, and with it its weights
-            own = frozen_linear(torch.from_numpy(work.kernels[0]), bias)
+            own = frozen_linear(to_torch(work.kernels[0]), bias)
             sides.append(self._side("frozen", _Layer(own, after), [(x,)], freezing=True))
         return sides
 

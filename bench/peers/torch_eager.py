@@ -17,6 +17,7 @@ from bench.settings import Settings
 from bench.timing import Side
 from bench.twins import TWINS, frozen_linear
 from bench.work import Array, BagWork, DenseWork, EmbeddingWork, ModelWork
+from tvmlayers.runtime.tensors import to_torch
 
 NAME = "torch"
 
@@ -49,8 +50,7 @@ def set_up(settings: Settings) -> None:
 
 def dense(work: DenseWork) -> list[Side]:
     """nn.Linear's layout (out, in), and addmm on (in, out): either may be the faster."""
-    x, bias = torch.from_numpy(work.x), torch.from_numpy(work.bias)
-    kernels = [torch.from_numpy(kernel) for kernel in work.kernels]
+    x, bias, *kernels = map(to_torch, (work.x, work.bias, *work.kernels))
     after = _epilogue(work.case)
     linears = [frozen_linear(kernel, bias) for kernel in kernels]
     ways: dict[str, list[Callable[[], Tensor]]] = {

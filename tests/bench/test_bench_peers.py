@@ -76,6 +76,15 @@ def test_peer_agrees_with_float64(name: str, spec: tuple[str, str]) -> None:
     reference.check(sides, given)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("torch", "bfloat16"), ("torch", "float16"), ("openvino", "bfloat16")]
+)
+def test_peers_of_halves_agree_with_float64(name: str, dtype: str) -> None:
+    peer, given = load(name), make(("dense", "3x64x70:relu"), dtype=dtype)
+    assert given.x.dtype == given.kernels[0].dtype == dtype
+    reference.check(peer.SIDES["dense"](given), given)
+
+
 def test_torch_compile_compiles_and_agrees() -> None:
     counters = pytest.importorskip("torch._dynamo.utils").counters
     peer, given = load("torch.compile"), make(("dense", "3x17x31:gelu"), "repeated")
@@ -140,6 +149,7 @@ def test_dlrm_and_two_tower_are_the_twins(name: str, monkeypatch: pytest.MonkeyP
     [
         ("onnxruntime", ("dense", "3x17x31:relu"), "float64", "float32 only"),
         ("openvino", ("dense", "3x17x31:relu"), "float64", "float32 only"),
+        ("openvino", ("dense", "3x17x31:relu"), "float16", "float32 only, not float16"),
         ("fbgemm", ("embedding", "31x17x333"), "float64", "float32 only"),
         ("litert", ("dense", "3x17x31:relu"), "float64", "float32 only"),
         ("litert", ("dense", "3x17x31:mish"), "float32", "no operator"),

@@ -43,6 +43,7 @@ def test_command_line_writes_rows_that_hold_their_conditions(tmp_path: Path) -> 
         "bag --cases 333x17x31x0..9:sum 333x17x3x5:max --data rotated",
         "model --name seed --name text --batches 1,3",
         "dense --shapes 3x17x31:gelu --data rotated",
+        "dense --shapes 3x64x70:gelu --dtype bfloat16",
     ],
 )
 def test_tiny_cases_agree_and_give_rows(line: str) -> None:

@@ -94,6 +94,25 @@ def test_float64_stays_float64() -> None:
     np.testing.assert_allclose(compiled(x), x @ kernel + bias, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_policies_compute_in_their_half(policy: str) -> None:
+    layers = [L.Dense(8, "relu", dtype=policy), L.LayerNormalization(dtype=policy)]
+    model = keras.Sequential([keras.Input((6,)), *layers, L.Dense(3, dtype="float32")])
+    imported = tl.from_keras(model)
+    assert [layer.dtype_policy for layer in imported.layers] == [policy, policy, "float32"]
+    x = np.random.default_rng(0).standard_normal((9, 6)).astype(np.float32)
+    compiled = tl.compile(imported)
+    assert compiled(x).dtype == np.float32
+    wanted = keras.ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(compiled(x), wanted, rtol=0.05, atol=0.05)
+
+
+def test_layers_without_weights_do_not_cast() -> None:
+    layers = [L.Dense(8, dtype="mixed_bfloat16"), L.Activation("softmax", dtype="float32")]
+    with pytest.raises(tl.ModelImportError, match="casts bfloat16 to float32"):
+        tl.from_keras(keras.Sequential([keras.Input((6,)), *layers]))
+
+
 def test_layers_keep_their_names() -> None:
     names = {layer.name for layer in tl.from_keras(two_tower()).layers}
     assert {"tower", "items"} <= names

@@ -49,6 +49,9 @@ def test_packing_loses_nothing_and_adds_zeros(k: int, n: int, vectors: int, lane
     again = pack_kernel(kernel, with_parts)
     assert again.size == with_parts.size
     np.testing.assert_array_equal(unpack_kernel(again, with_parts), kernel)
+    in_pairs = panel_layout(k, n, width=vectors * 16, lanes=16, dtype="bfloat16", depth=1 + (n > 1))
+    halves = kernel.astype("bfloat16")
+    np.testing.assert_array_equal(unpack_kernel(pack_kernel(halves, in_pairs), in_pairs), halves)
     bias = np.zeros(layout.columns)
     pack_columns(np.ones(n), layout, bias)
     assert bias.sum() == n

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tvmlayers.artifact.arena import ALIGNMENT
-from tvmlayers.artifact.panels import PaddedLayout, PanelLayout
+from tvmlayers.artifact.panels import PAIR, PaddedLayout, PanelLayout
 from tvmlayers.dtypes import FLOAT_DTYPES, INDEX_DTYPES, numpy_dtype
 from tvmlayers.errors import ArtifactError
 from tvmlayers.model_config import ModelConfig
@@ -281,6 +281,7 @@ def _layout_fits(weight: Weight, field: str) -> bool:
     return (
         panels.describe() == weight.layout
         and min(panels.k, panels.n, panels.width) >= 1
+        and panels.depth in ((1,) if panels.is_vector else (1, PAIR))
         and panels.tail <= panels.tail_width
         and panels.dtype == weight.dtype
         and [panels.size] == weight.shape

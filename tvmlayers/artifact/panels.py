@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from tvmlayers.artifact.bf16x3 import parts_bytes, write_parts
+from tvmlayers.dtypes import numpy_dtype
 
 _ALIGNED = 16  # elements
+PAIR, _PAIRED_STEPS = 2, 32  # steps of k side by side, of which tiles of AMX take so many
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class PanelLayout:
 
     The last panel is tail_width >= tail columns wide, padded with zeros. A single column is kept as
     a plain vector, which a dot product reads along k. has_parts: the panels are followed by W once
-    more, as `bf16x3` brings it into the tiles of AMX.
+    more, as `bf16x3` brings it into the tiles of AMX. depth: how many steps of k lie side by side
+    for each column, 1 or PAIR; k is then padded with zeros to a whole tile of AMX.
     """
 
     k: int
@@ -30,6 +33,14 @@ class PanelLayout:
     tail_width: int
     dtype: str
     has_parts: bool = False
+    depth: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of a panel, of `depth` steps each."""
+        if self.depth == 1:
+            return self.k
+        return -(-self.k // _PAIRED_STEPS) * _PAIRED_STEPS // self.depth
 
     @property
     def is_vector(self) -> bool:
@@ -60,7 +71,7 @@ class PanelLayout:
     def size(self) -> int:
         """Elements of the packed weight."""
         if not self.has_parts:
-            return self.k * self.columns
+            return self.rows * self.depth * self.columns
         return self.parts_start + parts_bytes(self.k, self.columns) // 4
 
     def describe(self) -> dict[str, Any]:
@@ -69,12 +80,19 @@ class PanelLayout:
 
 
 def panel_layout(
-    k: int, n: int, *, width: int, lanes: int, dtype: str, has_parts: bool = False
+    k: int,
+    n: int,
+    *,
+    width: int,
+    lanes: int,
+    dtype: str,
+    has_parts: bool = False,
+    depth: int = 1,
 ) -> PanelLayout:
     """The layout of a (k, n) weight for panels of `width` columns and vectors of `lanes`."""
     tail = n % width
     tail_width = 1 if n == 1 else -(-tail // lanes) * lanes
-    return PanelLayout(k, n, width, tail_width, dtype, has_parts)
+    return PanelLayout(k, n, width, tail_width, dtype, has_parts, depth)
 
 
 def pack_kernel(
@@ -84,33 +102,43 @@ def pack_kernel(
 
     out: where to put it, zeroed; without, it is made.
     """
-    packed = np.zeros(layout.size, layout.dtype) if out is None else out
+    packed = np.zeros(layout.size, numpy_dtype(layout.dtype)) if out is None else out
     if layout.has_parts:
         write_parts(kernel, layout.columns, packed[layout.parts_start :])
     if layout.is_vector:
         packed[:] = kernel[:, 0]
         return packed
     split = layout.full_panels * layout.width
-    full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
-    panels = kernel[:, :split].reshape(layout.k, layout.full_panels, layout.width)
-    full[:] = panels.transpose(1, 0, 2)
-    if layout.tail:
-        tail = packed[layout.k * split : layout.k * layout.columns]
-        tail.reshape(layout.k, -1)[:, : layout.tail] = kernel[:, split:]
+    full, tail = _panels(packed, layout)
+    for step in range(layout.depth):
+        steps = kernel[step :: layout.depth]
+        panels = steps[:, :split].reshape(len(steps), layout.full_panels, layout.width)
+        full[:, : len(steps), :, step] = panels.transpose(1, 0, 2)
+        tail[: len(steps), : layout.tail, step] = steps[:, split:]
     return packed
+
+
+def _panels(packed: np.ndarray, layout: PanelLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Views of a packed weight: its full panels (panels, rows, width, depth), and its last one
+    (rows, width, depth), which has no columns where all are full."""
+    rows, depth = layout.rows, layout.depth
+    split = rows * depth * layout.full_panels * layout.width
+    full = packed[:split].reshape(layout.full_panels, rows, layout.width, depth)
+    last = layout.tail_width if layout.tail else 0
+    tail = packed[split : split + rows * depth * last].reshape(rows, last, depth)
+    return full, tail
 
 
 def unpack_kernel(packed: np.ndarray, layout: PanelLayout) -> np.ndarray:
     """The plain (k, n) weight out of `pack_kernel`'s flat array."""
     if layout.is_vector:
         return packed.reshape(layout.k, 1).copy()
-    split = layout.full_panels * layout.width
-    full = packed[: layout.k * split].reshape(layout.full_panels, layout.k, layout.width)
-    columns = [full.transpose(1, 0, 2).reshape(layout.k, split)]
-    if layout.tail:
-        tail = packed[layout.k * split : layout.k * layout.columns]
-        columns.append(tail.reshape(layout.k, -1)[:, : layout.tail])
-    return np.concatenate(columns, axis=1)
+    split, steps = layout.full_panels * layout.width, layout.rows * layout.depth
+    full, tail = _panels(packed, layout)
+    plain = np.empty((steps, layout.n), packed.dtype)
+    plain[:, :split] = full.transpose(1, 3, 0, 2).reshape(steps, split)
+    plain[:, split:] = tail.transpose(0, 2, 1).reshape(steps, -1)[:, : layout.tail]
+    return plain[: layout.k]
 
 
 def pack_columns(numbers: np.ndarray, layout: PanelLayout, out: np.ndarray) -> None:

@@ -197,14 +197,15 @@ def _panel_ahead(
     k_block: int,
     streams: int,
     columns: int,
+    stretch: int,
 ) -> list[Stmt]:
     """Prefetches for one iteration of `loop` over k, or over a block of it.
 
     Of the rows that are read `steps` later; and of next_lines cache lines for each step that lie in
     the block after this one, a stretch of it for each tile of rows.
     """
-    k, width = (int(extent) for extent in weight.shape[1:])
-    stretch = (k_block or k) // streams
+    width = int(weight.shape[2])
+    depth = 2 if str(weight.dtype) == "uint32" else 1  # steps in a row of the panel
     unroll = stretch // int(loop.extent)
     line = CACHE_LINE // (tvm_ffi.dtype(str(weight.dtype)).bits // 8)
     begins = range(0, streams * stretch, stretch)
@@ -212,15 +213,17 @@ def _panel_ahead(
     block = around[BLOCK_LOOP] * k_block if k_block else 0
     made: list[Stmt] = []
     if steps:
-        for step, begin, column in product(range(unroll), begins, range(0, columns, line)):
-            row = block + begin + loop.loop_var * unroll + (step + steps)
+        reads = product(range(0, unroll, depth), begins, range(0, columns, line))
+        for step, begin, column in reads:
+            row = te.indexdiv(block + begin + loop.loop_var * unroll + (step + steps), depth)
             made.append(_ask_for(weight[panel, row, first + column]))
     if k_block and next_lines:
         # The lines of the next block, counted on from its first row.
         tile = te.min(around[TILE_LOOP], width // line // next_lines - 1)
-        for ahead in range(unroll * next_lines):
-            at = (tile * k_block + loop.loop_var * unroll) * next_lines + ahead
-            made.append(_ask_for(weight[panel, block + k_block, at * line]))
+        following = te.indexdiv(block + k_block, depth)
+        for ahead in range(unroll * next_lines // depth):
+            at = te.indexdiv(tile * k_block + loop.loop_var * unroll, depth) * next_lines + ahead
+            made.append(_ask_for(weight[panel, following, at * line]))
     return made
 
 

@@ -17,7 +17,7 @@ from tvm.ir import Expr
 from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import lane_sums, tree
-from tvmlayers.expr.stored import as_float, read_as
+from tvmlayers.expr.stored import as_float, half_of, read_as
 
 
 def dense(
@@ -34,6 +34,7 @@ def dense(
     use_bias: bool,
     dtype: str,
     stored: str | None = None,
+    rows_of_pairs: int = 0,
 ) -> Expression:
     """activation(x W + b) over row tiles and panels that store `valid` columns each.
 
@@ -44,14 +45,20 @@ def dense(
     k_block: a divisor of k: all tiles go over so many steps of a panel before any goes on, their
     sums kept meanwhile in a scratch (tiles, rows, columns of a strip); 0 for all of k at once.
     stored: how W is kept, where that is not dtype.
+    rows_of_pairs: of a panel of a bfloat16 W whose elements are words of two steps of k, the first
+    one the low half; 0 where an element is one.
     Sizes: m rows, tiles = ceil(m / rows), panels.
     """
     m, tiles, panels = size("m"), size("tiles"), size("panels")
     x = te.placeholder((m, k), dtype, name="x")
     kept = stored or dtype
-    w = te.placeholder((panels, k, width), read_as(kept), name="w")
+    element = "uint32" if rows_of_pairs else read_as(kept)
+    w = te.placeholder((panels, rows_of_pairs or k, width), element, name="w")
     by_column = _ByColumn((panels, width), dtype, kept, use_bias)
     stretch = (k_block or k) // streams
+    if rows_of_pairs:
+        stretch -= stretch % 2  # each begins with a whole pair
+        assert k_block % 2 == 0
     axis = te.reduce_axis((0, stretch), "k")
 
     def row(t: Expr, r: Expr) -> Expr:
@@ -60,7 +67,11 @@ def dense(
     columns = width // strips
 
     def product(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, step: Expr | int) -> Expr:
-        return x[row(t, r), step] * as_float(w[p, step, c * columns + j], kept)
+        column = c * columns + j
+        if rows_of_pairs:
+            pair, place = te.indexdiv(step, 2), te.indexmod(step, 2)
+            return x[row(t, r), step] * half_of(w[p, pair, column], place)
+        return x[row(t, r), step] * as_float(w[p, step, column], kept)
 
     def stretch_sum(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, begin: Expr) -> Expr:
         return te.sum(product(p, c, t, r, j, begin + axis), axis=axis)

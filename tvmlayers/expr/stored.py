@@ -39,6 +39,14 @@ def as_float(element: Expr, stored: str) -> Expr:
     return element if is_float else tirx.Cast("float32", element)
 
 
+def half_of(word: Expr, place: Expr | int) -> Expr:
+    """The bfloat16 in the low half of a word, or in the high one where place is 1, as float32."""
+    one, bits = tirx.const(1, "uint32"), tirx.const(16, "uint32")
+    shift = (one - tirx.Cast("uint32", place)) * bits
+    high = (word << shift) & tirx.const(0xFFFF0000, "uint32")
+    return tirx.reinterpret("float32", high)
+
+
 def as_kept(value: Expr, kept: str) -> Expr:
     """A float32 as an element of such a buffer: the nearest half, of two as near the even one."""
     return bind(value, _bits_of_bfloat16) if kept == "bfloat16" else tirx.Cast(kept, value)

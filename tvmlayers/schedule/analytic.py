@@ -170,11 +170,35 @@ def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) 
     }
 
 
+def _on_amx_bf16(workload: Workload, target: Target, tile: Tile) -> Decisions:
+    """The decisions for AMX of bfloat16, which brings nothing into another form.
+
+    What threads share out is read by one of them alone: the larger one of x and W.
+    """
+    k, n = workload["k"], workload["n"]
+    by_panels = gemm.panels(k, n, workload["dtype"], target) > 1 and workload["m"] <= n
+    blocked, most = max(tile.rows, target.l2 // 4 // (k * 2)), target.fitted.amx.bf16_rows
+    return {
+        "tile": tile.name,
+        "streams": 1,
+        "k_unroll": 1,
+        "prefetch_steps": 0,
+        "next_lines": 0,
+        "k_block": 0,
+        "row_block": max(r for r in gemm.ROW_BLOCK if r <= min(blocked, most)),
+        "split": gemm.BY_PANELS if by_panels else gemm.BY_ROWS,
+        "grain_kmacs": max(gemm.GRAIN_KMACS),
+    }
+
+
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     has_one_fma, fitted = _has_one_fma(target), target.fitted
     tile = best_tile(m, usual_tiles(k, n, dtype, target), target)
     unit = gemm.amx_tile(k, n, workload.stored, target)
+    bf16 = gemm.amx_bf16_tile(workload, target)
+    if bf16 is not None and m >= bf16.least:
+        return _on_amx_bf16(workload, target, bf16)
     # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
     shares = 1 if gemm.panels(k, n, dtype, target) > 1 else 2
     if unit is not None and m >= shares * unit.least:
@@ -213,12 +237,14 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         size
         for size in gemm.k_blocks(k)
         if size <= usual * 5 // 4 and gemm.panels(k, n, dtype, target) > 1
+        if size % gemm.panel_depth(workload, target) == 0
     ]
     if tiles > 1 and (m <= fitted.blocked_rows or is_long) and weight_bytes > target.l2 and blocks:
         k_block, ahead = max(blocks), 0
         wanted = 1 if tiles > 2 or (is_far and not has_one_fma) else 2
         next_lines = max(c for c in gemm.next_line_counts(workload, target) if c <= wanted)
     unroll = 1 if streamed or is_far else _k_unroll(tile, target)
+    unroll = max(unroll, gemm.panel_depth(workload, target))
     if k <= fitted.short_steps:  # storing the result is most of the work: it should stay near
         blocked = max(16, max(target.l2 // 16, fitted.near_bytes) // (n * itemsize))
     elif is_long:

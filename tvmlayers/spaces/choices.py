@@ -8,12 +8,21 @@ from tvm import s_tir
 # Annotations of the loops that read a panel: which goes over tiles of rows, which over blocks of k;
 # and of the one over k: how many steps ahead of their use the rows of the panel are asked for, how
 # many cache lines of the next block with each step, the steps of a block (0: there is none), in how
-# many places along k the loop reads, how many columns at each.
+# many places along k the loop reads, how many columns and how many steps at each.
 PANEL_READS = tuple(
     f"tvmlayers.{name}"
-    for name in ("tile", "block", "prefetch", "next_lines", "k_block", "streams", "columns")
+    for name in (
+        "tile",
+        "block",
+        "prefetch",
+        "next_lines",
+        "k_block",
+        "streams",
+        "columns",
+        "steps",
+    )
 )
-TILE_LOOP, BLOCK_LOOP, PREFETCH, NEXT_LINES, K_BLOCK, STREAMS, COLUMNS = PANEL_READS
+TILE_LOOP, BLOCK_LOOP, PREFETCH, NEXT_LINES, K_BLOCK, STREAMS, COLUMNS, STEPS = PANEL_READS
 # Annotation of a loop that becomes a function of its own: the many constants of a long activation
 # would else be kept in registers that the loop over k before it needs.
 OUTLINED = "tvmlayers.outlined"

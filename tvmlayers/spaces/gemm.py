@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from tvm import s_tir
 
-from tvmlayers.artifact.bf16x3 import parts_bytes
+from tvmlayers.artifact.bf16x3 import STEP, parts_bytes
+from tvmlayers.artifact.panels import PAIR
 from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.spaces.choices import (
     BLOCK_LOOP,
@@ -20,6 +21,7 @@ from tvmlayers.spaces.choices import (
     NEXT_LINES,
     OUTLINED,
     PREFETCH,
+    STEPS,
     STREAMS,
     TILE_LOOP,
     Choices,
@@ -39,6 +41,7 @@ ROW_BLOCK = (16, 32, 64, 128, 256, 512, 1024, 4096)
 GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
 AMX = "amx"  # the tile unit of x86, see `codegen.cpu.amx`
+AMX_BF16 = "amx_bf16"  # the same for a bfloat16 layer, see `codegen.cpu.amx_bf16`
 SVE = "sve"  # ARM's vectors of 256 bits, see `codegen.cpu.sve`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
@@ -47,7 +50,9 @@ _ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24)
 _ARM_ROWS = 12
 _DOT_ROWS = (1, 4)
 _AMX_ROWS, _AMX_COLUMNS = 32, 32
-_AMX_LEAST_ROWS = 12  # of 16 in a register of the unit; the vectors' tiles that take over fit too
+# Of 16 in a register of the unit; the vectors' tiles that take over fit too. bfloat16 needs no more
+# work for fewer rows, but two wait for W alone.
+_AMX_LEAST_ROWS, _AMX_BF16_LEAST_ROWS = 12, 3
 _SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers in a cycle
 # One or two rows wait for W, and short blocks cost nothing while there are few of them. Tiles of
 # more rows all have the same blocks: which tile a row is in depends on the number of threads.
@@ -92,9 +97,11 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     streams = stream_counts(m, k, n)
     blocks = [0] if m <= 2 or n < panel_width(k, n, dtype, target) else [0, *k_blocks(k)]
+    depth = panel_depth(workload, target)
+    blocks = [size for size in blocks if size % depth == 0]
     split = [BY_ROWS] if panels(k, n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
     there = tiles(k, n, dtype, target)
-    unit = amx_tile(k, n, workload.stored, target)
+    unit = amx_bf16_tile(workload, target) or amx_tile(k, n, workload.stored, target)
     if unit is not None:
         there.append(unit)
     if m <= max(_SVE_ROWS):
@@ -123,7 +130,8 @@ def k_unrolls(workload: Workload, target: Target) -> list[int]:
     if n == 1:
         steps = k // target.lanes(workload["dtype"])
     else:
-        steps = math.gcd(*(k // count for count in stream_counts(m, k, n)))
+        depth = panel_depth(workload, target)
+        steps = math.gcd(*(stretch(k, count, depth) for count in stream_counts(m, k, n)))
     return [u for u in K_UNROLL if steps % u == 0]
 
 
@@ -164,7 +172,7 @@ def panels(k: int, n: int, dtype: str, target: Target) -> int:
 @dataclass(frozen=True)
 class Tile:
     """A register tile: rows of x by vectors of columns; unit: "" for the target's usual vectors,
-    AMX or SVE."""
+    AMX, AMX_BF16 or SVE."""
 
     rows: int
     vectors: int
@@ -178,7 +186,7 @@ class Tile:
     @property
     def least(self) -> int:
         """The fewest rows of x that it is taken for: AMX needs no whole tile."""
-        return _AMX_LEAST_ROWS if self.unit == AMX else self.rows
+        return {AMX: _AMX_LEAST_ROWS, AMX_BF16: _AMX_BF16_LEAST_ROWS}.get(self.unit, self.rows)
 
     @staticmethod
     def of(decisions: Decisions) -> Tile:
@@ -212,6 +220,26 @@ def amx_tile(k: int, n: int, dtype: str, target: Target) -> Tile | None:
     if "amx_bf16" not in target.cpu_flags or dtype != "float32" or n < _AMX_COLUMNS:
         return None
     return Tile(_AMX_ROWS, panel_width(k, n, dtype, target) // target.lanes(dtype), AMX)
+
+
+def amx_bf16_tile(workload: Workload, target: Target) -> Tile | None:
+    """The tile of AMX for a layer of bfloat16, which it multiplies as it is; None as `amx_tile`,
+    and for a k that fills no tile."""
+    k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
+    is_there = "amx_bf16" in target.cpu_flags and dtype == "bfloat16"
+    if not is_there or n < _AMX_COLUMNS or k < STEP:
+        return None
+    return Tile(_AMX_ROWS, panel_width(k, n, dtype, target) // target.lanes(dtype), AMX_BF16)
+
+
+def panel_depth(workload: Workload, target: Target) -> int:
+    """How many steps of k lie side by side in a panel: in pairs where AMX multiplies pairs."""
+    return 1 if amx_bf16_tile(workload, target) is None else PAIR
+
+
+def stretch(k: int, streams: int, depth: int) -> int:
+    """The steps of k that each of so many streams takes: whole pairs where there are some."""
+    return k // streams // depth * depth
 
 
 def sve_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
@@ -351,6 +379,7 @@ def _sum_in_registers(
     sch.annotate(outer, K_BLOCK, k_block)
     sch.annotate(outer, STREAMS, streams)
     sch.annotate(outer, COLUMNS, columns)
+    sch.annotate(outer, STEPS, steps)
     if streams > 1:
         # Short blocks of a long k would keep memory waiting.
         block = min(BLOCK, max(_BLOCK_OF_STREAMS // streams, steps // MOST_BLOCKS))

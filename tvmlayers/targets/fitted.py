@@ -38,7 +38,8 @@ class AmxNumbers:
     which is counted once. packed_margins: the same by the most rows, where W is packed: fewer rows
     than two tiles wait for W as much as for products, and W is half as large again.
     steps: of k that are split at a time; chain_blocks: rows that a chain takes at a time, as W is
-    there twice and takes more of the cache.
+    there twice and takes more of the cache. bf16_rows: of a bfloat16 x that a panel is multiplied
+    with at a time.
     """
 
     vector: float
@@ -55,6 +56,7 @@ class AmxNumbers:
     packed_margins: tuple[tuple[float, float], ...]
     steps: int
     chain_blocks: tuple[int, ...]
+    bf16_rows: int
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ INTEL = Fitted(
         packed_margins=((16, 1.35), (31, 1.65), (math.inf, 1.1)),
         steps=768,
         chain_blocks=(32, 64),
+        bf16_rows=512,
     ),
 )
 

@@ -31,15 +31,15 @@ from tvmlayers.expr.reduction import tree
 
 _CHECKED_ROWS = 4  # whose sums are checked side by side
 _MOST_STACK_BYTES = 128 << 10  # of parts on the stack; more of them are in the C library's memory
-_GRANTED, _LINE = "tvmlayers_amx_granted", "tvmlayers_amx_line"
+GRANTED, _LINE = "tvmlayers_amx_granted", "tvmlayers_amx_line"
 # Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) is 0 where it is granted, to
 # the whole process from then on. It is asked for once: a system call takes as long as some tiles.
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
-_TEXT = f"""{tiles.TEXT}@{_GRANTED}_before = internal global i32 0
+TEXT = f"""{tiles.TEXT}@{GRANTED}_before = internal global i32 0
 declare i64 @syscall(i64, i64, i64)
 declare ptr @llvm.ptrmask.p0.i64(ptr, i64)
-define i64 @{_GRANTED}() {{
-  %before = load atomic i32, ptr @{_GRANTED}_before monotonic, align 4
+define i64 @{GRANTED}() {{
+  %before = load atomic i32, ptr @{GRANTED}_before monotonic, align 4
   %is_known = icmp ne i32 %before, 0
   br i1 %is_known, label %granted, label %ask
 ask:
@@ -47,7 +47,7 @@ ask:
   %is_granted = icmp eq i64 %answer, 0
   br i1 %is_granted, label %keep, label %refused
 keep:
-  store atomic i32 1, ptr @{_GRANTED}_before monotonic, align 4
+  store atomic i32 1, ptr @{GRANTED}_before monotonic, align 4
   br label %granted
 granted:
   ret i64 1
@@ -149,7 +149,7 @@ class _Writer:
         tail = self._panel(layout.tail_width, layout.tail) if layout.tail else None
         made = self._function("rows", lambda: self._write_rows(split_x, full, tail))
         function = self._functions[made]
-        self._functions[made] = function.with_body(with_text(function.body, _TEXT))
+        self._functions[made] = function.with_body(with_text(function.body, TEXT))
         return made
 
     def _function(self, label: str, body: Callable[[], None]) -> GlobalVar:
@@ -235,7 +235,7 @@ class _Writer:
             emit.when(tirx.Not(tirx.isnullptr(memory)), use)
 
         emit.store(status, 1)
-        granted = tirx.call_extern("int64", _GRANTED) != emit.i64(0)
+        granted = tirx.call_extern("int64", GRANTED) != emit.i64(0)
         if spec.scratch_bytes > _MOST_STACK_BYTES:
             emit.when(granted, in_allocated_memory)
             return

@@ -94,8 +94,8 @@ def multiply(
     turns = [(*parts, i, j) for parts, i, j in product(_PRODUCTS, range(rows), range(columns))]
     part_sums = emit.on_stack(rows * columns * TILE_BYTES // 4, "float32")
     with T.serial(emit.i64(0), emit.ceil_div(step_count, _SUMMED_STEPS)) as block:
-        for register in range(rows * columns):
-            intrinsic("tilezero", _register(register))
+        for number in range(rows * columns):
+            intrinsic("tilezero", register(number))
         begin = emit.bound(block * emit.i64(_SUMMED_STEPS))
         left = emit.bound(te.min(step_count - begin, emit.i64(_SUMMED_STEPS)))
         with T.serial(emit.i64(0), left) as inner:
@@ -108,7 +108,7 @@ def multiply(
                         tiles.load(step, part)
                         held[name] = part
                 registers = (i * columns + j, x_tiles.first + i, w_tiles.first + j)
-                intrinsic("tdpbf16ps", *map(_register, registers))
+                intrinsic("tdpbf16ps", *map(register, registers))
                 for fill in fills:
                     fill(after, partial(_share, turn, len(turns)))
         first = block == emit.i64(0)
@@ -125,7 +125,7 @@ def _store(rows: int, columns: int, sums: Var) -> None:
         place = emit.i64((i * ROWS * columns + j) * LANES)
         address = tirx.address_of(emit.view(sums)[place])
         stride = emit.i64(columns * _ROW_BYTES)
-        intrinsic("tilestored64", _register(i * columns + j), address, stride)
+        intrinsic("tilestored64", register(i * columns + j), address, stride)
 
 
 def _add(vectors: int, more: Var, sums: Var) -> None:
@@ -156,9 +156,9 @@ class _Tiles:
         """One part of a step, into the registers."""
         for strip in range(self.strips):
             address = tirx.address_of(emit.view(self.parts)[self.place(step, part, strip)])
-            register = _register(self.first + strip)
-            intrinsic("tileloadd64", register, address, emit.i64(_ROW_BYTES))
-            _gap()
+            number = register(self.first + strip)
+            intrinsic("tileloadd64", number, address, emit.i64(_ROW_BYTES))
+            gap()
 
     def fetch(self, after: Expr, share: Callable[[int], range]) -> None:
         """A `_Fill`: asks for the cache lines of the step's tiles."""
@@ -187,7 +187,7 @@ def _split_source(split_x: GlobalVar, source: Var, tiles: _Tiles, step_count: Ex
 
     def fill(after: Expr, share: Callable[[int], range]) -> None:
         due = share(tiles.strips * ROWS)
-        emit.chain([(after < step_count, lambda: make(after, due)), (None, _gap)])
+        emit.chain([(after < step_count, lambda: make(after, due)), (None, gap)])
 
     make(emit.i64(0), range(tiles.strips * ROWS))
     return fill
@@ -219,9 +219,9 @@ def _split_panel(
                 emit.call(split_pair, *pointers, tiles.stretch)
 
         if not due:
-            _gap()
+            gap()
             return
-        emit.chain([(begin <= last, make_due), (None, _gap)])
+        emit.chain([(begin <= last, make_due), (None, gap)])
         if due.start == 0:
             emit.when(tirx.all(begin > last, begin < count), lambda: make(after))
 
@@ -229,7 +229,8 @@ def _split_panel(
     return fill
 
 
-def _gap() -> None:
+def gap() -> None:
+    """Some distance between instructions of the unit."""
     T.evaluate(tirx.call_extern("void", _GAP))
 
 
@@ -238,5 +239,6 @@ def intrinsic(name: str, *arguments: Expr) -> None:
     T.evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *arguments))
 
 
-def _register(number: int) -> Expr:
+def register(number: int) -> Expr:
+    """One of the tile registers, as intrinsics take it."""
     return tirx.const(number, "int8")

@@ -35,6 +35,7 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
         lanes=lanes,
         dtype=read_as(layer.stored) if layer.is_quantized else layer.dtype,
         has_parts=gemm.packs_parts(k, n, layer.stored, target),
+        depth=gemm.panel_depth(workload, target),
     )
     names = _add_weights(layer, layout, arena)
     over_row = layer.activation in ROW_ACTIVATIONS
@@ -77,7 +78,10 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
                 layer.name,
                 flops=2 * k * n,
                 bytes_per_item=(k + n) * itemsize,
-                weight_bytes=layout.k * layout.columns * numpy_dtype(layout.dtype).itemsize
+                weight_bytes=layout.rows
+                * layout.depth
+                * layout.columns
+                * numpy_dtype(layout.dtype).itemsize
                 + (len(names) - 1) * layout.columns * itemsize,
             ),
             **_stored_report(layer),

@@ -14,9 +14,10 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
-from tvmlayers.artifact.panels import PanelLayout
+from tvmlayers.artifact.panels import PAIR, PanelLayout
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.amx import AmxSpec, amx_rows, rounded_k_block
+from tvmlayers.codegen.cpu.amx_bf16 import HalfSpec, half_rows
 from tvmlayers.codegen.cpu.amx_split import ROWS as AMX_REGISTER_ROWS
 from tvmlayers.codegen.cpu.kernel import Functions, core, in_halves, tensor_arguments
 from tvmlayers.codegen.cpu.sve import SveSpec, sve_rows, sve_tile
@@ -25,8 +26,9 @@ from tvmlayers.expr.dense import dense, dot_rows
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.stored import read_as
 from tvmlayers.schedule import Regime
+from tvmlayers.spaces import gemm as gemm_space
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.gemm import AMX, SVE, Tile, dot_tiles, gemm_blocks, gemm_tiles
+from tvmlayers.spaces.gemm import AMX, AMX_BF16, SVE, Tile, dot_tiles, gemm_blocks, gemm_tiles
 
 Activation = Callable[[Expr], Expr]
 
@@ -61,12 +63,17 @@ class GemmSpec:
         """Whether each column has a scale."""
         return self.stored == "int8"
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether an element of the weight, as kernels read it, is two steps of k."""
+        return self.layout.depth == PAIR
+
     def arguments(self) -> tuple[Var, Var, list[Var], Var]:
         """The parameters x, w, [scales], [b] and out of the function being written."""
         return tensor_arguments(
             read_as(self.dtype),
             self.use_bias,
-            weight=read_as(self.layout.dtype),
+            weight="uint32" if self.is_paired else read_as(self.layout.dtype),
             has_scales=self.has_scales,
             out=read_as(self.out or self.dtype),
         )
@@ -95,7 +102,8 @@ _TILE = ("tile", "streams", "k_unroll", "prefetch_steps", "next_lines", "k_block
 
 def _tile(decisions: Decisions) -> Decisions:
     """Those of the decisions that make other machine code."""
-    counts = {"": _TILE, AMX: ("tile", "k_block"), SVE: ("tile",)}[Tile.of(decisions).unit]
+    of_unit = {"": _TILE, AMX: ("tile", "k_block"), AMX_BF16: ("tile",), SVE: ("tile",)}
+    counts = of_unit[Tile.of(decisions).unit]
     return {name: decisions[name] for name in counts}
 
 
@@ -113,6 +121,9 @@ def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
         if tile.unit == AMX:
             made = amx_rows(f"{name}_amx{place}", _amx_spec(spec, decisions), functions)
             on_unit[place] = _Unit(made, leaves_tail=False)
+        elif tile.unit == AMX_BF16:
+            made = half_rows(f"{name}_bf16{place}", _half_spec(spec, decisions), functions)
+            on_unit[place] = _Unit(made, leaves_tail=False)
         elif tile.unit == SVE:
             made = sve_rows(f"{name}_sve{place}", _sve_spec(spec, tile), functions)
             on_unit[place] = _Unit(made, leaves_tail=bool(spec.layout.tail))
@@ -121,17 +132,28 @@ def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
     return made
 
 
-def _amx_spec(spec: GemmSpec, decisions: Decisions) -> AmxSpec:
-    """What AMX computes; rows: the most that any batch brings at a time."""
-    rows = [
+def _most_rows(spec: GemmSpec, decisions: Decisions) -> int:
+    """The most rows that any batch brings to AMX at a time."""
+    return max(
         max(row_block_of(regime.decisions), 2 * Tile.of(regime.decisions).rows)
         for regime in spec.regimes
         if _tile(regime.decisions) == decisions
-    ]
+    )
+
+
+def _half_spec(spec: GemmSpec, decisions: Decisions) -> HalfSpec:
+    """What AMX computes of bfloat16."""
+    rows = _most_rows(spec, decisions)
+    out = spec.out or spec.dtype
+    return HalfSpec(spec.layout, rows, spec.activation, spec.use_bias, out)
+
+
+def _amx_spec(spec: GemmSpec, decisions: Decisions) -> AmxSpec:
+    """What AMX computes of float32."""
     return AmxSpec(
         spec.layout,
         rounded_k_block(spec.layout.k, int(decisions["k_block"])),
-        max(rows),
+        _most_rows(spec, decisions),
         spec.activation,
         spec.use_bias,
     )
@@ -147,7 +169,10 @@ def _on_vectors(spec: GemmSpec, decisions: Decisions) -> Decisions:
     if not tile.unit:
         return decisions
     instead = {**decisions, **spec.in_vectors}
-    return instead if tile.unit == AMX else {**instead, "tile": Tile(tile.rows, tile.vectors).name}
+    if tile.unit == SVE:
+        return {**instead, "tile": Tile(tile.rows, tile.vectors).name}
+    height = min(Tile.of(instead).rows, tile.least)  # there may be no more rows
+    return {**instead, "tile": Tile(height, Tile.of(instead).vectors).name}
 
 
 @dataclass(frozen=True)
@@ -258,7 +283,7 @@ def _tiled(
         )
         return expression, partial(dot_tiles, k=layout.k, lanes=lanes, decisions=decisions)
     # One choice does not know of the other: what does not divide the steps is unrolled less.
-    steps = (k_block or layout.k) // streams
+    steps = gemm_space.stretch(k_block or layout.k, streams, layout.depth)
     decisions = {**decisions, "k_unroll": gcd(int(decisions["k_unroll"]), steps)}
     expression = dense(
         layout.k,
@@ -273,11 +298,12 @@ def _tiled(
         use_bias=spec.use_bias,
         dtype=wide(spec.dtype),
         stored=spec.stored,
+        rows_of_pairs=layout.rows if spec.is_paired else 0,
     )
     if k_block:
         blocks = partial(gemm_blocks, lanes=lanes, k_block=k_block, columns=columns)
         return expression, partial(blocks, decisions=decisions)
-    tiles = partial(gemm_tiles, lanes=lanes, k=layout.k, columns=columns, streams=streams)
+    tiles = partial(gemm_tiles, lanes=lanes, k=steps * streams, columns=columns, streams=streams)
     return expression, partial(tiles, cheap_epilogue=spec.cheap, decisions=decisions)
 
 
@@ -313,8 +339,8 @@ def _rows_function(
                 columns = emit.i64(part.first * layout.width) + start * part.width
 
                 def write() -> None:
-                    before = emit.i64(part.first * layout.width * layout.k)
-                    pointers = [x, emit.offset(w, before + start * part.width * layout.k)]
+                    before = emit.i64(part.first * layout.width * layout.rows)
+                    pointers = [x, emit.offset(w, before + start * part.width * layout.rows)]
                     pointers += [emit.offset(each, columns) for each in by_column]
                     if made.scratch:
                         pointers.append(scratch)
@@ -393,7 +419,7 @@ def rows_of_blocks(
     on_amx = [
         variant == emit.i64(place)
         for place, decisions in enumerate(spec.variants())
-        if Tile.of(decisions).unit == AMX
+        if Tile.of(decisions).unit in (AMX, AMX_BF16)
     ]
     if not on_amx:
         return even
