@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from bench import cases, peers, specs
 from bench.cases import Case, CaseError
@@ -37,8 +40,26 @@ def read_case(text: str) -> Case:
     return specs.parse(kind, spec)
 
 
-def rivals(arguments: argparse.Namespace) -> list[tuple[str, list[str]]]:
-    """Each case that was asked for, with the names of the peers that compete in its kind.
+Wanted = list[tuple[str, list[str]]]
+"""Each case, with the names of the peers that compete in its kind."""
+
+
+def asked(arguments: argparse.Namespace) -> tuple[Console, Wanted | None, int]:
+    """(what to print on, the cases, threads); None for the cases where one or a peer is unknown,
+    which is then printed."""
+    from tvmlayers.targets import physical_cores
+
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
+    threads = arguments.threads or physical_cores()
+    try:
+        return console, rivals(arguments), threads
+    except (CaseError, peers.PeerError) as error:
+        console.print(f"bench: {error}", style="red")
+        return console, None, threads
+
+
+def rivals(arguments: argparse.Namespace) -> Wanted:
+    """What was asked for.
 
     CaseError or PeerError where a case or a peer is unknown.
     """

@@ -24,11 +24,9 @@ from itertools import cycle, product
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from bench import children, peers
-from bench.cases import CaseError
 from bench.timing import Side
 
 SPIN = "while True: pass"
@@ -78,15 +76,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0; 2 where a case or a peer is unknown."""
-    from tvmlayers.targets import physical_cores
-
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
-    try:
-        wanted = children.rivals(arguments)
-    except (CaseError, peers.PeerError) as error:
-        console.print(f"bench: {error}", style="red")
+    console, wanted, threads = children.asked(arguments)
+    if wanted is None:
         return 2
-    threads = arguments.threads or physical_cores()
     loads = [
         Load(int(busy), int(callers), float(pause))
         for busy, callers, pause in product(

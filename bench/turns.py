@@ -18,11 +18,9 @@ from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench import children, peers, stats
-from bench.cases import CaseError
 from bench.timing import Call, Side, pause
 
 OURS = "ours"
@@ -57,15 +55,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0; 2 where a case or a peer is unknown."""
-    from tvmlayers.targets import physical_cores
-
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
-    try:
-        wanted = children.rivals(arguments)
-    except (CaseError, peers.PeerError) as error:
-        console.print(f"bench: {error}", style="red")
+    console, wanted, threads = children.asked(arguments)
+    if wanted is None:
         return 2
-    threads = arguments.threads or physical_cores()
     found: list[Figures] = []
     for case, names in wanted:
         for name in names:

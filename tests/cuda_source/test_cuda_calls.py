@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from agreement import indices, normal
 from emulator import driver, emulated
 from test_cuda_out import there, torch_there
+from together import together
 
 import tvmlayers as tl
 from tvmlayers.runtime.cuda import CudaCompiled, DeviceArray
@@ -131,11 +131,7 @@ def test_threads_call_one_model_at_once() -> None:
             if not np.array_equal(model(x).numpy(), wanted[place]):
                 wrong.append(place)
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    together(work, range(4))
     assert not wrong
     assert driver() is model.driver
 

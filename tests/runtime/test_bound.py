@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 import pytest
 from handmade import IDS, TABLE
+from together import together
 
 import tvmlayers as tl
 from tvmlayers.runtime.compiled import Compiled
@@ -114,9 +114,5 @@ def test_models_with_memory_between_their_layers_are_bound_from_many_threads() -
             if not all(np.array_equal(b(), y) for b, y in zip(bound, expected, strict=True)):
                 wrong.append(turn)
 
-    threads = [threading.Thread(target=work, args=(turn,)) for turn in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, range(3))
     assert not wrong

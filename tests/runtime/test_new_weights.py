@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from together import together
 
 import tvmlayers as tl
 from tvmlayers import cli
@@ -169,11 +170,7 @@ def test_several_threads_that_set_weights_leave_the_weights_of_one(compiled: Com
         for _ in range(50):
             compiled.set_weights(model.weights)
 
-    threads = [threading.Thread(target=work, args=(model,)) for model in (OLD, NEW)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, (OLD, NEW))
     got = compiled(IDS)
     assert np.array_equal(got, OF_OLD) or np.array_equal(got, OF_NEW)
 

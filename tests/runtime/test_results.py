@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
+from together import together
 
 from tvmlayers.artifact.arena import address
 from tvmlayers.runtime.results import MOST_KEPT, REUSE_FROM, ResultPool, empty
@@ -82,9 +81,5 @@ def test_threads_never_share_a_block() -> None:
             if not (array[0] == mark).all() or not (array[-1] == mark).all():
                 clashes.append(mark)
 
-    threads = [threading.Thread(target=work, args=(mark,)) for mark in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, range(4))
     assert not clashes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import handmade
 import numpy as np
 import pytest
 from handmade import IDS, ROWS, TABLE
+from together import together
 
 import tvmlayers as tl
 from tvmlayers.runtime.compiled import Compiled
@@ -112,11 +112,7 @@ def test_calls_from_several_threads_are_right(embedding: Compiled, bag: Compiled
             if not np.array_equal(bag(ids[0], np.array([0])), [TABLE[ids[0]].sum(0)]):
                 wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, range(4))
     assert wrong == []
 
 

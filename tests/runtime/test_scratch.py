@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from together import together
 
 import tvmlayers as tl
 from tvmlayers.runtime import scratch
@@ -56,11 +57,7 @@ def test_threads_do_not_share_scratch() -> None:
             if not np.allclose(compiled(x), right, rtol=1e-4, atol=1e-5):
                 wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, range(4))
     assert not wrong
 
 
@@ -89,15 +86,11 @@ def test_bound_calls_in_threads_do_not_share_scratch() -> None:
             if not np.allclose(calls[place](), right[place], rtol=1e-4, atol=1e-5):
                 wrong.append(place)
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, range(4))
     assert not wrong
 
 
-def together(compiled: tl.Compiled, count: int) -> None:
+def many_together(compiled: tl.Compiled, count: int) -> None:
     """`count` calls, which all begin once every thread is there."""
     x = np.zeros((64, 8), np.float32)
     begun = threading.Barrier(count)
@@ -122,7 +115,7 @@ def test_scratch_goes_with_the_model(scratch_made: list[int]) -> None:
     small(np.zeros((64, 8), np.float32))
     needed = max(kept())
     assert needed > scratch.SMALLEST
-    together(large, 4)
+    many_together(large, 4)
     assert max(kept()) > needed
     small(np.zeros((64, 8), np.float32))  # finds what the other model left
     del large

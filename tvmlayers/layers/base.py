@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers.dtypes import MIXED, can_be_cast, numpy_dtype
-from tvmlayers.errors import ConfigError, DTypeError, ShapeError
+from tvmlayers.errors import ConfigError, DTypeError
 from tvmlayers.layers import initializers
 from tvmlayers.layers.checks import checked_seed, dtype_policy, float_dtype
 from tvmlayers.layers.graph import Dim, Node, Shape, SymbolicTensor
@@ -314,13 +314,6 @@ class Layer:
     def __repr__(self) -> str:
         listed = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{self.kind}({listed})"
-
-    def need_rank(self, tensor: SymbolicTensor, least: int, form: str) -> None:
-        """ShapeError when the tensor has fewer axes than least; form shows the expected ones."""
-        if tensor.rank < least:
-            raise ShapeError(
-                f"{self.describe()} expected rank {least} or more, {form}, got {tensor.shape}"
-            )
 
 
 def as_model(

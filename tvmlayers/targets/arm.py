@@ -1,5 +1,7 @@
 """AArch64: cores, the flags that their code may use, and how Linux reports them."""
 
+from functools import partial
+
 from tvmlayers.targets.fitted import ARM
 from tvmlayers.targets.target import KiB, MiB, Target
 
@@ -93,66 +95,51 @@ LLVM_NAMES = {
     **{name: name for name in ("flagm", "sve", "sve2", "i8mm", "bf16")},
 }
 
-# Best first: `native` is the first row whose flags this CPU has. Registers are those of NEON, which
-# all have; a register tile of V1's 256-bit SVE would be compiled for one length only.
+# Registers are those of NEON, which all have; a register tile of V1's 256-bit SVE would be compiled
+# for one length only.
+_core = partial(
+    Target, vector_bytes=16, vector_registers=32, triple=TRIPLE, family="arm", fitted=ARM
+)
+
+# Best first: `native` is the first row whose flags this CPU has.
 ROWS = (
-    Target(
+    _core(
         name="neoverse-v1",
         mcpu="neoverse-v1",
         cpu_flags=V1_FLAGS,
-        vector_bytes=16,
-        vector_registers=32,
         l1d=64 * KiB,
         l2=1 * MiB,
         l3=32 * MiB,
         cores=64,
         features=("-aes", "-sha2", "-sha3", "-sm4"),
-        triple=TRIPLE,
-        family="arm",
-        fitted=ARM,
     ),
-    Target(
+    _core(
         name="neoverse-n1",
         mcpu="neoverse-n1",
         cpu_flags=N1_FLAGS,
-        vector_bytes=16,
-        vector_registers=32,
         l1d=64 * KiB,
         l2=1 * MiB,
         l3=32 * MiB,
         cores=64,
         features=("-aes", "-sha2"),
-        triple=TRIPLE,
-        family="arm",
-        fitted=ARM,
     ),
-    Target(
+    _core(
         name="cortex-a72",
         mcpu="cortex-a72",
         cpu_flags=A72_FLAGS,
-        vector_bytes=16,
-        vector_registers=32,
         l1d=32 * KiB,
         l2=1 * MiB,
         l3=1 * MiB,  # there is none behind the second level
         cores=4,
         features=("-aes", "-sha2"),
-        triple=TRIPLE,
-        family="arm",
-        fitted=ARM,
     ),
-    Target(
+    _core(
         name="armv8-a",
         mcpu=GENERIC,
         cpu_flags=ARMV8_FLAGS,
-        vector_bytes=16,
-        vector_registers=32,
         l1d=32 * KiB,
         l2=512 * KiB,
         l3=1 * MiB,
         cores=4,
-        triple=TRIPLE,
-        family="arm",
-        fitted=ARM,
     ),
 )

@@ -1,5 +1,7 @@
 """x86-64: psABI levels and cores, and the flags that their code may use."""
 
+from functools import partial
+
 from tvmlayers.targets.fitted import ZEN4
 from tvmlayers.targets.target import KiB, MiB, Target
 
@@ -30,38 +32,34 @@ LLVM_NAMES = {flag: flag.replace("_", "") for flag in _FLAGS} | {
     "amx_bf16": "amx-bf16",
 }
 
+_avx512 = partial(Target, vector_bytes=64, vector_registers=32)
+
 # LLVM keeps to 256 bits in the loops it vectorises itself, as older cores slowed down at 512.
 # Best first: `native` is the first row whose flags this CPU has.
 ROWS = (
-    Target(
+    _avx512(
         name="sapphirerapids",
         mcpu="sapphirerapids",
         cpu_flags=SAPPHIRERAPIDS_FLAGS,
-        vector_bytes=64,
-        vector_registers=32,
         l1d=48 * KiB,
         l2=2 * MiB,
         l3=60 * MiB,
         cores=16,
         features=("-prefer-256-bit",),
     ),
-    Target(
+    _avx512(
         name="znver5",
         mcpu="znver5",
         cpu_flags=ZNVER5_FLAGS,
-        vector_bytes=64,
-        vector_registers=32,
         l1d=48 * KiB,
         l2=1 * MiB,
         l3=32 * MiB,
         cores=8,
     ),
-    Target(
+    _avx512(
         name="znver4",
         mcpu="znver4",
         cpu_flags=ZNVER4_FLAGS,
-        vector_bytes=64,
-        vector_registers=32,
         l1d=32 * KiB,
         l2=1 * MiB,
         l3=32 * MiB,
@@ -69,12 +67,10 @@ ROWS = (
         vector_fmas=1,  # of 512 bits, in two halves
         fitted=ZEN4,
     ),
-    Target(
+    _avx512(
         name="x86-64-v4",
         mcpu="x86-64-v4",
         cpu_flags=V4_FLAGS,
-        vector_bytes=64,
-        vector_registers=32,
         l1d=32 * KiB,
         l2=1 * MiB,
         l3=16 * MiB,

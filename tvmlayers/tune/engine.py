@@ -65,6 +65,14 @@ def result_of(outcome: Outcome) -> Any:
     return ms.runner.RunnerResult([outcome.microseconds * 1e-6], None)
 
 
+def commit(database: Any, workload: Any, context: Context, candidate: Any, result: Any) -> None:
+    """Put the time of a candidate into MetaSchedule's database."""
+    record = ms.database.TuningRecord(
+        candidate.sch.trace, workload, result.run_secs, context.target, candidate.args_info
+    )
+    database.commit_tuning_record(record)
+
+
 class RandomState:
     """NumPy's global random numbers, from a seed inside and as they were outside.
 

@@ -13,7 +13,7 @@ from tvm.s_tir import meta_schedule as ms
 from tvmlayers import targets
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget, Target
-from tvmlayers.tune.engine import BATCH, Context, RandomState, cost_model, result_of
+from tvmlayers.tune.engine import BATCH, Context, RandomState, commit, cost_model, result_of
 from tvmlayers.tune.outcome import Key, Measure, Outcome, key_of
 from tvmlayers.tune.space import ChoiceFeatures, MutateChoice, Space, stand_in
 
@@ -80,15 +80,7 @@ class Search:
         results = [result_of(outcome) for _, outcome in taken]
         for (candidate, outcome), result in zip(taken, results, strict=True):
             if outcome.microseconds is not None:
-                self._database.commit_tuning_record(
-                    ms.database.TuningRecord(
-                        candidate.sch.trace,
-                        self._workload,
-                        result.run_secs,
-                        self._context.target,
-                        candidate.args_info,
-                    )
-                )
+                commit(self._database, self._workload, self._context, candidate, result)
         with self._random:
             self._model.update(self._context, [candidate for candidate, _ in taken], results)
         if len(self._proposed) > 1:  # the first one did not come from the strategy

@@ -22,7 +22,7 @@ from tvmlayers.errors import TuneError
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.targets import CudaTarget, Target
 from tvmlayers.tune.cases import Case
-from tvmlayers.tune.engine import BATCH, Context, RandomState, cost_model, result_of
+from tvmlayers.tune.engine import BATCH, Context, RandomState, commit, cost_model, result_of
 from tvmlayers.tune.journal import Conditions, Journal
 from tvmlayers.tune.local import LocalMeasurer
 from tvmlayers.tune.measurer import Measurer
@@ -95,15 +95,7 @@ class StockSearch:
         ]
         for candidate, result in zip(self._candidates, results, strict=True):
             if result.run_secs:
-                self._database.commit_tuning_record(
-                    ms.database.TuningRecord(
-                        candidate.sch.trace,
-                        self._workload,
-                        result.run_secs,
-                        self._context.target,
-                        candidate.args_info,
-                    )
-                )
+                commit(self._database, self._workload, self._context, candidate, result)
         with self._random:
             self._model.update(self._context, self._candidates, results)
         self._context.notify_runner_results(self._candidates, results)

@@ -172,28 +172,32 @@ def _bag_kernel(
         by="total",
     )
 
-    def scalars(shapes: Any) -> list[Expr]:
-        bags = axis(shapes[1][0] if ragged else shapes[0][0])
-        if ragged and spec.include_last_offset:
-            bags = te.max(bags - emit.i64(1), emit.i64(0))
-        return [bags, elements(shapes[0]), *([] if ragged else [axis(shapes[0][1])])]
-
-    checks = index_checks(layer)
-    if ragged:
-        last = spec.include_last_offset
-        checks += ({"layer": layer.name, "kind": "offsets", "include_last_offset": last},)
     return Kernel(
         name,
         driver,
         functions,
-        scalars=scalars,
-        checks=checks,
+        scalars=partial(bag_sizes, ragged, spec.include_last_offset),
+        checks=bag_checks(layer, ragged, spec.include_last_offset),
         report={
             **report(workload, regimes, layer.name, flops=width, bytes_per_item=row_bytes),
             **table_report(layer),
             "index_dtype": index_dtype,
         },
     )
+
+
+def bag_sizes(ragged: bool, with_last: bool, shapes: Any) -> list[Expr]:
+    """The bags, all indices and, where there are no offsets, the indices of each bag."""
+    bags = axis(shapes[1][0] if ragged else shapes[0][0])
+    if ragged and with_last:
+        bags = te.max(bags - emit.i64(1), emit.i64(0))
+    return [bags, elements(shapes[0]), *([] if ragged else [axis(shapes[0][1])])]
+
+
+def bag_checks(layer: Any, ragged: bool, with_last: bool) -> tuple[dict[str, Any], ...]:
+    """What the flags of a bag mean: of its indices, and of its offsets."""
+    offsets = {"layer": layer.name, "kind": "offsets", "include_last_offset": with_last}
+    return (*index_checks(layer), *([offsets] if ragged else []))
 
 
 def bag_bounds(

@@ -1,5 +1,6 @@
 """Embedding and EmbeddingBag on a GPU: rows copied or summed by threads side by side."""
 
+from functools import partial
 from typing import Any
 
 from tvm import te
@@ -10,8 +11,8 @@ from tvm.tirx.script.builder import ir as T
 from tvmlayers import layers
 from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu import Kernel, Lowered, Use, elements
-from tvmlayers.codegen.cpu.bag import Bag, bag_bounds, bag_of
-from tvmlayers.codegen.cpu.kernel import axis, report
+from tvmlayers.codegen.cpu.bag import Bag, bag_bounds, bag_checks, bag_of, bag_sizes
+from tvmlayers.codegen.cpu.kernel import report
 from tvmlayers.codegen.cpu.lookup import index_checks
 from tvmlayers.codegen.cuda import launch
 from tvmlayers.codegen.weights import ArenaPlan
@@ -167,24 +168,14 @@ def _bag_kernel(
         flag = given.get("flag")
         launch.put(expression, scheduled, moved, [length, length], flag, guarded=False)
 
-    def sizes(shapes: Any) -> list[Expr]:
-        made = axis(shapes[1][0] if ragged else shapes[0][0])
-        if ragged and spec.include_last_offset:
-            made = te.max(made - emit.i64(1), emit.i64(0))
-        return [made, elements(shapes[0]), *([] if ragged else [axis(shapes[0][1])])]
-
-    checks = index_checks(layer)
-    if ragged:
-        last = spec.include_last_offset
-        checks += ({"layer": layer.name, "kind": "offsets", "include_last_offset": last},)
     entry = GlobalVar(name)
     row_bytes = width * numpy_dtype(layer.dtype).itemsize
     return Kernel(
         name,
         entry,
         {entry: emit.private(body)},
-        scalars=sizes,
-        checks=checks,
+        scalars=partial(bag_sizes, ragged, spec.include_last_offset),
+        checks=bag_checks(layer, ragged, spec.include_last_offset),
         report={
             **report(workload, [regime], layer.name, flops=width, bytes_per_item=row_bytes),
             "index_dtype": index_dtype,
