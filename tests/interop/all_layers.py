@@ -240,6 +240,12 @@ def agree(model: tl.Model, results: Any, inputs: tuple[Any, ...], share: float =
         assert found.is_rounding, f"{what}: {found}"
 
 
+def expected(model: tl.Model, inputs: tuple[Any, ...]) -> list[Any]:
+    """What our reference has for the model, rounded to the dtype of each output."""
+    wanted = Reference(model)(*inputs)
+    return [w.value.numpy().astype(o.dtype) for w, o in zip(wanted, model.outputs, strict=True)]
+
+
 def weights_of(model: tl.Model) -> dict[str, bytes]:
     """The weights by name, bit by bit; a table's form has no name of its own."""
     return {

@@ -66,20 +66,19 @@ def _rows(kinds: Any, made: dict[str, Any]) -> Mapping[str, Row]:
             found = made[use.name] = getattr(kinds, kind)(name=name, dtype=dtype, **options)
         return found
 
-    def plain(kind: str, *options: str) -> Row:
-        """The row of a layer of one tensor that has the same arguments there."""
-        return lambda use: layer(use, kind, **{o: getattr(use.layer, o) for o in options})(
-            use.first
-        )
+    def merge(kind: str, *options: str) -> Callable[..., Any]:
+        """The row of a layer of several tensors that has the same arguments there."""
 
-    def merge(kind: str, *options: str) -> Row:
-        """The row of a layer of several tensors."""
-
-        def row(use: Use[Any]) -> Any:
-            given = {o: getattr(use.layer, o) for o in options}
-            return layer(use, kind, **given)(use.tensors)
+        def row(use: Use[Any], given: Any = None) -> Any:
+            found = layer(use, kind, **{o: getattr(use.layer, o) for o in options})
+            return found(use.tensors if given is None else given)
 
         return row
+
+    def plain(kind: str, *options: str) -> Row:
+        """The row of a layer of one tensor."""
+        row = merge(kind, *options)
+        return lambda use: row(use, use.first)
 
     def embedding(use: Use[Any]) -> Any:
         need("oob", use.layer.oob, "raise", "unchecked")
@@ -102,6 +101,14 @@ def _rows(kinds: Any, made: dict[str, Any]) -> Mapping[str, Row]:
     def unit(use: Use[Any]) -> Any:
         need("epsilon", use.layer.epsilon, 1e-12)
         return layer(use, "UnitNormalization", axis=list(use.layer.axes))(use.first)
+
+    def extreme(kind: str) -> Row:
+        def row(use: Use[Any]) -> Any:
+            if any(tensor.mask_of for tensor in use.node.inputs):
+                raise Unsupported("Keras would leave out what a mask hides")
+            return layer(use, kind)(use.tensors)
+
+        return row
 
     def average(use: Use[Any]) -> Any:
         pooling = layer(use, "GlobalAveragePooling1D")
@@ -134,8 +141,8 @@ def _rows(kinds: Any, made: dict[str, Any]) -> Mapping[str, Row]:
         "GlobalMaxPooling1D": plain("GlobalMaxPooling1D"),
         "LayerNormalization": layer_norm,
         "LeakyReLU": plain("LeakyReLU", "negative_slope"),
-        "Maximum": merge("Maximum"),
-        "Minimum": merge("Minimum"),
+        "Maximum": extreme("Maximum"),
+        "Minimum": extreme("Minimum"),
         "Multiply": merge("Multiply"),
         "PReLU": plain("PReLU", "shared_axes"),
         "RMSNormalization": rms_norm,

@@ -33,8 +33,8 @@ class Failed(Exception):
 class Graph:
     """Nodes by what they give, constants by name, and the tensors that are made so far.
 
-    tensors: None for one that cannot be made; sums: the inputs of each Add; masked: the tables
-    whose rows of index 0 a mean leaves out.
+    tensors: None for one that cannot be made; sums: the inputs of each Add; readers: how many nodes
+    take each; masked: the tables whose rows of index 0 a mean leaves out.
     """
 
     builder: Builder
@@ -42,6 +42,7 @@ class Graph:
     constants: Mapping[str, Array]
     tensors: Mapping[str, SymbolicTensor | None]
     sums: Mapping[str, tuple[str, str]]
+    readers: Mapping[str, int]
     masked: set[str] = field(default_factory=set)
 
 

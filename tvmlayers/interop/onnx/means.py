@@ -65,8 +65,7 @@ def over_steps(kind: str) -> Callable[[Call], SymbolicTensor]:
 
     def row(call: Call) -> SymbolicTensor:
         found = lookup_of(call, call.inputs[0], kind)
-        # A mean of no steps is NaN, of a bag of nothing 0.
-        is_bag = found and (kind in ("sum", "min") or found.table.tensor(1).shape[1])
+        is_bag = found and (kind in ("sum", "min") or _is_bag(found.table))
         if found is not None and is_bag and call.axes(3) == (1,):
             return _kept(call, _bag(found, kind))
         source = call.source(0)
@@ -83,6 +82,17 @@ def over_steps(kind: str) -> Callable[[Call], SymbolicTensor]:
         return _kept(call, _pooled(call, x, kind))
 
     return row
+
+
+def _is_bag(table: Call) -> bool:
+    """Whether what reduces looked up rows is a bag, where a pooling is there as well.
+
+    A mean of no steps is NaN, of a bag of nothing 0; and a table with other readers is one layer.
+    """
+    readers = table.graph.readers
+    return bool(
+        table.tensor(1).shape[1] and readers[table.inputs[0]] == readers[table.node.output[0]] == 1
+    )
 
 
 def _pooled(call: Call, x: SymbolicTensor, kind: str) -> SymbolicTensor:

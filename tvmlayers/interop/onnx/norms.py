@@ -170,15 +170,25 @@ def batch_norm(
 
 def turned_back(call: Call) -> SymbolicTensor:
     """BatchNormalization along another axis than 1: of a tensor whose two axes change places."""
+    found = batch_norm_of(call)
+    if found is None:
+        raise Unsupported("no layer here moves axes")
+    inner, turned = found
+    return batch_norm(inner, turned, list(call.get("perm", ())))
+
+
+def batch_norm_of(call: Call) -> tuple[Call, str] | None:
+    """(BatchNormalization, x before its axes changed places) of a Transpose that turns back."""
     inner, order = call.source(0), list(call.get("perm", ()))
-    if inner is not None and inner.kind == "BatchNormalization":
-        turned = inner.source(0)
-        moved = [place for place, axis in enumerate(order) if place != axis]
-        is_swap = len(moved) == 2 and moved[0] == 1
-        is_turned = turned is not None and turned.kind == "Transpose"
-        if turned is not None and is_turned and is_swap and list(turned.get("perm", ())) == order:
-            return batch_norm(inner, turned.inputs[0], order)
-    raise Unsupported("no layer here moves axes")
+    if inner is None or inner.kind != "BatchNormalization":
+        return None
+    turned = inner.source(0)
+    moved = [place for place, axis in enumerate(order) if place != axis]
+    is_swap = len(moved) == 2 and moved[0] == 1
+    is_turned = turned is not None and turned.kind == "Transpose"
+    if turned is None or not is_swap or not is_turned or list(turned.get("perm", ())) != order:
+        return None
+    return inner, turned.inputs[0]
 
 
 def prelu(call: Call) -> SymbolicTensor:

@@ -33,16 +33,21 @@ class Product:
     factors: tuple[str, ...]
 
 
-def product_of(call: Call, name: str) -> Product:
-    """What a tensor is a product of: Mul, Div by a number, Neg and whole powers are taken apart."""
+def product_of(call: Call, name: str, whole: str = "", met: set[str] | None = None) -> Product:
+    """What a tensor is a product of: Mul, Div by a number and whole powers are taken apart.
+
+    whole: a tensor that is not; met: takes the names of all that there are on the way.
+    """
     number, factors, waiting = 1.0, list[str](), [name]
     while waiting:
         taken = waiting.pop()
+        if met is not None:
+            met.add(taken)
         source, constant = call.call_of(taken), scalar(call, taken)
         room = len(factors) + len(waiting) < MOST_FACTORS
         if constant is not None:
             number *= constant
-        elif source is None or not room:
+        elif source is None or not room or taken == whole:
             factors.append(taken)
         elif source.kind == "Mul":
             waiting += source.inputs
@@ -68,16 +73,19 @@ def plus(call: Call, name: str, number: float) -> str | None:
 
 def activation_of(call: Call, name: str) -> tuple[str, str] | None:
     """(activation, x) of a tensor that is written out as a product, or None."""
-    whole = product_of(call, name)
-    for gate in dict.fromkeys(whole.factors):
-        rest = list(whole.factors)
-        rest.remove(gate)
-        source = call.call_of(gate)
-        if not rest and is_near(whole.number, 1 / 6) and (x := _clipped(call, gate)):
-            return "hard_sigmoid", x
-        if len(rest) != 1 or source is None:
+    met = set[str]()
+    alone = product_of(call, name, met=met)
+    if len(alone.factors) == 1 and is_near(alone.number, 1 / 6):
+        x = _clipped(call, alone.factors[0])
+        return None if x is None else ("hard_sigmoid", x)
+    for x in sorted(met - {name}):
+        whole = product_of(call, name, x)
+        if len(whole.factors) != 2 or x not in whole.factors:
             continue
-        x = rest[0]
+        (gate,) = [factor for factor in whole.factors if factor != x] or [x]
+        source = call.call_of(gate)
+        if source is None:
+            continue
         if is_near(whole.number, 1):
             if source.kind == "Sigmoid" and source.inputs[0] == x:
                 return "silu", x
@@ -113,7 +121,7 @@ def _gelu(call: Call, inner: str, x: str) -> str | None:
     source = call.call_of(inner)
     if source is None or source.kind not in ("Erf", "Tanh"):
         return None
-    argument = product_of(call, source.inputs[0])
+    argument = product_of(call, source.inputs[0], x)
     if source.kind == "Erf":
         is_erf = argument.factors == (x,) and is_near(argument.number, sqrt(0.5))
         return "gelu" if is_erf else None
@@ -130,7 +138,7 @@ def _gelu(call: Call, inner: str, x: str) -> str | None:
         left = [name for name in argument.factors if name != x]
         found = plus(call, left[0], 1.0) if len(left) == 1 and len(argument.factors) == 2 else None
         more, wanted = found or "", (x, x)
-    cubic = product_of(call, more)
+    cubic = product_of(call, more, x)
     is_tanh = cubic.factors == wanted and is_near(cubic.number, 0.044715)
     return "gelu_tanh" if is_tanh else None
 
@@ -181,7 +189,7 @@ def normal_of(call: Call, name: str) -> Normal | None:
             epsilon, mean = scalar(call, constant), reduced(call, square, "ReduceMean")
             if epsilon is None or mean is None:
                 continue
-            if product_of(call, mean.x) != Product(1.0, (d, d)):
+            if not _is_square(call, mean.x, d):
                 continue
             left = call.call_of(d)
             if left is not None and left.kind == "Sub":
@@ -190,6 +198,10 @@ def normal_of(call: Call, name: str) -> Normal | None:
                     return Normal("layer", left.inputs[0], mean.axes, epsilon)
             return Normal("rms", d, mean.axes, epsilon)
     return None
+
+
+def _is_square(call: Call, name: str, x: str) -> bool:
+    return product_of(call, name, x) == Product(1.0, (x, x))
 
 
 def _root(call: Call, name: str) -> str | None:
@@ -241,7 +253,7 @@ def unit_of(call: Call, name: str) -> Unit | None:
     if length is None and (square := _root(call, below)) is not None:
         length = reduced(call, square, "ReduceSumSquare") or reduced(call, square, "ReduceSum")
         if length is not None and call.call_of(square).kind == "ReduceSum":  # type: ignore[union-attr]
-            is_square = product_of(call, length.x) == Product(1.0, (x, x))
+            is_square = _is_square(call, length.x, x)
             length = Reduced(x, length.axes) if is_square else None
     return Unit(x, length.axes, least) if length is not None and length.x == x else None
 

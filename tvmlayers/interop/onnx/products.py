@@ -6,6 +6,7 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
+from tvmlayers.interop.onnx import norms
 from tvmlayers.interop.onnx.calls import Array, Call
 from tvmlayers.interop.onnx.patterns import Unit, is_near, same_axes, unit_of
 from tvmlayers.layers.graph import SymbolicTensor
@@ -62,6 +63,8 @@ def _turned(call: Call, name: str) -> tuple[str, int]:
     """(operand, axis 1) or, of a transposed one, (what was transposed, axis 2)."""
     source = call.call_of(name)
     if source is None or source.kind != "Transpose" or list(source.get("perm", ())) != [0, 2, 1]:
+        return name, 1
+    if norms.batch_norm_of(source) is not None:
         return name, 1
     return source.inputs[0], 2
 

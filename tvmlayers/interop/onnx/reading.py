@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ class _Reading:
         self.tensors: dict[str, SymbolicTensor | None] = {}
         nodes = {name: node for node in self.proto.node for name in node.output if name}
         constants = constants_of(self.proto, opset)
-        self.graph = Graph(self.builder, nodes, constants, self.tensors, _sums(self.proto))
+        readers = Counter(name for node in self.proto.node for name in node.input)
+        sums = _sums(self.proto)
+        self.graph = Graph(self.builder, nodes, constants, self.tensors, sums, readers)
         calls = [Call(self.graph, node) for node in self.proto.node]
         self.graph.masked.update(masked_tables(calls))
 

@@ -25,7 +25,8 @@ def to_onnx(model: Model, path: str | Path) -> None:
             "to_onnx needs the onnx package, which is not installed: pip install 'tvmlayers[onnx]'"
         ) from error
     model.ready()
-    writer = Writer([tensor.name for tensor in model.inputs])
+    names = [layer.name for layer in model.layers]
+    writer = Writer([tensor.name for tensor in model.inputs], names)
     inputs = {id(tensor): tensor.name for tensor in model.inputs}
     rows = {kind: writer.bound(row) for kind, row in ROWS.items()}
     outputs = exported(model, "ONNX", inputs, rows)

@@ -25,10 +25,11 @@ SELU = 1.6732632423543772, 1.0507009873554805
 class Writer:
     """Nodes and initialisers. A value of the graph is its name."""
 
-    def __init__(self, inputs: Sequence[str]) -> None:
+    def __init__(self, inputs: Sequence[str], layers: Sequence[str]) -> None:
+        """The names of the model's inputs and layers."""
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
-        self._values, self._names = set(inputs), set[str]()
+        self._values, self._names, self._kept = set(inputs), set(layers), set(layers)
 
     def bound(self, row: Callable[[Pen], str]) -> Row[str]:
         """A row of the table that writes here."""
@@ -44,10 +45,12 @@ class Writer:
         return name
 
     def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """What a node of this name gives."""
+        """What a node gives. The name is a layer's own at its first use only."""
         from onnx import helper
 
-        label, made = free_name(name, self._names), free_name(name, self._values)
+        label = name if name in self._kept else free_name(name, self._names)
+        made = free_name(name, self._values)
+        self._kept.discard(name)
         self._names.add(label)
         self._values.add(made)
         self.nodes.append(helper.make_node(kind, list(inputs), [made], name=label, **attributes))
@@ -148,7 +151,9 @@ def _activated(pen: Pen, name: str, x: str, op: Callable[..., str]) -> str:
 
 def _leaky(pen: Pen, slope: float, x: str, op: Callable[..., str]) -> str:
     """x where positive, else slope * x."""
-    if pen.holds(slope):
+    if slope == 0:
+        return op("Relu", x)
+    if pen.dtype != "float64":
         return op("LeakyRelu", x, alpha=slope)
     return op("Max" if slope < 1 else "Min", x, pen.op("Mul", x, pen.number(slope)))
 

@@ -76,6 +76,10 @@ def _over_steps(call: Call, context: Context, x: Node, mode: str, keep: bool) ->
     if mode == "mean":
         return Plan((x,), lambda x: kept(averaged(x)))
     found = _lookup(call, x, mode)
+    if found is not None and mode == "max":
+        table = found.call["weight"]
+        if len(table.users) > 1 or len(found.call.node.users) > 1:
+            found = None  # a table with other readers is one layer
     if found is None and mode == "max":
         return Plan((x,), lambda x: kept(context.plain(call, GlobalMaxPooling1D)(x)))
     if found is None:

@@ -112,18 +112,24 @@ def unit_normalization(call: Call, context: Context) -> Plan | None:
 
 def turned_back(call: Call, context: Context) -> Plan:
     """What works along axis 1, along another one: of a tensor whose two axes change places."""
+    inner, turned, swapped = call.call_of(call.first), turned_before(call), _swapped(call)
+    if inner is None or turned is None or swapped is None:
+        raise Unsupported("no layer here moves axes")
+    return _ALONG_AXIS_1[inner.operator](inner, context, turned.first, swapped)
+
+
+def turned_before(call: Call) -> Call | None:
+    """The call that makes axis 1 of another, for what works along it, where this one undoes it."""
     inner, swapped = call.call_of(call.first), _swapped(call)
-    row = _ALONG_AXIS_1.get(inner.operator) if inner is not None else None
-    if inner is not None and row is not None and swapped is not None:
-        turned = call.call_of(inner.first)
-        if turned is not None and _swapped(turned) == swapped:
-            return row(inner, context, turned.first, swapped)
-    raise Unsupported("no layer here moves axes")
+    if inner is None or inner.operator not in _ALONG_AXIS_1 or swapped is None:
+        return None
+    turned = call.call_of(inner.first)
+    return turned if turned is not None and _swapped(turned) == swapped else None
 
 
 def _swapped(call: Call) -> int | None:
     """The axis that changes places with axis 1, where nothing else moves."""
-    rank = len(call.shape)
+    rank = len(shape_of(call.first))
     if call.operator == "transpose":
         low, high = sorted((call["dim0"] % rank, call["dim1"] % rank))
         return high if low == 1 else None

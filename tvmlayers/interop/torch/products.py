@@ -69,7 +69,7 @@ def _turned(call: Call, node: Node) -> tuple[Node, int]:
         else:
             swaps = source.operator == "permute" and [d % 3 for d in source["dims"]] == [0, 2, 1]
             turns = swaps or source.operator == "mT"
-        if turns:
+        if turns and norms.turned_before(source) is None:
             return source.first, 2
     return node, 1
 
