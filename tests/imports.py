@@ -19,6 +19,7 @@ LINES = (
     ("runtime",),
     ("records",),
     ("layers",),
+    ("training",),
     ("__init__",),
     ("interop",),
     ("expr",),
@@ -61,7 +62,7 @@ ROOMS = {
         ("addresses", "chain", "entries", "pool"),
         ("graph", "modules"),
         ("description", "forward"),
-        ("cuda",),
+        ("cuda", "training"),
         ("compiler",),
         ("__init__",),
     ),
@@ -71,6 +72,7 @@ ROOMS = {
 WHEN_CALLED = {
     ("layers", "codegen"),  # a layer called on an array compiles itself
     ("layers", "interop"),  # a model writes itself for other frameworks
+    ("training", "codegen"),  # a step compiles its model for inference when asked to
 }
 
 

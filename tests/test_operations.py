@@ -37,7 +37,7 @@ def test_every_row_names_parts_that_are_there(name: str) -> None:
     assert getattr(tl, name) is row.layer_class
     assert callable(row.part("reference"))
     assert row.layer_class.is_view == (row.cpu is None)
-    for part in ("cpu", "cuda", "formula"):
+    for part in ("cpu", "cuda", "formula", "training"):
         assert getattr(row, part) is None or callable(row.part(part))
 
 

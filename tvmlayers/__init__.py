@@ -62,9 +62,11 @@ from tvmlayers.layers import (
     load_model,
     quantize,
 )
+from tvmlayers.training import losses, optimizers
 
 if TYPE_CHECKING:
     from tvmlayers.codegen import compile as compile
+    from tvmlayers.codegen.training import compile_step as compile_step
     from tvmlayers.interop.keras import from_keras as from_keras
     from tvmlayers.interop.onnx import from_onnx as from_onnx
     from tvmlayers.interop.sklearn import from_sklearn as from_sklearn
@@ -73,13 +75,16 @@ if TYPE_CHECKING:
     from tvmlayers.runtime.compiled import Compiled as Compiled
     from tvmlayers.runtime.compiled import load as load
     from tvmlayers.testing import verify as verify
+    from tvmlayers.training.step import TrainingStep as TrainingStep
     from tvmlayers.tune import tune as tune
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Compiled": "tvmlayers.runtime.compiled",
+    "TrainingStep": "tvmlayers.training.step",
     "compile": "tvmlayers.codegen",
+    "compile_step": "tvmlayers.codegen.training",
     "explain": "tvmlayers.roofline",
     "from_keras": "tvmlayers.interop.keras",
     "from_onnx": "tvmlayers.interop.onnx",
@@ -138,12 +143,14 @@ __all__ = [
     "ShapeError",
     "Subtract",
     "TargetError",
+    "TrainingStep",
     "TuneError",
     "TvmLayersError",
     "UnitNormalization",
     "UnknownNameError",
     "WeightsError",
     "compile",
+    "compile_step",
     "explain",
     "from_keras",
     "from_onnx",
@@ -152,6 +159,8 @@ __all__ = [
     "initializers",
     "load",
     "load_model",
+    "losses",
+    "optimizers",
     "quantize",
     "tune",
     "verify",

@@ -21,7 +21,8 @@ class Operation:
     layer: its class; cpu, cuda: the functions that lower it, which views need not; cuda is None
     where there is no kernel for GPUs yet. formula: of an operation element by element, what it
     makes of a layer and the expressions of one element of each operand (see `expr.formulas`).
-    reference: the step in PyTorch and float64, with its bound.
+    reference: the step in PyTorch and float64, with its bound; training: what a training step makes
+    of it (see `codegen.training.parts`), None where it has no derivative yet.
     """
 
     layer: str
@@ -29,6 +30,7 @@ class Operation:
     cpu: str | None = None
     cuda: str | None = None
     formula: str | None = None
+    training: str | None = None
 
     def part(self, name: str) -> Any:
         """What a field of the row names; None where it is empty."""
@@ -45,13 +47,23 @@ class Operation:
         return found
 
 
-def _view(layer: str, reference: str) -> Operation:
-    return Operation(layer, f"testing.reference:{reference}")
+def _training(name: str) -> str | None:
+    return f"codegen.training.{name}" if name else None
 
 
-def _own(layer: str, reference: str, cpu: str, cuda: str) -> Operation:
+def _view(layer: str, reference: str, training: str = "") -> Operation:
+    return Operation(layer, f"testing.reference:{reference}", training=_training(training))
+
+
+def _own(layer: str, reference: str, cpu: str, cuda: str, training: str = "") -> Operation:
     """An operation with kernels of its own."""
-    return Operation(layer, f"testing.{reference}", f"codegen.cpu.{cpu}", f"codegen.cuda.{cuda}")
+    return Operation(
+        layer,
+        f"testing.{reference}",
+        f"codegen.cpu.{cpu}",
+        f"codegen.cuda.{cuda}",
+        training=_training(training),
+    )
 
 
 def _elementwise(layer: str, name: str) -> Operation:
@@ -62,6 +74,7 @@ def _elementwise(layer: str, name: str) -> Operation:
         "codegen.cpu.elementwise:lower_elementwise",
         "codegen.cuda.kernels.formulas:lower_elementwise",
         formula=f"expr.formulas:{name}",
+        training=_training("merges:elementwise"),
     )
 
 
@@ -73,6 +86,7 @@ def _normalisation(layer: str, name: str) -> Operation:
         "codegen.cpu.normalization:lower_normalization",
         "codegen.cuda.kernels.formulas:lower_normalization",
         formula=f"expr.normalization:{name}",
+        training=_training("merges:normalization"),
     )
 
 
@@ -83,6 +97,7 @@ OPERATIONS: dict[str, Operation] = {
         "reference:activation",
         "activation:lower_activation",
         f"{_ROWS}:lower_activation",
+        "parts:activation",
     ),
     "Add": _elementwise("layers.merge:Add", "add"),
     "Average": _elementwise("layers.merge:Average", "average"),
@@ -94,37 +109,48 @@ OPERATIONS: dict[str, Operation] = {
         "reference:concatenate",
         "concatenate:lower_concatenate",
         f"{_ROWS}:lower_concatenate",
+        "merges:concatenate",
     ),
     "Dense": _own(
-        "layers.dense:Dense", "reference:dense", "dense:lower_dense", "kernels.dense:lower_dense"
+        "layers.dense:Dense",
+        "reference:dense",
+        "dense:lower_dense",
+        "kernels.dense:lower_dense",
+        "parts:dense",
     ),
-    "Dot": _own("layers.dot:Dot", "reference:dot", "dot:lower_dot", f"{_ROWS}:lower_dot"),
+    "Dot": _own(
+        "layers.dot:Dot", "reference:dot", "dot:lower_dot", f"{_ROWS}:lower_dot", "merges:dot"
+    ),
     "DotInteraction": _own(
         "layers.dot_interaction:DotInteraction",
         "reference:dot_interaction",
         "dot:lower_dot_interaction",
         f"{_ROWS}:lower_dot_interaction",
+        "merges:dot_interaction",
     ),
-    "Dropout": _view("layers.dropout:Dropout", "dropout"),
+    "Dropout": _view("layers.dropout:Dropout", "dropout", "merges:dropout"),
     "ELU": _elementwise("layers.elementwise:ELU", "elu"),
     "Embedding": _own(
         "layers.embedding:Embedding",
         "lookups:embedding",
         "lookup:lower_embedding",
         "kernels.lookup:lower_embedding",
+        "parts:embedding",
     ),
     "EmbeddingBag": _own(
         "layers.embedding_bag:EmbeddingBag",
         "lookups:embedding_bag",
         "bag:lower_bag",
         "kernels.lookup:lower_bag",
+        "parts:embedding_bag",
     ),
-    "Flatten": _view("layers.flatten:Flatten", "flatten"),
+    "Flatten": _view("layers.flatten:Flatten", "flatten", "parts:view"),
     "GlobalAveragePooling1D": _own(
         "layers.pooling:GlobalAveragePooling1D",
         "reference:average_pooling",
         "pooling:lower_pooling",
         f"{_ROWS}:lower_pooling",
+        "parts:average_pooling",
     ),
     "GlobalMaxPooling1D": _own(
         "layers.pooling:GlobalMaxPooling1D",
@@ -144,7 +170,7 @@ OPERATIONS: dict[str, Operation] = {
         "layers.normalization:RMSNormalization", "rms_normalization"
     ),
     "Rescaling": _elementwise("layers.elementwise:Rescaling", "rescaling"),
-    "Reshape": _view("layers.reshape:Reshape", "reshape"),
+    "Reshape": _view("layers.reshape:Reshape", "reshape", "parts:view"),
     "Subtract": _elementwise("layers.merge:Subtract", "subtract"),
     "UnitNormalization": _normalisation(
         "layers.normalization:UnitNormalization", "unit_normalization"

@@ -72,9 +72,10 @@ class Step:
     output: SymbolicTensor
 
 
-def fused_steps(graph: Graph) -> list[Step]:
+def fused_steps(graph: Graph, *, joins_merges: bool = True) -> list[Step]:
     """The nodes of `graph` in order, those joined that one kernel does better.
 
+    joins_merges: whether a merge becomes a part of the normalisation after it.
     ConfigError where a layer is of no class that can be compiled.
     """
     readers: dict[int, int] = {id(tensor): 1 for tensor in graph.outputs}
@@ -87,6 +88,7 @@ def fused_steps(graph: Graph) -> list[Step]:
     for node in graph.nodes:
         before = node.inputs[0].node
         made = None if before is None or readers[id(before.output)] != 1 else _joined(before, node)
+        made = made if joins_merges or not isinstance(made, NormalizedMerge) else None
         if before is None or made is None:
             steps.append(Step(node.layer, node.inputs, node.roles, node.output))
         else:

@@ -3,10 +3,12 @@
 A PrimFunc with buffer arguments checks them at every call and assumes that each starts at a
 multiple of 64 bytes. Kernels are called from compiled code that has checked the caller's tensors
 once, on addresses that may be any multiple of the element, so they take bare pointers, which carry
-no such assumption, and sizes. Three things that tensor expressions do not say are put in on the
-way: where a result of a tile is stored, the check and prefetch of a lookup, and in which half a
-tensor of float32 is kept.
+no such assumption, and sizes. Four things that tensor expressions do not say are put in on the way:
+where a result of a tile is stored, what a gradient updates in place, the check and prefetch of a
+lookup, and in which half a tensor of float32 is kept.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
@@ -18,6 +20,7 @@ from tvm.tirx import Buffer, PrimFunc, Stmt, Var
 from tvm_ffi import structural_map
 
 from tvmlayers.expr.expression import CheckedRows, Expression, Place
+from tvmlayers.expr.optimizers import Rule
 from tvmlayers.expr.stored import as_float, as_kept, read_as
 from tvmlayers.expr.take import is_outside, nearest_row
 from tvmlayers.spaces.choices import BLOCK_LOOP, PANEL_READS, PREFETCH, TILE_LOOP
@@ -50,6 +53,7 @@ def private_function(
     in_place: bool = False,
     streamed: str | None = None,
     kept: Mapping[str, str] | None = None,
+    rule: Rule | None = None,
 ) -> PrimFunc:
     """The scheduled expression as `int32 f(pointers of its tensors, [flag pointer], sizes)`.
 
@@ -59,6 +63,8 @@ def private_function(
     streamed: the tensor whose vectors are stored past the caches.
     kept: tensors of float32 by name, and the half that each is kept in: its numbers are widened
     where they are read, and rounded where they are stored.
+    rule: the result is a gradient, which updates what lies where it would be stored; pointers to
+    its states, which lie alike, and to the rule's numbers follow.
     A lookup that reports indices outside the table sets the int32 behind the flag pointer to 1.
     """
     body = scheduled.body
@@ -73,6 +79,13 @@ def private_function(
         tirx.DeclBuffer(buffer, data=pointer)
         for buffer, pointer in zip(buffers, pointers, strict=True)
     ]
+    if rule is not None:
+        body, states = _updated(rule, body, buffers[-1])
+        pointers += [Var(f"{buffer.name}_ptr", pointer_type(buffer.dtype)) for buffer in states]
+        declared += [
+            tirx.DeclBuffer(buffer, data=pointer)
+            for buffer, pointer in zip(states, pointers[len(buffers) :], strict=True)
+        ]
     body = _prefetch_panels(buffers, body)
     if expression.checked is not None:
         flag = tirx.decl_buffer((1,), "int32", name="flag", layout=None)
@@ -129,6 +142,36 @@ def _kept(half: str, body: Stmt, wide: Buffer) -> tuple[Stmt, Buffer]:
     body = structural_map(body, (tirx.BufferStore, write))
     assert len(seen) < 2, f"{wide.name} is stored and read again"
     return body, held
+
+
+def _updated(rule: Rule, body: Stmt, weight: Buffer) -> tuple[Stmt, list[Buffer]]:
+    """`body` with updates of `weight` where it stored a gradient there; and the buffers of the
+    states and of the rule's numbers."""
+    dtype = str(weight.dtype)
+    states = [
+        tirx.decl_buffer(weight.shape, dtype, name=f"state{i}", layout=None)
+        for i in range(rule.slots)
+    ]
+    numbers = tirx.decl_buffer((max(rule.count, 1),), dtype, name="numbers", layout=None)
+    shared = [tirx.BufferLoad(numbers, [tirx.const(i, "int32")]) for i in range(rule.count)]
+
+    def update(store: tirx.BufferStore) -> Stmt:
+        if not store.buffer.same_as(weight):
+            return store
+        at, gradient = list(store.indices), store.value
+        old_weight = tirx.BufferLoad(weight, at)
+        old = [tirx.BufferLoad(state, at) for state in states]
+        moved = rule.state(shared, old_weight, gradient, old)
+        kept = [
+            tirx.BufferStore(state, value, at)
+            for state, value in zip(states[rule.kept :], moved, strict=True)
+        ]
+        # What was stored is loaded again: the compiler knows that it is in a register.
+        new = rule.weight(shared, old_weight, gradient, old)
+        stored = tirx.BufferStore(weight, new, at)
+        return tirx.SeqStmt([*kept, stored]) if kept else stored
+
+    return structural_map(body, (tirx.BufferStore, update)), [*states, numbers]
 
 
 def _guard_rows(

@@ -9,8 +9,8 @@ from tvm.ir import Expr
 
 from tvmlayers.expr import math as m
 
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
-_SQRT_8_OVER_PI = 1.5957691216057308
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+SQRT_8_OVER_PI = 1.5957691216057308
 
 
 def linear(x: Expr) -> Expr:
@@ -40,7 +40,7 @@ def elu(x: Expr, alpha: float = 1.0) -> Expr:
 
 def selu(x: Expr) -> Expr:
     """scale * elu(x, alpha), constants of Klambauer et al. 2017"""
-    return elu(x, _SELU_ALPHA) * m.constant(_SELU_SCALE, x)
+    return elu(x, SELU_ALPHA) * m.constant(SELU_SCALE, x)
 
 
 def gelu(x: Expr) -> Expr:
@@ -50,7 +50,7 @@ def gelu(x: Expr) -> Expr:
 
 def gelu_tanh(x: Expr) -> Expr:
     """x / 2 * (1 + tanh(u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3), as x * sigmoid(2 u)"""
-    first, third = m.constant(_SQRT_8_OVER_PI, x), m.constant(0.044715 * _SQRT_8_OVER_PI, x)
+    first, third = m.constant(SQRT_8_OVER_PI, x), m.constant(0.044715 * SQRT_8_OVER_PI, x)
     return x * m.sigmoid(x * (first + third * x * x))
 
 

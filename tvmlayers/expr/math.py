@@ -258,9 +258,29 @@ def times_normal_cdf(x: Expr) -> Expr:
     power of two, of which the whole part comes last: t Phi(-t) underflows later than Phi(-t).
     """
     if dtype_of(x) != "float32":
-        return x * (constant(0.5, x) * _libm("erfc", x * constant(-_SQRT_HALF, x)))
+        return x * normal_cdf(x)
     zero = constant(0.0, x)
     above = x - select(x < zero, x, zero)  # max(x, 0), but NaN for -inf as in PyTorch
+    # the quotient does not wait for the power
+    return _normal_tail(
+        x, lambda t, over, under, root, power: above - t * over / under * root * power
+    )
+
+
+def normal_cdf(x: Expr) -> Expr:
+    """Phi(x), the share of a standard normal distribution below x, exact in both tails."""
+    if dtype_of(x) != "float32":
+        return constant(0.5, x) * _libm("erfc", x * constant(-_SQRT_HALF, x))
+
+    def of_parts(_: Expr, over: Expr, under: Expr, root: Expr, power: Expr) -> Expr:
+        tail = over / under * root * power
+        return bind(tail, lambda tail: select(x > constant(0.0, x), constant(1.0, x) - tail, tail))
+
+    return _normal_tail(x, of_parts)
+
+
+def _normal_tail(x: Expr, use: Callable[[Expr, Expr, Expr, Expr, Expr], Expr]) -> Expr:
+    """use(t, a, b, c, p) where t = |x| and Phi(-t) = a / b * c * p, p a power of two; float32."""
     shift = constant(_ROUNDING + _BIAS, x)
 
     def of_distance(t: Expr) -> Expr:
@@ -276,9 +296,8 @@ def times_normal_cdf(x: Expr) -> Expr:
         )
 
     def of_parts(t: Expr, f: Expr, power: Expr) -> Expr:
-        # the quotient does not wait for the power
-        quotient = t * polynomial(t, _TAIL_OVER) / polynomial(t, _TAIL_UNDER)
-        return above - quotient * polynomial(f, _EXP2) * power
+        over, under = polynomial(t, _TAIL_OVER), polynomial(t, _TAIL_UNDER)
+        return use(t, over, under, polynomial(f, _EXP2), power)
 
     return bind(at_most(absolute(x), _MOST_DEVIATIONS), of_distance)
 

@@ -67,6 +67,8 @@ class Layer:
     """The output is the input's memory in another shape, or unchanged."""
     fits_any_shape: ClassVar[bool] = False
     """One kernel serves all shapes of inputs that the layer takes: its weights fix the rest."""
+    trainable: bool = True
+    """Whether a training step moves the layer's weights; set it to False to freeze them."""
     input_name: ClassVar[str | None] = None
     """What the input of the layer is called when the layer is compiled alone."""
 

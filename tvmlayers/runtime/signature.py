@@ -110,8 +110,8 @@ def check_functions(entries: Iterable[Entry], arena: Any) -> None:
 
 def _entry(described: Mapping[str, Any], compiled: Function) -> Entry:
     needs_scratch = bool(described.get("scratch"))
-    inputs = tuple(_slot(slot) for slot in described["inputs"])
-    outputs = tuple(_slot(slot) for slot in described["outputs"])
+    inputs = tuple(read_slot(slot) for slot in described["inputs"])
+    outputs = tuple(read_slot(slot) for slot in described["outputs"])
     function = with_scratch(compiled) if needs_scratch else compiled
     return Entry(function, inputs, outputs, compiled, needs_scratch)
 
@@ -160,7 +160,8 @@ def shape_text(shape: Iterable[Dim]) -> str:
     return f"({dims[0]},)" if len(dims) == 1 else f"({', '.join(dims)})"
 
 
-def _slot(described: Mapping[str, Any]) -> Slot:
+def read_slot(described: Mapping[str, Any]) -> Slot:
+    """A tensor of an entry point, as a manifest describes it."""
     return Slot(
         described["name"],
         tuple(described["shape"]),

@@ -1,9 +1,11 @@
 """Dense: the packed weight, the GEMM and its epilogue."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from tvm.ir import Expr
 
 from tvmlayers import layers
 from tvmlayers.artifact.panels import PanelLayout, pack_columns, pack_kernel, panel_layout
@@ -16,8 +18,9 @@ from tvmlayers.dtypes import is_half, numpy_dtype, wide
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
 from tvmlayers.expr.stored import read_as
 from tvmlayers.quantization.columns import KERNEL, SCALES
-from tvmlayers.schedule import Selector, vector_tile
+from tvmlayers.schedule import Regime, Selector, vector_tile
 from tvmlayers.spaces import gemm
+from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
 
@@ -48,23 +51,18 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
             f"{name}_softmax", n, layer.activation, layer.dtype, selector, functions
         )
     regimes = selector.regimes(workload)
-    entry, made = gemm_functions(
-        name,
-        GemmSpec(
-            layout,
-            layer.dtype,
-            layer.stored,
-            lanes,
-            vector_tile(k, n, layer.dtype, target),
-            gemm.tail_tiles(k, n, layer.dtype, target) if layout.tail else (),
-            regimes,
-            elementwise_function("linear" if over_row else layer.activation),
-            cheap=over_row or layer.activation in CHEAP,
-            use_bias=layer.use_bias,
-            out=between,
-        ),
-        row_softmax,
+    spec = gemm_spec(
+        layout,
+        layer.dtype,
+        regimes,
+        target,
+        activation=elementwise_function("linear" if over_row else layer.activation),
+        cheap=over_row or layer.activation in CHEAP,
+        use_bias=layer.use_bias,
+        stored=layer.stored,
+        out=between,
     )
+    entry, made = gemm_functions(name, spec, row_softmax)
     itemsize = numpy_dtype(layer.dtype).itemsize
     kernel = Kernel(
         name,
@@ -89,6 +87,35 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
     )
     then = softmax_of_sums(f"{name}_softmax", n, layer, selector) if between else None
     return Lowered(kernel, tuple(names), then=then, between=between)
+
+
+def gemm_spec(
+    layout: PanelLayout,
+    dtype: str,
+    regimes: Sequence[Regime],
+    target: Target,
+    *,
+    activation: Callable[[Expr], Expr],
+    cheap: bool,
+    use_bias: bool,
+    stored: str | None = None,
+    out: str = "",
+) -> GemmSpec:
+    """What is computed with a weight of that layout."""
+    k, n = layout.k, layout.n
+    return GemmSpec(
+        layout,
+        dtype,
+        stored or dtype,
+        target.lanes(dtype),
+        vector_tile(k, n, dtype, target),
+        gemm.tail_tiles(k, n, dtype, target) if layout.tail else (),
+        regimes,
+        activation,
+        cheap,
+        use_bias,
+        out,
+    )
 
 
 def _add_weights(layer: layers.Dense, layout: PanelLayout, arena: ArenaPlan) -> list[str]:

@@ -1,0 +1,161 @@
+"""Derivatives of the layers and losses beside PyTorch's autograd, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tvm import te
+from twins import ACTIVATIONS, forward, parameters_of
+
+import tvmlayers as tl
+from tvmlayers.errors import ConfigError
+from tvmlayers.expr.derivatives import FROM_INPUT, FROM_OUTPUT
+
+F = torch.nn.functional
+DTYPE, BATCH = "float64", 29
+RNG = np.random.default_rng(1)
+X = (
+    RNG.standard_normal((BATCH, 13)),
+    RNG.integers(0, 50, (BATCH, 4)),
+    RNG.integers(0, 40, (BATCH, 3)),
+)
+
+
+def every_merge() -> tl.Model:
+    """One of each layer that joins, contracts or normalises; 12 columns fill no vectors."""
+    x, ids, others = (
+        tl.Input((13,), dtype=DTYPE),
+        tl.Input((4,), dtype="int64"),
+        tl.Input((3,), dtype="int64"),
+    )
+    h = tl.LayerNormalization(dtype=DTYPE)(tl.Dense(12, activation="silu", dtype=DTYPE, seed=1)(x))
+    e = tl.EmbeddingBag(50, 12, mode="sum", dtype=DTYPE, seed=2)(ids)
+    f = tl.EmbeddingBag(40, 12, mode="mean", dtype=DTYPE, seed=3)(others)
+    g = tl.Concatenate()([h, tl.DotInteraction()([h, e, f])])
+    g = tl.RMSNormalization(dtype=DTYPE)(tl.Multiply()([tl.Dense(12, dtype=DTYPE, seed=4)(g), h]))
+    g = tl.Add()([g, tl.Maximum()([e, h]), tl.Subtract()([f, h])])
+    g = tl.ELU(0.7)(tl.Average()([g, tl.Minimum()([e, f])]))
+    g = tl.Rescaling(3.0, offset=0.1)(tl.UnitNormalization()(tl.LeakyReLU(0.3)(g)))
+    dots = [tl.Dot(1)([g, h]), tl.Dot(1, normalize=True)([g, e])]
+    return tl.Model([x, ids, others], tl.Concatenate()([*dots, g]))
+
+
+def test_every_merge_and_normalisation_has_the_gradients_of_autograd() -> None:
+    y = RNG.standard_normal((BATCH, 14))
+    step = tl.compile_step(every_merge(), "huber", tl.optimizers.SGD(1.0))
+    parameters = parameters_of(step)
+    loss = F.huber_loss(forward(step.model, parameters, *X), torch.as_tensor(y))
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    before = step.weights()
+    assert step(X, y) == pytest.approx(float(loss.detach()), rel=1e-12)
+    after = step.weights()
+    for (name, _), gradient in zip(parameters.items(), gradients, strict=True):
+        # A weight less its gradient: two roundings of the weight.
+        np.testing.assert_allclose(before[name] - after[name], gradient, rtol=1e-10, atol=1e-15)
+
+
+def test_every_activation_has_a_derivative() -> None:
+    names = set(ACTIVATIONS) - {"softmax", "log_softmax"}
+    assert set(FROM_OUTPUT) | set(FROM_INPUT) == names
+    assert not set(FROM_OUTPUT) & set(FROM_INPUT)
+
+
+@pytest.mark.parametrize(("dtype", "roundings"), [("float64", 2e-15), ("float32", 2e-6)])
+def test_every_activation_has_the_gradient_of_autograd(dtype: str, roundings: float) -> None:
+    """The gradient of x * w by w is x f'(x w), each activation's beside the others'."""
+    x = tl.Input((5,), dtype=dtype)
+    h = tl.Dense(5, use_bias=False, dtype=dtype, seed=1)(x)
+    made = tl.Concatenate()([tl.Activation(kind)(h) for kind in ACTIVATIONS])
+    step = tl.compile_step(tl.Model(x, made), "mae", tl.optimizers.SGD(1.0))
+    given = (RNG.standard_normal((64, 5)) * 2).astype(dtype)
+    kernel = torch.tensor(step.weights()["dense/kernel"], dtype=torch.float64, requires_grad=True)
+    h = torch.tensor(given, dtype=torch.float64) @ kernel
+    wanted = torch.cat([each(h) for each in ACTIVATIONS.values()], 1)
+    # All targets lie below: the gradient of each output is the same, and none is at a kink.
+    (gradient,) = torch.autograd.grad(wanted.mean(), kernel)
+    before = step.weights()["dense/kernel"].astype(np.float64)
+    step(given, np.full(wanted.shape, -1e3))
+    moved = before - step.weights()["dense/kernel"]
+    # The largest sum of magnitudes of what is added up, and the weight that the rest is taken off.
+    scale = float(np.abs(given).mean(0).max() * np.exp(float(h.detach().abs().max()))) / 5 + 1
+    error = np.abs(moved - gradient.numpy()).max()
+    assert error < roundings * scale
+
+
+def test_an_activation_of_the_users_own_is_differentiated() -> None:
+    def own(x: Any) -> Any:
+        return te.tanh(x) * te.sigmoid(x) + te.max(x, x * 0.1) / (te.abs(x) + 2.0)
+
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x) * torch.sigmoid(x) + torch.maximum(x, x * 0.1) / (x.abs() + 2)
+
+    x = tl.Input((7,), dtype=DTYPE)
+    made = tl.Dense(7, activation=own, use_bias=False, dtype=DTYPE, seed=1)(x)
+    step = tl.compile_step(tl.Model(x, made), "mse", tl.optimizers.SGD(1.0))
+    given, y = RNG.standard_normal((9, 7)) * 3, RNG.standard_normal((9, 7))
+    kernel = torch.tensor(step.weights()["dense/kernel"], requires_grad=True)
+    loss = F.mse_loss(reference(torch.tensor(given) @ kernel), torch.tensor(y))
+    (gradient,) = torch.autograd.grad(loss, kernel)
+    step(given, y)
+    moved = kernel.detach().numpy() - step.weights()["dense/kernel"]
+    np.testing.assert_allclose(moved, gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_a_function_without_a_derivative_is_named() -> None:
+    x = tl.Input((3,), dtype=DTYPE)
+    model = tl.Model(x, tl.Dense(2, dtype=DTYPE)(x))
+    with pytest.raises(ConfigError, match="'floor' has no derivative"):
+        tl.compile_step(model, lambda y_true, y_pred: te.floor(y_pred - y_true))
+
+
+def dropping() -> tl.Model:
+    x = tl.Input((16,), dtype=DTYPE)
+    first = tl.Dense(16, use_bias=False, dtype=DTYPE, seed=1, name="first")
+    second = tl.Dense(1, use_bias=False, dtype=DTYPE, seed=2, name="second")
+    return tl.Model(x, second(tl.Dropout(0.25, seed=3)(first(x))))
+
+
+def test_dropout_drops_the_same_elements_backwards_and_others_with_each_step() -> None:
+    step = tl.compile_step(dropping(), "mse", tl.optimizers.SGD(1e-3))
+    x = np.abs(RNG.standard_normal((1, 16)))
+    kept = []
+    for _ in range(64):
+        before = step.weights()
+        step(x, np.ones((1, 1)))
+        moved = {name: before[name] - w for name, w in step.weights().items()}
+        through = (moved["first/kernel"] != 0).any(0)
+        assert np.array_equal(through, (moved["second/kernel"] != 0)[:, 0])
+        kept.append(through)
+    share = np.mean(kept)
+    # 1024 draws: five standard deviations of their mean.
+    assert abs(share - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 1024)
+    assert len({row.tobytes() for row in kept}) > 60
+
+
+def test_a_frozen_layer_keeps_its_weights() -> None:
+    model = dropping()
+    frozen = next(layer for layer in model.layers if layer.name == "first")
+    frozen.trainable = False
+    step = tl.compile_step(model, "mse", tl.optimizers.SGD(0.1, momentum=0.9))
+    before = step.weights()
+    step(np.ones((4, 16)), np.zeros((4, 1)))
+    after = step.weights()
+    assert np.array_equal(before["first/kernel"], after["first/kernel"])
+    assert not np.array_equal(before["second/kernel"], after["second/kernel"])
+    assert list(step.state()) == ["iterations", "second/kernel:momentum"]
+
+
+def test_a_layer_without_a_derivative_is_named() -> None:
+    x = tl.Input((3, 4))
+    model = tl.Model(x, tl.Dense(2)(tl.GlobalMaxPooling1D()(tl.Dense(5)(x))))
+    with pytest.raises(ConfigError, match="GlobalMaxPooling1D has no derivative yet"):
+        tl.compile_step(model, "mse")
+
+
+def test_a_model_without_the_activation_of_its_loss_is_refused() -> None:
+    model = tl.Sequential([tl.Dense(3, input_dim=2)])
+    with pytest.raises(ConfigError, match="from_logits=True"):
+        tl.compile_step(model, "sparse_categorical_crossentropy")

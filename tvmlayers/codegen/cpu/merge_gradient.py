@@ -1,0 +1,131 @@
+"""Kernels of the backward pass of layers that join or contract vectors."""
+
+from __future__ import annotations
+
+from tvm import te, tirx
+from tvm.ir import Expr
+
+from tvmlayers.codegen import emit
+from tvmlayers.codegen.cpu.backward import written_rows
+from tvmlayers.codegen.cpu.columns import (
+    each_lane,
+    lanes_of,
+    local,
+    number,
+    over_columns,
+    parameters,
+    put,
+)
+from tvmlayers.codegen.cpu.kernel import Kernel, axis, elements
+from tvmlayers.codegen.cpu.rows import Pointer, fixed
+from tvmlayers.expr.dot import NORMALIZE_EPSILON
+from tvmlayers.expr.reduction import tree
+
+
+def part_of_columns(
+    name: str, total: int, first: int, width: int, lanes: int, dtype: str, row_axes: int
+) -> Kernel:
+    """Columns first.. of a gradient (count, total): those of one tensor of a concatenation.
+
+    row_axes: how many axes of it make up the rows.
+    """
+
+    def body() -> None:
+        x, out, count = parameters(x=f"*{dtype}", out=f"*{dtype}", count="int64")
+        with emit.loop(emit.i64(0), count) as i:
+            begin = emit.bound(i * emit.i64(total) + emit.i64(first))
+            to = emit.bound(i * emit.i64(width))
+            over_columns(width, lanes, lambda j, _: put(out, to + j, x[begin + j]))
+
+    pointers = [Pointer("x", dtype, fixed(total)), Pointer("out", dtype, fixed(width))]
+    return written_rows(
+        name, body, pointers, lambda s: [elements(s[0][:row_axes])], ["count"], 2 * width
+    )
+
+
+def interaction_gradient(name: str, features: int, width: int, lanes: int, dtype: str) -> Kernel:
+    """Of the dot products of pairs of vectors: dx_i = sum over j of dy_ij x_j.
+
+    `f(x, dy, out, count)`: x and out (count, features, width), dy (count, pairs).
+    """
+    pairs = features * (features - 1) // 2
+
+    def pair(i: int, j: int) -> int:
+        high, low = max(i, j), min(i, j)
+        return high * (high - 1) // 2 + low
+
+    def body() -> None:
+        floats = dict.fromkeys(("x", "dy", "out"), f"*{dtype}")
+        x, dy, out, count = parameters(**floats, count="int64")
+        with emit.loop(emit.i64(0), count) as row:
+            begin = emit.bound(row * emit.i64(features * width))
+            given = emit.bound(row * emit.i64(pairs))
+            for i in range(features):
+                others = [j for j in range(features) if j != i]
+
+                def column(k: Expr, _: Expr, i: int = i, others: list[int] = others) -> None:
+                    terms = [
+                        dy[given + emit.i64(pair(i, j))] * x[begin + emit.i64(j * width) + k]
+                        for j in others
+                    ]
+                    put(out, begin + emit.i64(i * width) + k, tree(terms))
+
+                over_columns(width, lanes, column)
+
+    pointers = [
+        Pointer("x", dtype, fixed(features * width)),
+        Pointer("dy", dtype, fixed(pairs)),
+        Pointer("out", dtype, fixed(features * width)),
+    ]
+    cost = 2 * features * width
+    return written_rows(name, body, pointers, lambda s: [axis(s[0][0])], ["count"], cost)
+
+
+def dot_gradient(name: str, width: int, lanes: int, dtype: str, *, normalize: bool) -> Kernel:
+    """Of y = a.b: da = dy b; of the cosine dy (b / (|a| |b|) - a y / |a|^2).
+
+    `f(a, b, dy, out, count)`, vectors of `width` numbers. A square of a length below that of
+    Keras's epsilon counts as that, and is a constant.
+    """
+
+    def body() -> None:
+        floats = dict.fromkeys(("a", "b", "dy", "out"), f"*{dtype}")
+        a, b, dy, out, count = parameters(**floats, count="int64")
+        names = ("product", "a", "b")
+        sums = {each: local(lanes, dtype) for each in names}
+        least, one, zero = (number(v, dtype) for v in (NORMALIZE_EPSILON, 1.0, 0.0))
+        with emit.loop(emit.i64(0), count) as i:
+            begin = emit.bound(i * emit.i64(width))
+            if not normalize:
+                over_columns(width, lanes, lambda j, _: put(out, begin + j, dy[i] * b[begin + j]))
+                return
+            for each in sums.values():
+                each_lane(lanes, lambda lane, each=each: put(each, lane, zero))  # type: ignore[misc]
+
+            def add(j: Expr, lane: Expr) -> None:
+                left, right = a[begin + j], b[begin + j]
+                terms = (left * right, left * left, right * right)
+                for each, term in zip(names, terms, strict=True):
+                    put(sums[each], lane, sums[each][lane] + term)
+
+            over_columns(width, lanes, add)
+            product, left, right = (emit.bound(tree(lanes_of(sums[e], lanes))) for e in names)
+            over_a, over_b = (
+                emit.bound(one / te.sqrt(te.max(square, least))) for square in (left, right)
+            )
+            towards = emit.bound(dy[i] * over_a * over_b)
+            back = tirx.Select(left > least, product * over_a * over_a, zero)
+            back = emit.bound(towards * back)
+
+            def column(j: Expr, _: Expr) -> None:
+                put(out, begin + j, b[begin + j] * towards - a[begin + j] * back)
+
+            over_columns(width, lanes, column)
+
+    pointers = [
+        Pointer("a", dtype, fixed(width)),
+        Pointer("b", dtype, fixed(width)),
+        Pointer("dy", dtype, fixed(1)),
+        Pointer("out", dtype, fixed(width)),
+    ]
+    return written_rows(name, body, pointers, lambda s: [axis(s[0][0])], ["count"], 3 * width)

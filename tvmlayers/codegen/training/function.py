@@ -1,0 +1,370 @@
+"""The step as one host function: what the tape says, in two rounds of work that threads share.
+
+First the rows of the batch go forwards and backwards through all layers, a block at a time: what a
+block needs stays in the cache of the thread that has it. Whatever needs the inputs alone goes along
+with them. Then, if nothing was refused, all weights are updated. Blocks and units are the same
+whatever the number of threads, and so are the bits of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+from tvm.ir import Expr, GlobalVar
+from tvm.tirx import Var
+from tvm.tirx.script.builder import ir as T
+
+from tvmlayers.codegen import emit
+from tvmlayers.codegen.cpu import Kernel, elements
+from tvmlayers.codegen.cpu.kernel import Functions
+from tvmlayers.codegen.cpu.units import Units
+from tvmlayers.codegen.graph import extent
+from tvmlayers.codegen.parallel import MOST_TASKS, each_task
+from tvmlayers.codegen.training.tape import FIRST_ROW, ITERATIONS, Dims, Run, Tape, Value
+from tvmlayers.codegen.weights import ALIGNMENT
+from tvmlayers.codegen.work_stealing import go_over, taken_pieces, with_stealing
+from tvmlayers.expr.optimizers import rounded, rule_of
+from tvmlayers.runtime.signature import LAST_STATUS_BIT
+
+# Rows of a block: a share of the batch for all threads to have some, within these bounds.
+_LEAST_ROWS, _MOST_ROWS, _BLOCKS = 16, 64, 8
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What the host function takes and gives, as values of its tape.
+
+    loss_rows: the loss of each sample; loss_numbers: see `codegen.cpu.losses`; gradient: that of
+    the model's output; dtype: of all of them.
+    """
+
+    tape: Tape
+    inputs: Sequence[Value]
+    truth: Value
+    sample_weight: Value
+    loss_rows: Value
+    loss_numbers: Value
+    gradient: Value
+    dtype: str
+
+
+def step_function(symbol: str, spec: StepSpec) -> tuple[Functions, list[dict[str, Any]]]:
+    """(the function with what it calls but the kernels, what the bits of its status mean).
+
+    `f(*inputs, y_true, sample_weight, weighted, loss, arena, rate, threads, scratch) -> status`:
+    weighted is 1 where sample_weight counts; loss: float64 (1,); rate: of the optimiser of dense
+    weights and that of tables, float64 (2,). A status of 0 is a step that was made. Bit i of a
+    positive one is set where check i failed, and a negative one is minus the bytes of scratch that
+    are needed: then nothing was changed.
+    """
+    writer = _Writer(symbol, spec)
+    functions = writer.written()
+    return functions, writer.checks
+
+
+class _Writer:
+    def __init__(self, symbol: str, spec: StepSpec) -> None:
+        self.symbol, self.spec, self.tape = symbol, spec, spec.tape
+        self.symbols: dict[str, Var] = {}
+        self.functions: Functions = {}
+        self.checks: list[dict[str, Any]] = []
+        self.flags_of: dict[int, list[int]] = {}
+        places = {id(value): i for i, value in enumerate([*spec.inputs, spec.truth])}
+        for run in self.tape.rows:
+            self.flags_of[id(run)] = []
+            for check in run.checks:
+                self.flags_of[id(run)].append(len(self.checks))
+                given = next(v for v in run.values if id(v.root) in places)
+                if check["kind"] == "label":
+                    given = spec.truth
+                self.checks.append({**check, "input": places[id(given.root)]})
+
+    # The values of all functions: pointers and sizes.
+
+    def _values(self, runs: Sequence[Run]) -> list[Value]:
+        """Those that the runs take, each memory once."""
+        return list(dict.fromkeys(value.root for run in runs for value in run.values))
+
+    def _symbols(self, runs: Sequence[Run]) -> list[str]:
+        dims = [dim for run in runs for value in run.values for dim in value.dims]
+        dims += [dim for run in runs for size in run.sizes.values() for dim in size]
+        names = [dim for dim in dims if isinstance(dim, str) and dim != FIRST_ROW]
+        return list(dict.fromkeys(["n", *names]))
+
+    def written(self) -> Functions:
+        rows = self._rows_function()
+        first = self._round("first", self.tape.before, rows)
+        second = self._round("second", self.tape.updates, None)
+
+        def body() -> Expr:
+            return self._host(first, second)
+
+        return {**self.functions, **emit.entry_point(self.symbol, body)}
+
+    # Rows: a block goes through all kernels.
+
+    def _rows_function(self) -> GlobalVar:
+        runs = self.tape.rows
+        name = GlobalVar(f"{self.symbol}_rows")
+
+        def body() -> None:
+            pointers, flags, sizes = self._arguments(runs, len(self.checks))
+            sizes[FIRST_ROW] = emit.argument("first_row", "int64")
+            for run in runs:
+                assert isinstance(run.what, Kernel)
+                shapes = [[_size(dim, sizes) for dim in value.dims] for value in run.values]
+                emit.call(
+                    run.what.entry,
+                    *(pointers[value.root] for value in run.values),
+                    *(flags[i] for i in self.flags_of[id(run)]),
+                    *run.what.scalars(shapes),
+                    *(_product(dims, sizes) for dims in run.sizes.values()),
+                    emit.i32(1),
+                )
+
+        self.functions[name] = emit.noinline(emit.private(body))
+        return name
+
+    def _arguments(
+        self, runs: Sequence[Run], flag_count: int
+    ) -> tuple[dict[Value, Var], list[Var], dict[str, Var]]:
+        """Parameters of a function that does these runs."""
+        pointers = {
+            value: emit.argument(f"v{i}", f"*{value.dtype}")
+            for i, value in enumerate(self._values(runs))
+        }
+        flags = [emit.argument(f"flag{i}", "*int32") for i in range(flag_count)]
+        return pointers, flags, {each: emit.argument(each, "int64") for each in self._symbols(runs)}
+
+    # A round: units that threads take one after another.
+
+    def _round(self, label: str, runs: Sequence[Run], rows: GlobalVar | None) -> _Round:
+        every = [*runs, *(self.tape.rows if rows is not None else [])]
+        flag_count = len(self.checks) if rows is not None else 0
+        task = GlobalVar(f"{self.symbol}_{label}")
+
+        def body() -> None:
+            pointers, flags, sizes = self._arguments(every, flag_count)
+            taken = emit.argument("taken", "*int64")
+            i, tasks = emit.argument("i", "int32"), emit.argument("tasks", "int32")
+            work = [
+                (emit.kept(self._count(run, sizes)), self._unit(run, pointers, sizes))
+                for run in runs
+            ]
+            if rows is not None:
+                blocks = emit.kept(_blocks(sizes["n"]))
+                work.append((blocks, self._block(rows, pointers, flags, sizes)))
+
+            def share(of: Expr) -> tuple[Expr, Callable[[Expr], None]]:
+                """Of every run some units, the same ones in each step, whose data may lie near."""
+                parts = []
+                end: Expr = emit.i64(0)
+                for count, do in work:
+                    first, last = map(emit.kept, emit.task_bounds(of, tasks, count))
+                    begin, end = end, emit.kept(end + last - first)
+                    parts.append((end, first - begin, count, do))
+
+                def piece(place: Expr) -> None:
+                    *some, (_, *rest) = parts
+                    branches: list[tuple[Expr | None, Callable[[], None]]] = [
+                        (place < end, partial(do, place + shift, count))
+                        for end, shift, count, do in some
+                    ]
+                    shift, count, do = rest
+                    emit.chain([*branches, (None, partial(do, place + shift, count))])
+
+                return end, piece
+
+            go_over(i, tasks, taken, share)
+
+        if every:
+            self.functions[task] = emit.noinline(with_stealing(emit.private(body)))
+        return _Round(task, every, runs, flag_count, rows is not None)
+
+    def _count(self, run: Run, sizes: dict[str, Var]) -> Expr:
+        assert isinstance(run.what, Units)
+        return run.what.count({name: _product(dims, sizes) for name, dims in run.sizes.items()})
+
+    def _unit(
+        self,
+        run: Run,
+        pointers: dict[Value, Var],
+        sizes: dict[str, Var],
+    ) -> _Unit:
+        def do(unit: Expr, count: Expr) -> None:
+            emit.call(
+                run.what.entry,
+                *(pointers[value.root] for value in run.values),
+                *(_product(dims, sizes) for dims in run.sizes.values()),
+                unit,
+                count,
+            )
+
+        return do
+
+    def _block(
+        self,
+        rows: GlobalVar,
+        pointers: dict[Value, Var],
+        flags: Sequence[Var],
+        sizes: dict[str, Var],
+    ) -> _Unit:
+        """A block of rows of all values that have some."""
+
+        def do(unit: Expr, count: Expr) -> None:
+            n, *others = (sizes[name] for name in self._symbols(self.tape.rows))
+            first, last = emit.task_bounds(unit, count, n)
+            first = emit.bound(first)
+            moved = []
+            for value in self._values(self.tape.rows):
+                step = _product(value.dims[1:], sizes)
+                pointer = pointers[value]
+                moved.append(emit.offset(pointer, first * step) if value.has_rows else pointer)
+            emit.call(rows, *moved, *flags, last - first, *others, first)
+
+        return do
+
+    # The host function.
+
+    def _host(self, first: _Round, second: _Round) -> Expr:
+        spec, tape = self.spec, self.tape
+        pointers: dict[Value, Expr] = {}
+        for i, value in enumerate([*spec.inputs, spec.truth]):
+            pointers[value] = self._tensor(f"in{i}", value).data
+        weights = T.arg("sample_weight", T.buffer((Var("w", "int64"),), spec.dtype, align=4))
+        pointers[spec.sample_weight] = weights.data
+        weighted = T.arg("weighted", Var("weighted", "int64"))
+        loss = T.arg("loss", T.buffer((1,), "float64", align=8))
+        arena = T.arg("arena", T.buffer((tape.arena.arena_bytes,), "uint8", align=64))
+        rates = T.arg("rates", T.buffer((2,), "float64", align=8))
+        threads = T.arg("threads", Var("threads", "int32"))
+        room = Var("room", "int64")
+        scratch = T.arg("scratch", T.buffer((room,), "uint8", align=ALIGNMENT))
+        n = self.symbols["n"]
+        self._place_scratch(scratch, room, pointers)
+        for value in self._values([*tape.rows, *tape.before, *tape.updates]):
+            if value.offset is not None:
+                pointers[value] = tirx.address_of(arena[emit.i64(value.offset)])
+        flags = T.alloc_buffer((max(len(self.checks), 1),), "int32")
+        for i in range(len(self.checks)):
+            T.buffer_store(flags, tirx.const(0, "int32"), [i])
+        numbers = T.alloc_buffer((2,), spec.dtype)
+        share = tirx.const(1.0, "float64") / tirx.Cast("float64", n)
+        T.buffer_store(numbers, rounded(share, spec.dtype), [0])
+        T.buffer_store(numbers, tirx.Cast(spec.dtype, weighted), [1])
+        pointers[spec.loss_numbers] = numbers.data
+        flag_pointers = [tirx.address_of(flags[i]) for i in range(len(self.checks))]
+        self._share(first, pointers, flag_pointers, threads)
+        status: Expr = emit.i64(0)
+        for i in range(len(self.checks)):
+            bit = emit.i64(min(i, LAST_STATUS_BIT))
+            status = tirx.bitwise_or(status, tirx.Cast("int64", flags[i]) << bit)
+        status = emit.kept(status)
+        emit.when(status != emit.i64(0), lambda: T.Return(status))
+        self._add_losses(pointers, loss, n)
+        self._numbers(arena, rates, pointers)
+        self._share(second, pointers, [], threads)
+        return emit.i64(0)
+
+    def _tensor(self, name: str, value: Value) -> Any:
+        shape = [extent(dim, self.symbols) for dim in value.dims]
+        return T.arg(name, T.buffer(shape, value.dtype, align=np.dtype(value.dtype).itemsize))
+
+    def _place_scratch(self, scratch: Any, room: Var, pointers: dict[Value, Expr]) -> None:
+        """Give every value that is made its place, or answer how much room there must be."""
+        used: Expr = emit.i64(0)
+        for value in self.tape.values:
+            pointers[value] = tirx.address_of(scratch[used])
+            nbytes = _product(value.dims, self.symbols) * emit.i64(np.dtype(value.dtype).itemsize)
+            lines = emit.ceil_div(nbytes, ALIGNMENT) + emit.i64(1)
+            used = emit.bound(used + lines * emit.i64(ALIGNMENT))
+        emit.when(room < used, lambda: T.Return(emit.i64(0) - used))
+
+    def _share(
+        self, made: _Round, pointers: dict[Value, Expr], flags: Sequence[Expr], threads: Expr
+    ) -> None:
+        """Do the units of a round, on as many threads as there may be."""
+        if not made.every:
+            return
+        total: Expr = emit.i64(0)
+        for run in made.runs:
+            total = total + self._count(run, self.symbols)
+        if made.has_rows:
+            total = total + _blocks(self.symbols["n"])
+        total = emit.kept(total)
+        most = te.min(te.min(emit.i64(threads), total), emit.i64(MOST_TASKS))
+        tasks = emit.bound(emit.i32(emit.kept(te.max(most, emit.i64(1)))))
+        arguments = [
+            *(pointers[value] for value in self._values(made.every)),
+            *flags,
+            *(self.symbols[name] for name in self._symbols(made.every)),
+            taken_pieces(tasks),
+        ]
+
+        def everything() -> None:
+            emit.call(made.task, *arguments, emit.i32(0), emit.i32(1))
+
+        def shared_out() -> None:
+            with each_task(tasks) as i:
+                emit.call(made.task, *arguments, i, tasks)
+
+        emit.chain([(tasks <= 1, everything), (None, shared_out)])
+
+    def _add_losses(self, pointers: dict[Value, Expr], loss: Any, n: Var) -> None:
+        """The mean of the samples' losses, summed in float64 in the order of the samples."""
+        rows = emit.view(emit.bound(pointers[self.spec.loss_rows]), self.spec.dtype)
+        sums = T.alloc_buffer((1,), "float64")
+        T.buffer_store(sums, tirx.const(0.0, "float64"), [0])
+        with T.serial(emit.i64(0), n) as i:
+            T.buffer_store(sums, sums[0] + tirx.Cast("float64", rows[i]), [0])
+        T.buffer_store(loss, sums[0] / tirx.Cast("float64", n), [0])
+
+    def _numbers(self, arena: Any, rates: Any, pointers: dict[Value, Expr]) -> None:
+        """What all elements of an update share; and count the step."""
+        place = emit.bound(tirx.address_of(arena[emit.i64(self.tape.arena.offsets[ITERATIONS])]))
+        counted = emit.view(place, "int64")
+        step = emit.kept(counted[emit.i64(0)] + emit.i64(1))
+        T.buffer_store(counted, step, [emit.i64(0)])
+        for (dtype, of_table), value in self.tape.numbers.items():
+            optimizer = self.tape.tables if of_table else self.tape.optimizer
+            rule = rule_of(optimizer, of_table=of_table)
+            buffer = T.alloc_buffer((rule.count,), dtype)
+            made = rule.numbers(rates[int(of_table)], tirx.Cast("float64", step))
+            for i, each in enumerate(made):
+                T.buffer_store(buffer, rounded(each, dtype), [i])
+            pointers[value] = buffer.data
+
+
+_Unit = Callable[[Expr, Expr], None]
+"""Writes the work of one of so many units."""
+
+
+@dataclass(frozen=True)
+class _Round:
+    """The function of a task, the runs whose values it takes, and those that it does in units."""
+
+    task: GlobalVar
+    every: Sequence[Run]
+    runs: Sequence[Run]
+    flag_count: int
+    has_rows: bool
+
+
+def _size(dim: int | str, sizes: dict[str, Var]) -> Expr:
+    return emit.i64(dim) if isinstance(dim, int) else sizes[dim]
+
+
+def _product(dims: Dims, sizes: dict[str, Var]) -> Expr:
+    return elements([_size(dim, sizes) for dim in dims])
+
+
+def _blocks(n: Expr) -> Expr:
+    """In how many blocks so many rows go through the layers."""
+    share = emit.ceil_div(n, _BLOCKS)
+    rows = te.min(te.max(share, emit.i64(_LEAST_ROWS)), emit.i64(_MOST_ROWS))
+    return te.max(emit.quotient(n, rows), te.min(n, emit.i64(1)))

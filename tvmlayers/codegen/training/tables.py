@@ -1,0 +1,74 @@
+"""A table in training: which of its updates follows an optimiser, and with what state."""
+
+from __future__ import annotations
+
+from tvmlayers import layers
+from tvmlayers.codegen.cpu.lookup import add_table
+from tvmlayers.codegen.cpu.table_gradient import (
+    TableUpdate,
+    scatter_units,
+    sort_units,
+    sorted_units,
+)
+from tvmlayers.codegen.training.tape import Tape, Value, filled_with
+from tvmlayers.codegen.weights import Packed
+from tvmlayers.errors import ConfigError
+from tvmlayers.expr.optimizers import rule_of
+from tvmlayers.training.optimizers import SGD
+
+Table = layers.Embedding | layers.EmbeddingBag
+
+
+def follow_table(
+    tape: Tape, layer: Table, indices: Value, rows: Value, *, skipped: int | None, is_bag: bool
+) -> None:
+    """The table follows the rows of a gradient, each of which serves one index, or a bag of them.
+
+    skipped: the index whose row takes none.
+    """
+    if not layer.trainable:
+        return
+    if layer.is_quantized:
+        raise ConfigError(
+            f"{layer.describe()} keeps its table as {layer.stored}: steps train float weights"
+        )
+    optimizer, dtype = tape.tables, layer.dtype
+    name = add_table(layer, tape.arena)
+    table = tape.weight(name)
+    rule = rule_of(optimizer, of_table=True)
+    spec = TableUpdate(
+        layer.input_dim,
+        layer.output_dim,
+        rule,
+        tape.target.lanes(dtype),
+        dtype,
+        indices.dtype,
+        skipped,
+        layer.oob,
+        is_row_state=bool(optimizer.row_slots),
+        every_row=optimizer.moves_unused and not optimizer.lazy,
+    )
+    numbers = tape.numbers_of(dtype, of_table=True)
+    rows_of = 1 if is_bag else len(indices.dims)
+    count, per = indices.dims[:rows_of], indices.dims[rows_of:]
+    if isinstance(optimizer, SGD) and not (optimizer.moves_unused or optimizer.clipvalue):
+        units = scatter_units(tape.name("scatter"), spec)
+        tape.update(units, indices, rows, table, numbers, count=count, per=per)
+        return
+    pairs = tape.value("pairs", indices.dims, "int64")
+    others = tape.value("pairs", indices.dims, "int64")
+    sort = sort_units(tape.name("sort"), spec)
+    tape.prepare(sort, indices, pairs, others, count=count, per=per)
+    states = _states(tape, layer, spec, name)
+    units = sorted_units(tape.name("table_update"), spec)
+    tape.update(units, pairs, rows, table, *states, numbers, total=pairs.dims)
+
+
+def _states(tape: Tape, layer: Table, spec: TableUpdate, name: str) -> list[Value]:
+    optimizer = tape.tables
+    begin = getattr(optimizer, "initial_accumulator_value", 0.0)
+    names = optimizer.row_slots or optimizer.state
+    shape = (layer.input_dim,) if spec.is_row_state else (layer.input_dim, layer.output_dim)
+
+    packed = Packed(shape, layer.dtype, filled_with(begin))
+    return [tape.keep(f"{name}:{each}", packed, "state", shape) for each in names]
