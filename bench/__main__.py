@@ -1,5 +1,7 @@
 """`python -m bench dense|embedding|bag|model`: our kernels against their peers, on this machine.
 
+`python -m bench train` does so for training steps.
+
 `python -m bench cuda`, or `--target` and a GPU's name without a kind, does so on the GPU here.
 `python -m bench plot RESULT.json...` draws what earlier runs measured. `arm-static` and
 `cuda-static` need no such machine: they put the inner loops for each core beside what its ports
@@ -14,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import cases, contention, cuda_peers, cuda_static, specs, turns
+from bench import cases, contention, cuda_peers, cuda_static, specs, train, turns
 from bench.cases import Case, CaseError
 from tvmlayers.dtypes import HALF_DTYPES
 
@@ -58,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     turns.add_arguments(
         kinds.add_parser("turns", help="in one process, in turns with a peer's own calls")
     )
+    train.add_arguments(kinds.add_parser("train", help="training steps"))
     drawn = kinds.add_parser("plot", help="draw the results of earlier runs")
     drawn.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
     drawn.add_argument("--ratios", type=Path, metavar="FILE", help="the ratios, of every kind")
@@ -130,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return contention.run(arguments)
     if arguments.kind == "turns":
         return turns.run(arguments)
+    if arguments.kind == "train":
+        return train.run(arguments)
     if arguments.kind == "arm-static":
         from bench import arm_static
 
