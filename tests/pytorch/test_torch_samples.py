@@ -81,23 +81,26 @@ def test_embedding_bag(samples: dict[str, list[Any]]) -> None:
 
 def test_layer_norm_is_imported(samples: dict[str, list[Any]]) -> None:
     """The samples that normalise over the last axes of a batch; others are refused by name."""
-    imported = 0
+
+    class Module(torch.nn.Module):
+        def __init__(self, args: Any, options: Any) -> None:
+            super().__init__()
+            self.args, self.options = args, options
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.layer_norm(x, *self.args, **self.options)
+
+    imported, refused = 0, []
     for sample in samples["layer_norm"]:
-        x, args, given = sample.input, sample.args, sample.kwargs
-
-        class Module(torch.nn.Module):
-            def forward(self, x: Tensor, args: Any = args, given: Any = given) -> Tensor:
-                return functional.layer_norm(x, *args, **given)
-
-        module = with_weight(Module())
+        x, args = sample.input, sample.args
+        module = Module(args, sample.kwargs)
         try:
             model = tl.from_torch(module, x)
         except (tl.ModelImportError, tl.ConfigError) as error:
-            assert (
-                "epsilon" in str(error) or x.ndim == len(args[0]) or x.shape[0] < 2 or 0 in x.shape
-            )
+            has_no_batch = x.ndim == len(args[0]) or x.shape[0] < 2 or 0 in x.shape
+            refused.append(has_no_batch or "epsilon" in str(error))
             continue
         imported += 1
-        report = tl.verify(tl.compile(model), against=module, samples=(3,))
-        assert report.ok, str(report)
+        torch.testing.assert_close(tl.compile(model)(x), module(x))
     assert imported
+    assert all(refused)
