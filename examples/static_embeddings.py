@@ -6,7 +6,6 @@ come with the package wordllama; the sentences are docstrings of Python's standa
 
 from __future__ import annotations
 
-import ast
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,9 @@ from numpy.typing import NDArray
 
 import tvmlayers as tl
 from examples.side_by_side import Side, print_table
+from examples.texts import sentences
 
-MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pathlib", "statistics", "typing")
 PADDING = 0  # wordllama's own
-
-
-def sentences() -> list[str]:
-    """The first paragraphs of docstrings of the standard library."""
-    found = []
-    for module in MODULES:
-        source = Path(ast.__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                text = ast.get_docstring(node) or ""
-                found.append(" ".join(text.split("\n\n")[0].split()))
-    return [text for text in found if len(text) > 20]
 
 
 def load() -> Any:
