@@ -156,6 +156,15 @@ class TrainingStep:
             raise ShapeError("a step expected at least one sample, got a batch of 0")
         return [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
 
+    def check(self, x: Any, y: Any, sample_weight: Any = None) -> None:
+        """Raise what a call with these arguments would raise; nothing is computed."""
+        arrays = self._arrays(x, y, sample_weight)
+        for check in self.manifest["checks"]:
+            if check["kind"] == "label":
+                self._refuse_label(arrays[check["input"]], check["classes"])
+            else:
+                diagnose.check_input(check, self._entries[0], arrays)
+
     def _by_name(self, x: Any) -> dict[str, Any]:
         names = [slot.name for slot in self._inputs]
         if isinstance(x, Mapping):
