@@ -80,9 +80,9 @@ class Verbs:
         them for that. shuffle: arrays and Datasets, anew in each epoch, by the seed; the same seed
         gives the same bits. class_weight: what samples of a class count, by its number.
 
-        Metrics of an epoch are those of the predictions before each update, without dropout: they
-        cost another pass forwards. Arrays are checked before anything is updated. However `fit`
-        ends, by an error or Ctrl-C too, the layers have the weights of the last whole step.
+        Metrics of an epoch are those of the predictions before each update, in training mode.
+        Arrays are checked before anything is updated. However `fit` ends, by an error or Ctrl-C
+        too, the layers have the weights of the last whole step.
         """
         return self._ready("fit").fit(
             x,

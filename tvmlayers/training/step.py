@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers.artifact.arena import view
+from tvmlayers.artifact.arena import ALIGNMENT, view
 from tvmlayers.artifact.panels import pack, unpack
 from tvmlayers.artifact.weights import as_numbers
 from tvmlayers.errors import (
@@ -27,8 +28,8 @@ from tvmlayers.foreign import is_refusal
 from tvmlayers.layers import Model
 from tvmlayers.numeric import not_negative_real
 from tvmlayers.runtime import diagnose, ffi, tensors
-from tvmlayers.runtime.scratch import with_scratch
-from tvmlayers.runtime.signature import LAST_STATUS_BIT, Entry, Slot, read_slot
+from tvmlayers.runtime.scratch import OwnScratch
+from tvmlayers.runtime.signature import LAST_STATUS_BIT, Entry, Slot, extent, read_slot
 from tvmlayers.runtime.threads import count as count_threads
 from tvmlayers.safetensors_file import chunks
 from tvmlayers.safetensors_file import read as read_arrays
@@ -56,7 +57,9 @@ class TrainingStep:
         self.model, self.manifest = model, manifest
         self.optimizer: Optimizer = from_config(manifest["optimizer"])
         self.table_optimizer: Optimizer = from_config(manifest["tables"])
-        self._function = with_scratch(function)
+        # Of its own: the predictions of a batch are read from it.
+        self._scratch = OwnScratch()
+        self._function = self._scratch.given_to(function)
         self._arena, self._arena_tensor = arena, ffi.from_array(arena)
         inputs = tuple(read_slot(each) for each in manifest["inputs"])
         self._inputs, self._truth = inputs, read_slot(manifest["truth"])
@@ -132,6 +135,19 @@ class TrainingStep:
                 return None
         return arrays
 
+    def predictions(self) -> Array:
+        """What the model gave for the batch of the last call, before its update and in training
+        mode: (batch, outputs), a copy."""
+        about = self.manifest["prediction"]
+
+        def shape_of(dims: Sequence[int | str]) -> tuple[int, ...]:
+            return tuple(extent(dim, self._sizes) for dim in dims)
+
+        behind = [math.prod(shape_of(dims)) * size for dims, size in about["behind"]]
+        offset = sum((-(-nbytes // ALIGNMENT) + 1) * ALIGNMENT for nbytes in behind)
+        made = view(self._scratch.array, offset, shape_of(about["shape"]), about["dtype"])
+        return _ACTIVATIONS[about["activation"]](made)
+
     # Inputs.
 
     def _arrays(self, x: Any, y: Any, sample_weight: Any) -> list[Array]:
@@ -151,8 +167,8 @@ class TrainingStep:
             arrays.append(_as_float(array, self._weight))
             kinds.append(tensors.identity)
         entry = self._entries[sample_weight is not None]
-        _, sizes = diagnose.choose_entry([entry], entry.names, arrays, kinds)
-        if not sizes.get("n", 1):
+        _, self._sizes = diagnose.choose_entry([entry], entry.names, arrays, kinds)
+        if not self._sizes.get("n", 1):
             raise ShapeError("a step expected at least one sample, got a batch of 0")
         return [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
 
@@ -374,6 +390,24 @@ class TrainingStep:
             f"<TrainingStep ({takes}), {self.manifest['loss']}, {self.optimizer.kind}, "
             f"{self.iterations} steps made>"
         )
+
+
+def _softmax(logits: Array) -> Array:
+    made: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    made /= made.sum(axis=-1, keepdims=True)
+    return made
+
+
+def _sigmoid(logits: Array) -> Array:
+    made: Array = 0.5 * (1 + np.tanh(0.5 * logits))
+    return made
+
+
+_ACTIVATIONS: dict[str | None, Callable[[Array], Array]] = {
+    None: np.copy,
+    "softmax": _softmax,
+    "sigmoid": _sigmoid,
+}
 
 
 def _as_float(array: Array, slot: Slot) -> Array:

@@ -271,14 +271,13 @@ class Trainer:
         """One step, and the metrics of its batch with the weights before it."""
         step = self.step
         assert step is not None
-        watched = bool(self._plain or self._weighted)
-        predicted = _array(step.compiled()(*batch.x)) if watched else None
         if batch.y is None:
             raise ConfigError("training expected y beside x, got none: pass (x, y)")
         self._moved = True
         loss = step(batch.inputs, batch.y, batch.sample_weight)
         self._mean_loss.add(loss, len(batch))
-        if predicted is not None:
+        if self._plain or self._weighted:
+            predicted = step.predictions()
             self._add(aligned(batch.y, predicted.shape, self.loss.is_sparse), predicted, batch)
 
     def _evaluate(self, source: Source, listeners: CallbackList) -> Logs:

@@ -17,7 +17,7 @@ from tvmlayers.training.callbacks.monitor import Monitor
 class ModelCheckpoint(Monitor):
     """Saves the model after each epoch, whole or not at all: what was there stays until then.
 
-    filepath: may hold {epoch} and keys of the logs, as "best-{epoch:02d}-{val_loss:.3f}.safetensors".
+    filepath: may hold {epoch} and keys of the logs, as "{epoch:02d}-{val_loss:.3f}.safetensors".
     save_best_only: only where the monitored number improves; initial_value_threshold: what it has
     to beat at first. save_weights_only: as `save_weights`, else as `save`. save_freq: "epoch", or a
     number of batches. `tl.load_model` and `load_weights` read what it writes; BackupAndRestore
