@@ -274,7 +274,7 @@ def source_of(
     batch_size: 32 where it is left out; iterables make their own batches.
     """
     size = 32 if batch_size is None else positive("a model", "batch_size", batch_size)
-    utils = getattr(sys.modules.get("torch"), "utils", None)
+    utils: Any = getattr(sys.modules.get("torch"), "utils", None)
     is_dataset = utils is not None and isinstance(x, utils.data.Dataset)
     is_iterable = not _is_arrays(x, y) and (is_dataset or isinstance(x, Iterable))
     if not is_iterable:

@@ -74,9 +74,10 @@ def check_labels(labels: Array, classes: int, first: int = 0) -> None:
 def _log_probabilities(loss: Any, predicted: Array) -> Array:
     if loss.from_logits:
         shifted = predicted - predicted.max(axis=1, keepdims=True)
-        logs: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return logs
-    return np.log(np.clip(predicted, EPSILON, 1 - EPSILON))
+        log_softmax: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return log_softmax
+    logs: Array = np.log(np.clip(predicted, EPSILON, 1 - EPSILON))
+    return logs
 
 
 def _sparse(loss: Any, truth: Array, predicted: Array) -> Array:

@@ -14,7 +14,7 @@ from tvmlayers.numeric import not_negative, positive
 from tvmlayers.training import losses, metrics, optimizers
 from tvmlayers.training.callbacks import CallbackList, History
 from tvmlayers.training.callbacks.backup import BackupAndRestore
-from tvmlayers.training.callbacks.base import Callback, Logs
+from tvmlayers.training.callbacks.base import Logs
 from tvmlayers.training.data import Batch, Indexed, Reader, Source, Steps, indexed, source_of, split
 from tvmlayers.training.loss_values import aligned, loss_values
 from tvmlayers.training.progress import close, display
@@ -122,9 +122,9 @@ class Trainer:
             )
         step = self._begin()
         for each in (source, validation):
-            whole_given = each.whole if isinstance(each, Indexed) else None
-            if whole_given is not None:
-                step.check(whole_given.inputs, whole_given.y, whole_given.sample_weight)
+            samples = each.whole if isinstance(each, Indexed) else None
+            if samples is not None:
+                step.check(samples.inputs, _truth(samples), samples.sample_weight)
 
         keys = [*self.names, *(f"val_{name}" for name in self.names if validation is not None)]
         params |= {
@@ -271,14 +271,13 @@ class Trainer:
         """One step, and the metrics of its batch with the weights before it."""
         step = self.step
         assert step is not None
-        if batch.y is None:
-            raise ConfigError("training expected y beside x, got none: pass (x, y)")
+        truth = _truth(batch)
         self._moved = True
-        loss = step(batch.inputs, batch.y, batch.sample_weight)
+        loss = step(batch.inputs, truth, batch.sample_weight)
         self._mean_loss.add(loss, len(batch))
         if self._plain or self._weighted:
             predicted = step.predictions()
-            self._add(aligned(batch.y, predicted.shape, self.loss.is_sparse), predicted, batch)
+            self._add(aligned(truth, predicted.shape, self.loss.is_sparse), predicted, batch)
 
     def _evaluate(self, source: Source, listeners: CallbackList) -> Logs:
         predict = self.predictor()
@@ -288,9 +287,7 @@ class Trainer:
         for place, batch in enumerate(source.epoch(0)):
             listeners.call("on_test_batch_begin", place, {})
             predicted = _array(predict(*batch.x))
-            if batch.y is None:
-                raise ConfigError("evaluate expected y beside x, got none: pass (x, y)")
-            truth = aligned(batch.y, predicted.shape, self.loss.is_sparse)
+            truth = aligned(_truth(batch), predicted.shape, self.loss.is_sparse)
             each = loss_values(self.loss, truth, predicted, seen)
             weight = batch.sample_weight
             counted = each if weight is None else each * weight
@@ -359,6 +356,12 @@ def predict(
         raise ConfigError("the data to predict gave no batch")
     outputs = [np.concatenate(each) for each in zip(*parts, strict=True)]
     return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _truth(batch: Batch) -> Array:
+    if batch.y is None:
+        raise ConfigError("expected y beside x, got none: pass both, or batches of (x, y)")
+    return batch.y
 
 
 def _limited(source: Source, steps: int | None) -> Source:

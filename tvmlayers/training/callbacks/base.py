@@ -117,8 +117,8 @@ class CallbackList:
         params: dict[str, Any],
         own: Sequence[Callback] = (),
     ) -> None:
-        given = [] if callbacks is None else callbacks
-        listed = list(given) if isinstance(given, (list, tuple)) else [given]
+        given: Any = [] if callbacks is None else callbacks
+        listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
         wrong = [each for each in listed if not isinstance(each, Callback)]
         if wrong:
             raise ConfigError(
