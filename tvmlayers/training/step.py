@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers.artifact.arena import ALIGNMENT, view
+from tvmlayers.artifact.arena import view
 from tvmlayers.artifact.panels import pack, unpack
 from tvmlayers.artifact.weights import as_numbers
 from tvmlayers.errors import (
@@ -29,11 +28,12 @@ from tvmlayers.layers import Model
 from tvmlayers.numeric import not_negative_real
 from tvmlayers.runtime import diagnose, ffi, tensors
 from tvmlayers.runtime.scratch import OwnScratch
-from tvmlayers.runtime.signature import LAST_STATUS_BIT, Entry, Slot, extent, read_slot
+from tvmlayers.runtime.signature import LAST_STATUS_BIT, Entry, Slot, read_slot
 from tvmlayers.runtime.threads import count as count_threads
 from tvmlayers.safetensors_file import chunks
 from tvmlayers.safetensors_file import read as read_arrays
 from tvmlayers.training.optimizers import Optimizer, from_config
+from tvmlayers.training.predictions import read_predictions
 
 Array = NDArray[Any]
 _FORMAT = "tvmlayers.step"
@@ -74,6 +74,7 @@ class TrainingStep:
         self._rates[:] = self._rates_of(None)
         self._loss_tensor, self._rates_tensor = map(ffi.from_array, (self._loss, self._rates))
         self._dtypes = tuple(slot.dtype for slot in (*inputs, self._truth))
+        self._last: Sequence[Array] = ()
         self._compiled: Any = None
         self.threads = threads
 
@@ -119,6 +120,7 @@ class TrainingStep:
         return float(self._loss[0])
 
     def _run(self, given: Sequence[Array], weight: Any, weighted: int, rates: Any) -> int:
+        self._last = given
         loss, arena = self._loss_tensor, self._arena_tensor
         return self._function(*given, weight, weighted, loss, arena, rates, self._threads)
 
@@ -138,15 +140,8 @@ class TrainingStep:
     def predictions(self) -> Array:
         """What the model gave for the batch of the last call, before its update and in training
         mode: (batch, outputs), a copy."""
-        about = self.manifest["prediction"]
-
-        def shape_of(dims: Sequence[int | str]) -> tuple[int, ...]:
-            return tuple(extent(dim, self._sizes) for dim in dims)
-
-        behind = [math.prod(shape_of(dims)) * size for dims, size in about["behind"]]
-        offset = sum((-(-nbytes // ALIGNMENT) + 1) * ALIGNMENT for nbytes in behind)
-        made = view(self._scratch.array, offset, shape_of(about["shape"]), about["dtype"])
-        return _ACTIVATIONS[about["activation"]](made)
+        sizes = diagnose.bind_sizes(self._entries[0], self._last)
+        return read_predictions(self.manifest["prediction"], self._scratch.array, sizes)
 
     # Inputs.
 
@@ -167,8 +162,8 @@ class TrainingStep:
             arrays.append(_as_float(array, self._weight))
             kinds.append(tensors.identity)
         entry = self._entries[sample_weight is not None]
-        _, self._sizes = diagnose.choose_entry([entry], entry.names, arrays, kinds)
-        if not self._sizes.get("n", 1):
+        _, sizes = diagnose.choose_entry([entry], entry.names, arrays, kinds)
+        if not sizes.get("n", 1):
             raise ShapeError("a step expected at least one sample, got a batch of 0")
         return [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
 
@@ -390,24 +385,6 @@ class TrainingStep:
             f"<TrainingStep ({takes}), {self.manifest['loss']}, {self.optimizer.kind}, "
             f"{self.iterations} steps made>"
         )
-
-
-def _softmax(logits: Array) -> Array:
-    made: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    made /= made.sum(axis=-1, keepdims=True)
-    return made
-
-
-def _sigmoid(logits: Array) -> Array:
-    made: Array = 0.5 * (1 + np.tanh(0.5 * logits))
-    return made
-
-
-_ACTIVATIONS: dict[str | None, Callable[[Array], Array]] = {
-    None: np.copy,
-    "softmax": _softmax,
-    "sigmoid": _sigmoid,
-}
 
 
 def _as_float(array: Array, slot: Slot) -> Array:
