@@ -76,7 +76,7 @@ def fit(model: tl.Sequential, *given: tl.callbacks.Callback, epochs: int = 6, **
         ({"patience": 2}, "max", (5, 4, 6, 6, 5, 1), 5, 2),
         ({"patience": 1, "min_delta": 0.5}, "min", (5, 4.6, 4, 1, 1, 1), 2, 0),
         ({"patience": 1, "start_from_epoch": 3}, "min", (1, 2, 3, 4, 3, 3), 6, 4),
-        ({"patience": 2, "baseline": 3}, "min", (5, 4, 3.5, 2, 1, 1), 3, 2),
+        ({"patience": 2, "baseline": 3}, "min", (5, 4, 4, 2, 1, 1), 3, 1),
     ],
 )
 def test_early_stopping(
@@ -97,7 +97,7 @@ def test_early_stopping(
 
 def test_plateaus_lower_the_learning_rate(model: tl.Sequential) -> None:
     reduce = callbacks.ReduceLROnPlateau(
-        "scripted", factor=0.5, patience=1, mode="min", cooldown=1, min_lr=0.004
+        "scripted", factor=0.5, patience=1, mode="min", cooldown=2, min_lr=0.004
     )
     history = fit(model, Scripted(5, 5, 5, 5, 5, 5), reduce).history
     assert history["learning_rate"] == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.004, 0.004])
@@ -188,11 +188,11 @@ def listeners(folder: Path) -> list[tl.callbacks.Callback]:
     return [
         callbacks.BackupAndRestore(folder),
         callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=0.05),
-        callbacks.EarlyStopping("val_loss", restore_best_weights=True, patience=1, min_delta=0.1),
+        callbacks.EarlyStopping("val_loss", restore_best_weights=True, patience=3, min_delta=0.1),
     ]
 
 
-@pytest.mark.parametrize("steps", [3, 7, 12])
+@pytest.mark.parametrize("steps", [3, 5, 7])
 def test_a_killed_run_goes_on_bit_by_bit(model: tl.Sequential, tmp_path: Path, steps: int) -> None:
     def run(folder: str, *more: tl.callbacks.Callback) -> Any:
         given = [*listeners(tmp_path / folder), *more]
@@ -200,7 +200,7 @@ def test_a_killed_run_goes_on_bit_by_bit(model: tl.Sequential, tmp_path: Path, s
 
     wanted = run("whole")
     weights, state = model.get_weights(), step_of(model).state()
-    assert len(wanted.epoch) > 2
+    assert len(wanted.epoch) > 3
     begin(model)
     with pytest.raises(Killed):
         run("killed", Kill(steps))

@@ -56,6 +56,7 @@ class Fixture:
 
     def begin(self) -> tl.Sequential:
         self.model.set_weights(self.first)
+        self.step.set_weights(self.model.weights)
         self.step.set_state(self.state)
         self.step.learning_rate = 0.01
         self.model.reset_metrics()
@@ -100,7 +101,6 @@ def test_an_epoch_is_its_steps(model: tl.Sequential) -> None:
     """Batches in order, the last one smaller; the loss is the mean over samples, and the metrics
     are of the predictions before each update."""
     step = step_of(model)
-    step.set_weights(model.weights)
     total, right, weighted = 0.0, 0.0, 0.0
     for rows in (slice(0, 16), slice(16, 32), slice(32, 48), slice(48, 50)):
         p = step.compiled()(X[rows])
