@@ -242,8 +242,13 @@ def test_ctrl_c_leaves_the_weights_of_a_whole_step(model: tl.Sequential, tmp_pat
 
     path = tmp_path / "last.safetensors"
     kept = tl.callbacks.ModelCheckpoint(path)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(X, Y, 16, 3, 0, [kept, Interrupts()], shuffle=False)
+    # A shell starts what runs in the background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, Y, 16, 3, 0, [kept, Interrupts()], shuffle=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert step_of(model).iterations == 6
     assert same(model.get_weights(), step_of(model).weights().values())
     checkpoint = tl.load_model(path).get_weights()
