@@ -49,8 +49,3 @@ class PlainConsole(Console):
 
 def _as_text(shown: Any) -> Any:
     return Text(printable(shown)) if isinstance(shown, str) else shown
-
-
-def say(line: str) -> None:
-    """Print one line of text on stdout, however narrow the terminal is."""
-    PlainConsole().print(line, soft_wrap=True)

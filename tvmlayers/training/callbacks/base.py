@@ -147,3 +147,10 @@ class CallbackList:
                 if any(getattr(type(callback), n) is not getattr(Callback, n) for n in names)
             ]
         return self._listening[hook]
+
+
+def say(line: str) -> None:
+    """Print one line of text on stdout, however narrow the terminal is."""
+    from tvmlayers.printing import PlainConsole  # which takes a while, and most say nothing
+
+    PlainConsole().print(line, soft_wrap=True)

@@ -9,8 +9,7 @@ from typing import Any
 
 from tvmlayers.errors import ConfigError
 from tvmlayers.numeric import positive
-from tvmlayers.printing import say
-from tvmlayers.training.callbacks.base import Callback, Logs
+from tvmlayers.training.callbacks.base import Callback, Logs, say
 from tvmlayers.training.callbacks.monitor import Monitor
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from tvmlayers.numeric import not_negative
-from tvmlayers.printing import say
-from tvmlayers.training.callbacks.base import Callback, Logs
+from tvmlayers.training.callbacks.base import Callback, Logs, say
 from tvmlayers.training.callbacks.monitor import Monitor, is_finite
 
 
