@@ -108,10 +108,7 @@ class Trainer:
         else:
             source = source_of(weighing, x, y, sample_weight, batch_size=batch_size)
             if validation_data is not None:
-                given = (
-                    validation_data if isinstance(validation_data, tuple) else (validation_data,)
-                )
-                validation = source_of(reader, *given, batch_size=held_size)
+                validation = source_of(reader, *_parts(validation_data), batch_size=held_size)
         if validation is not None and validation_steps is not None:
             validation = Steps(validation, validation_steps)
         steps = source if steps_per_epoch is None else Steps(source, steps_per_epoch)
@@ -373,6 +370,12 @@ def _listed(asked: object) -> list[object]:
     if asked is None:
         return []
     return list(asked) if isinstance(asked, (list, tuple)) else [asked]
+
+
+def _parts(data: Any) -> tuple[Any, ...]:
+    """(x, y) or (x, y, sample_weight) where that was given, else the iterable alone."""
+    is_list = isinstance(data, list) and all(hasattr(each, "shape") for each in data)
+    return tuple(data) if is_list or isinstance(data, tuple) else (data,)
 
 
 def _array(made: Any) -> Array:
