@@ -268,13 +268,13 @@ class Trainer:
         """One step, and the metrics of its batch with the weights before it."""
         step = self.step
         assert step is not None
-        truth = _truth(batch)
+        truth = self._aligned(batch)
         self._moved = True
         loss = step(batch.inputs, truth, batch.sample_weight)
         self._mean_loss.add(loss, len(batch))
         if self._plain or self._weighted:
             predicted = step.predictions()
-            self._add(aligned(truth, predicted.shape, self.loss.is_sparse), predicted, batch)
+            self._add(truth, predicted, batch)
 
     def _evaluate(self, source: Source, listeners: CallbackList) -> Logs:
         predict = self.predictor()
@@ -284,7 +284,7 @@ class Trainer:
         for place, batch in enumerate(source.epoch(0)):
             listeners.call("on_test_batch_begin", place, {})
             predicted = _array(predict(*batch.x))
-            truth = aligned(_truth(batch), predicted.shape, self.loss.is_sparse)
+            truth = self._aligned(batch)
             each = loss_values(self.loss, truth, predicted, seen)
             weight = batch.sample_weight
             counted = each if weight is None else each * weight
@@ -297,6 +297,11 @@ class Trainer:
         logs = self._logs()
         listeners.call("on_test_end", logs)
         return logs
+
+    def _aligned(self, batch: Batch) -> Array:
+        """y in the form that the loss and the metrics take."""
+        shape = (len(batch), *self.model.outputs[0].shape[1:])
+        return aligned(_truth(batch), shape, self.loss.is_sparse)
 
     def _add(self, truth: Array, predicted: Array, batch: Batch) -> None:
         for metric in self._plain:
