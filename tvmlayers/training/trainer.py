@@ -300,7 +300,7 @@ class Trainer:
 
     def _aligned(self, batch: Batch) -> Array:
         """y in the form that the loss and the metrics take."""
-        shape = (len(batch), *self.model.outputs[0].shape[1:])
+        shape = (len(batch), *self.model.output_shape[1:])
         return aligned(_truth(batch), shape, self.loss.is_sparse)
 
     def _add(self, truth: Array, predicted: Array, batch: Batch) -> None:
