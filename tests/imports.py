@@ -71,6 +71,7 @@ ROOMS = {
 # Imports inside functions that point against the line, with the reason for each.
 WHEN_CALLED = {
     ("layers", "codegen"),  # a layer called on an array compiles itself
+    ("layers", "training"),  # the verbs of a model
     ("layers", "interop"),  # a model writes itself for other frameworks
     ("training", "codegen"),  # a step compiles its model for inference when asked to
 }

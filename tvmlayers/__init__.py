@@ -62,7 +62,7 @@ from tvmlayers.layers import (
     load_model,
     quantize,
 )
-from tvmlayers.training import losses, optimizers
+from tvmlayers.training import callbacks, losses, metrics, optimizers
 
 if TYPE_CHECKING:
     from tvmlayers.codegen import compile as compile
@@ -149,6 +149,7 @@ __all__ = [
     "UnitNormalization",
     "UnknownNameError",
     "WeightsError",
+    "callbacks",
     "compile",
     "compile_step",
     "explain",
@@ -160,6 +161,7 @@ __all__ = [
     "load",
     "load_model",
     "losses",
+    "metrics",
     "optimizers",
     "quantize",
     "tune",

@@ -1,4 +1,4 @@
 """The demonstration behind `tvmlayers demo`: compile, train, compare with PyTorch, time.
 
-Needs the `demo` extra: PyTorch trains the models, scikit-learn carries the digits.
+Needs the `demo` extra: PyTorch is what it compares with, scikit-learn carries the digits.
 """

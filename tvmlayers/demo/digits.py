@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import tvmlayers as tl
-from tvmlayers.demo.trained import SEED, Trained, fit, set_dense
+from tvmlayers.demo.trained import SEED, Trained, fit, linear
 
 PIXELS, HIDDEN, CLASSES = 64, 128, 10
 
@@ -23,26 +21,17 @@ def train(epochs: int = 40) -> Trained:
         images, labels.astype(np.int64), test_size=1 / 3, random_state=SEED, stratify=labels
     )
 
-    torch.manual_seed(SEED)
-    hidden, output = torch.nn.Linear(PIXELS, HIDDEN), torch.nn.Linear(HIDDEN, CLASSES)
-    logits = torch.nn.Sequential(hidden, torch.nn.ReLU(), output)
-    start = time.perf_counter()
-    fit(logits, seen, seen_labels, epochs=epochs, learning_rate=2e-3)
-    train_seconds = time.perf_counter() - start
-
-    model = tl.Sequential(
-        [
-            tl.Dense(units=HIDDEN, activation="relu"),
-            tl.Dense(units=CLASSES, activation="softmax"),
-        ]
-    )
+    hidden = tl.Dense(units=HIDDEN, activation="relu", seed=SEED)
+    output = tl.Dense(units=CLASSES, activation="softmax", seed=SEED + 1)
+    model = tl.Sequential([hidden, output])
     model.build((None, PIXELS))
-    set_dense(model.layers[0], hidden)
-    set_dense(model.layers[1], output)
+    train_seconds = fit(model, seen, seen_labels, epochs=epochs, learning_rate=2e-3)
+
+    parts = linear(hidden), torch.nn.ReLU(), linear(output), torch.nn.Softmax(dim=-1)
     return Trained(
         name="digits",
         task="digits: 8x8 images, 64-128-10",
-        network=torch.nn.Sequential(logits, torch.nn.Softmax(dim=-1)),
+        network=torch.nn.Sequential(*parts).eval(),
         model=model,
         inputs=unseen,
         labels=unseen_labels,

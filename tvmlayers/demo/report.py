@@ -72,7 +72,11 @@ def _build_table(found: Demonstration) -> Table:
 
 def _accuracy_table(found: Demonstration) -> Table:
     numbers = ("held out", "accuracy", "PyTorch's", "different", "trained in")
-    made = table("Trained with PyTorch, run on held-out data", ("task",), numbers)
+    made = table(
+        "Trained with tvmlayers, run on held-out data",
+        ("task",),
+        numbers,
+    )
     for row in found.comparisons:
         made.add_row(
             row.task,

@@ -104,9 +104,7 @@ def run(settings: Settings, begin: Stage, threads: int | None = None) -> Demonst
         threads = threads or physical_cores()
         comparisons = []
         for train in (_train_digits, _train_text):
-            # Batches this small train fastest on one thread, and come out the same each time.
-            with _torch_threads(1):
-                trained = train(settings, begin)
+            trained = train(settings, begin)
             with _torch_threads(threads):
                 comparisons.append(
                     compare(
@@ -150,12 +148,12 @@ def _build_snippet(name: str, folder: Path, begin: Stage, threads: int | None) -
 
 
 def _train_digits(settings: Settings, begin: Stage) -> Trained:
-    begin("digits: train with PyTorch")
+    begin("digits: compile a training step, train")
     return digits.train(settings.digit_epochs)
 
 
 def _train_text(settings: Settings, begin: Stage) -> Trained:
-    begin("text: read the documentation, train with PyTorch")
+    begin("text: read the documentation, compile a training step, train")
     return text.train(settings.train_paragraphs, settings.held_out_paragraphs, settings.text_epochs)
 
 

@@ -21,16 +21,17 @@ from tvmlayers.layers.graph import (
     unflat,
 )
 from tvmlayers.layers.names import checked_name, free_name, naming, snake_case, unique_names
+from tvmlayers.layers.verbs import Verbs
 from tvmlayers.layers.weights import set_flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-_NOT_COPIED = ("_compiled", "_compiling")
+_NOT_COPIED = ("_compiled", "_compiling", "_trainer")
 
 
-class Model:
+class Model(Verbs):
     """What lies between symbolic inputs and outputs, each one tensor or a list of them.
 
     Called on symbolic tensors it repeats its layers there, with the same weights; called on
@@ -53,6 +54,7 @@ class Model:
         self.name = snake_case(type(self).__name__) if name is None else checked_name(name)
         self._graph = None
         self._compiled: tuple[object, Callable[..., Any], list[str]] | None = None
+        self._trainer = None
         self._compiling = threading.RLock()  # one thread compiles for a call, others wait
 
     def __getstate__(self) -> dict[str, Any]:

@@ -159,6 +159,12 @@ def raise_for_status(
     raise IndexOutOfRangeError(f"compiled code reported status {status}, which no check explains")
 
 
+def check_input(check: Mapping[str, Any], entry: Entry, arrays: Sequence[Array]) -> None:
+    """Raise where `arrays` fail a check, before any call."""
+    if _fails(check, arrays):
+        raise_for_status(1, [check], entry, arrays)
+
+
 def _fails(check: Mapping[str, Any], arrays: Sequence[Array]) -> bool:
     array = arrays[check["input"]]
     if check["kind"] == "offsets":

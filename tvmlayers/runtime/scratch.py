@@ -55,6 +55,32 @@ def with_scratch(function: Callable[..., int]) -> Callable[..., int]:
     return call
 
 
+class OwnScratch:
+    """Scratch that no other function uses, so that what a call left there can be read.
+
+    array: its bytes; one call of the function runs at a time.
+    """
+
+    def __init__(self) -> None:
+        self._make(SMALLEST)
+
+    def _make(self, nbytes: int) -> None:
+        self.array = allocate_arena(nbytes)
+        self._tensor = ffi.from_array(self.array)
+
+    def given_to(self, function: Callable[..., int]) -> Callable[..., int]:
+        """`function(*arguments, scratch)` as a function of the arguments alone."""
+
+        def call(*arguments: Any) -> int:
+            status = function(*arguments, self._tensor)
+            if status < 0:
+                self._make(_with_room(-status))
+                status = function(*arguments, self._tensor)
+            return status
+
+        return call
+
+
 def bound_to(function: Callable[..., int], arguments: tuple[Any, ...]) -> Callable[[], int]:
     """`function(*arguments, scratch)` as a function of nothing, one call of which runs at a time.
 

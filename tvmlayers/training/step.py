@@ -27,12 +27,13 @@ from tvmlayers.foreign import is_refusal
 from tvmlayers.layers import Model
 from tvmlayers.numeric import not_negative_real
 from tvmlayers.runtime import diagnose, ffi, tensors
-from tvmlayers.runtime.scratch import with_scratch
+from tvmlayers.runtime.scratch import OwnScratch
 from tvmlayers.runtime.signature import LAST_STATUS_BIT, Entry, Slot, read_slot
 from tvmlayers.runtime.threads import count as count_threads
 from tvmlayers.safetensors_file import chunks
 from tvmlayers.safetensors_file import read as read_arrays
 from tvmlayers.training.optimizers import Optimizer, from_config
+from tvmlayers.training.predictions import read_predictions
 
 Array = NDArray[Any]
 _FORMAT = "tvmlayers.step"
@@ -56,7 +57,9 @@ class TrainingStep:
         self.model, self.manifest = model, manifest
         self.optimizer: Optimizer = from_config(manifest["optimizer"])
         self.table_optimizer: Optimizer = from_config(manifest["tables"])
-        self._function = with_scratch(function)
+        # Of its own: the predictions of a batch are read from it.
+        self._scratch = OwnScratch()
+        self._function = self._scratch.given_to(function)
         self._arena, self._arena_tensor = arena, ffi.from_array(arena)
         inputs = tuple(read_slot(each) for each in manifest["inputs"])
         self._inputs, self._truth = inputs, read_slot(manifest["truth"])
@@ -71,6 +74,7 @@ class TrainingStep:
         self._rates[:] = self._rates_of(None)
         self._loss_tensor, self._rates_tensor = map(ffi.from_array, (self._loss, self._rates))
         self._dtypes = tuple(slot.dtype for slot in (*inputs, self._truth))
+        self._last: Sequence[Array] = ()
         self._compiled: Any = None
         self.threads = threads
 
@@ -116,6 +120,7 @@ class TrainingStep:
         return float(self._loss[0])
 
     def _run(self, given: Sequence[Array], weight: Any, weighted: int, rates: Any) -> int:
+        self._last = given
         loss, arena = self._loss_tensor, self._arena_tensor
         return self._function(*given, weight, weighted, loss, arena, rates, self._threads)
 
@@ -131,6 +136,12 @@ class TrainingStep:
             if not (array.size and array.flags.carray):
                 return None
         return arrays
+
+    def predictions(self) -> Array:
+        """What the model gave for the batch of the last call, before its update and in training
+        mode: (batch, outputs), a copy."""
+        sizes = diagnose.bind_sizes(self._entries[0], self._last)
+        return read_predictions(self.manifest["prediction"], self._scratch.array, sizes)
 
     # Inputs.
 
@@ -155,6 +166,15 @@ class TrainingStep:
         if not sizes.get("n", 1):
             raise ShapeError("a step expected at least one sample, got a batch of 0")
         return [tensors.pack(a, s.dtype) for a, s in zip(arrays, entry.inputs, strict=True)]
+
+    def check(self, x: Any, y: Any, sample_weight: Any = None) -> None:
+        """Raise what a call with these arguments would raise; nothing is computed."""
+        arrays = self._arrays(x, y, sample_weight)
+        for check in self.manifest["checks"]:
+            if check["kind"] == "label":
+                self._refuse_label(arrays[check["input"]], check["classes"])
+            else:
+                diagnose.check_input(check, self._entries[0], arrays)
 
     def _by_name(self, x: Any) -> dict[str, Any]:
         names = [slot.name for slot in self._inputs]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from tvmlayers import targets
 from tvmlayers.codegen.cpu.losses import LABELS, loss_kernel
@@ -77,6 +80,7 @@ def _written(tape: Tape, model: Model, loss: losses.Loss) -> StepSpec:
     _note_logits(tape, final, loss)
     tape.keep(ITERATIONS, Packed((1,), "int64", lambda out: None), "state", (1,))
     values: dict[int, Value] = {}
+    is_logits = id(output) in tape.logits
     for tensor in graph.inputs:
         dtype = INDEX_DTYPE if tensor.dtype.startswith(("int", "uint")) else tensor.dtype
         values[id(tensor)] = Value(tensor.name, tensor.dims, dtype, given=True)
@@ -93,6 +97,7 @@ def _written(tape: Tape, model: Model, loss: losses.Loss) -> StepSpec:
             "no layer of the model has weights to train: all are frozen, or none has any"
         )
     spec = _loss(tape, prediction, loss, [values[id(tensor)] for tensor in graph.inputs])
+    spec = replace(spec, activation=loss.activation if is_logits else None)
     gradients: dict[int, list[Value]] = {id(output): [spec.gradient]}
     for step, _, backward in reversed(written):
         own = gradients.get(id(step.output))
@@ -120,7 +125,7 @@ def _loss(tape: Tape, prediction: Value, loss: losses.Loss, inputs: list[Value])
     gradient = tape.value("loss_gradient", dims, dtype, needs=True)
     kernel = loss_kernel(tape.name("loss"), loss, n, tape.target.lanes(dtype), dtype)
     tape.call(kernel, prediction, truth, weight, numbers, gradient, rows)
-    return StepSpec(tape, inputs, truth, weight, rows, numbers, gradient, dtype)
+    return StepSpec(tape, inputs, truth, weight, rows, numbers, prediction, gradient, dtype)
 
 
 def _note_logits(tape: Tape, final: Step, loss: losses.Loss) -> None:
@@ -174,12 +179,19 @@ def _manifest(
         }
 
     inputs = [slot(v, "index" if v.dtype == INDEX_DTYPE else "value") for v in spec.inputs]
+    prediction = spec.prediction
+    earlier = tape.values[: tape.values.index(prediction.root)]
     classes = next((check["classes"] for check in checks if check["kind"] == "label"), None)
     return {
         "model": model.get_config(),
         "target": tape.target.describe(),
         "inputs": inputs,
         "truth": {**slot(spec.truth, "label" if loss.is_sparse else "value"), "classes": classes},
+        "prediction": {
+            **slot(prediction, "value"),
+            "activation": spec.activation,
+            "behind": [[list(v.dims), np.dtype(v.dtype).itemsize] for v in earlier],
+        },
         "dtype": spec.dtype,
         "checks": checks,
         "weights": [

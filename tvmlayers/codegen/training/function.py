@@ -40,7 +40,7 @@ class StepSpec:
     """What the host function takes and gives, as values of its tape.
 
     loss_rows: the loss of each sample; loss_numbers: see `codegen.cpu.losses`; gradient: that of
-    the model's output; dtype: of all of them.
+    the prediction, the model's output without `activation`; dtype: of all of them.
     """
 
     tape: Tape
@@ -49,8 +49,10 @@ class StepSpec:
     sample_weight: Value
     loss_rows: Value
     loss_numbers: Value
+    prediction: Value
     gradient: Value
     dtype: str
+    activation: str | None = None
 
 
 def step_function(symbol: str, spec: StepSpec) -> tuple[Functions, list[dict[str, Any]]]:
