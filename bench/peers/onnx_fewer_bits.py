@@ -89,7 +89,7 @@ def _side(
     operators = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=operators, ir_version=10)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.use_per_session_threads = False  # the pool that `onnx_runtime.set_up` made
     session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     result = np.empty((len(x), n), np.float32)
     binding = session.io_binding()
