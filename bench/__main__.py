@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import cases, contention, cuda_peers, cuda_static, specs, train, turns
+from bench import cases, contention, cuda_peers, cuda_static, fewer_bits, specs, train, turns
 from bench.cases import Case, CaseError
 from tvmlayers.dtypes import HALF_DTYPES
 
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
                 help="one index set (or kernel) repeated, or many in turn; %(default)s",
             )
         _common(sub, kind)
+        fewer_bits.add_arguments(sub, kind)
         if kind == "dense":
             sub.add_argument("--roofline", type=Path, metavar="FILE", help="a roofline plot")
     cuda_static.add_arguments(
@@ -150,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Thread pools read these once, as their libraries load: so before anything else is imported.
     for variable in ("TVM_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(arguments.threads)
+    if fewer_bits.is_wanted(arguments):
+        return fewer_bits.run(arguments)
     from bench import hardware
     from tvmlayers.errors import TvmLayersError
 

@@ -42,12 +42,14 @@ class Prepared:
 
 def prepare(work: Work, settings: Settings) -> Prepared:
     """Our side of the work."""
-    if isinstance(work, DenseWork):
-        return _dense(work, settings)
     if isinstance(work, ModelWork):
         compiled = _compile(_with_weights(MODELS[work.case.name], work, settings), settings)
         return _prepared([compiled], work.inputs)
-    compiled = _compile(tl.Sequential([_table_layer(work, settings)]), settings)
+    make = dense_layer if isinstance(work, DenseWork) else table_layer
+    return of_layer(make(work, settings), work, settings)  # type: ignore[operator]
+
+
+def _on_indices(compiled: Any, work: Any) -> Prepared:
     if isinstance(work, BagWork) and work.case.ragged:
         return _prepared([compiled], list(zip(work.indices, work.offsets, strict=True)))
     return _prepared([compiled], [(ids,) for ids in work.indices])
@@ -75,12 +77,19 @@ def _compile(model: Any, settings: Settings) -> Any:
     return _compiler(model, target=settings.target, threads=settings.threads, **tuned)
 
 
-def _dense(work: DenseWork, settings: Settings) -> Prepared:
+def dense_layer(work: DenseWork, settings: Settings) -> Any:
+    """The layer of a case, with its weights."""
     case = work.case
     layer = tl.Dense(case.n, activation=case.activation, input_dim=case.k, dtype=settings.dtype)
-    model = tl.Sequential([layer])
     layer.set_weights([work.kernels[0], work.bias])
-    compiled = _compile(model, settings)
+    return layer
+
+
+def of_layer(layer: Any, work: Work, settings: Settings) -> Prepared:
+    """Our side of the work of one layer, which may be in fewer bits."""
+    compiled = _compile(tl.Sequential([layer]), settings)
+    if not isinstance(work, DenseWork):
+        return _on_indices(compiled, work)
     copies = _copies(compiled, len(work.kernels) - 1, settings.threads)
     return _prepared([compiled, *copies], [(work.x,)])
 
@@ -98,7 +107,8 @@ def _copies(compiled: Any, count: int, threads: int) -> list[Any]:
         return [tl.load(path, threads=threads) for _ in range(count)]
 
 
-def _table_layer(work: EmbeddingWork | BagWork, settings: Settings) -> Any:
+def table_layer(work: EmbeddingWork | BagWork, settings: Settings) -> Any:
+    """The layer of a case, with its table."""
     case = work.case
     if isinstance(work, BagWork):
         layer: Any = tl.EmbeddingBag(case.rows, case.dim, mode=work.case.mode, dtype=settings.dtype)

@@ -22,6 +22,7 @@ DTYPES = {  # NumPy's names and those of safetensors
     "int32": "I32",
     "int16": "I16",
     "int8": "I8",
+    "uint32": "U32",
     "uint16": "U16",
     "uint8": "U8",
 }

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tvmlayers.dtypes import numpy_dtype, wide
+from tvmlayers.dtypes import wide
 from tvmlayers.errors import ConfigError, unknown_name
+from tvmlayers.quantization.kinds import Kind as Stored
 from tvmlayers.quantization.rows import row_bytes
 
 STORED = "stored"
@@ -100,7 +101,7 @@ class Workload:
 
     @cached_property
     def stored(self) -> str:
-        """How the weight is kept: the dtype, or one of `quantization.KINDS`."""
+        """How the weight is kept: the dtype, or the name of a `quantization.Kind`."""
         return str(self._values.get(STORED, self._values["dtype"]))
 
     @property
@@ -115,8 +116,8 @@ class Workload:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of a dense layer's weight, k by n."""
-        return int(self["k"] * self["n"]) * numpy_dtype(self.stored).itemsize
+        """Bytes of a dense layer's weight, k by n, and of its scales by groups."""
+        return Stored.of(self.stored).weight_bytes(self["k"], self["n"])
 
     @cached_property
     def batch(self) -> int:

@@ -87,5 +87,5 @@ def test_infinite_and_nan_inputs_come_out_as_they_do_of_float_weights() -> None:
 def test_arm_targets_compile(kind: str, target: str) -> None:
     model = tl.Sequential([tl.EmbeddingBag(40, 64, mode="sum"), tl.Dense(100, "relu")])
     compiled = tl.compile(tl.quantize(model, tables=kind, weights=kind), target=target)
-    kept = {row["layer"]: row["stored"] for row in compiled.report()}
+    kept = {row["layer"]: row["stored"].partition("/")[0] for row in compiled.report()}
     assert kept == {"embedding_bag": kind, "dense": kind}

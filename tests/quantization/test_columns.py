@@ -7,10 +7,12 @@ import pytest
 
 from tvmlayers.errors import WeightsError
 from tvmlayers.quantization import COLUMNS, KINDS
-from tvmlayers.quantization.columns import KERNEL, SCALES
+from tvmlayers.quantization.columns import KERNEL, SCALES, codes, pack_pairs
+
+GROUPED = ("int8/32", "int4/32", "int4/64")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *GROUPED])
 def test_every_number_is_within_its_error(kind: str, table: np.ndarray) -> None:
     kernel = table.T.copy()
     held = COLUMNS.hold(kernel, kind, "kernel")
@@ -49,3 +51,36 @@ def test_scales_from_elsewhere_are_finite() -> None:
     held = {KERNEL: np.zeros((2, 3), np.int8), SCALES: np.array([1, np.inf, 1], np.float32)}
     with pytest.raises(WeightsError, match="a scale, 1, that is not finite"):
         COLUMNS.check(held, "int8", "Dense")
+
+
+def test_a_group_has_its_own_scale_and_the_last_may_be_shorter(table: np.ndarray) -> None:
+    kernel = np.abs(table)  # 61 rows: groups of 32 and of 29
+    held = COLUMNS.hold(kernel, "int8/32", "kernel")
+    assert held[SCALES].shape == (2, table.shape[1])
+    for group, rows in enumerate((kernel[:32], kernel[32:])):
+        np.testing.assert_allclose(held[SCALES][group], rows.max(axis=0) / 127, rtol=1e-6)
+
+
+def test_the_largest_of_int4_is_exact_whatever_its_sign(table: np.ndarray) -> None:
+    for kernel in (table, -table):
+        held = COLUMNS.hold(kernel, "int4/32", "kernel")
+        numbers = COLUMNS.floats(held, "int4/32")
+        for rows in (slice(0, 32), slice(32, 61)):
+            part = kernel[rows]
+            largest = np.abs(part).argmax(axis=0)
+            columns = np.arange(part.shape[1])
+            normal = np.abs(part[largest, columns]) > 1e-30
+            found = numbers[rows][largest, columns]
+            np.testing.assert_array_equal(found[normal], part[largest, columns][normal])
+        assert (codes(held, "int4/32").min(), codes(held, "int4/32").max()) == (-8, 7)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 17])
+def test_int4_codes_come_two_a_byte(columns: int) -> None:
+    given = np.random.default_rng(0).integers(-8, 8, (5, columns)).astype(np.int8)
+    pairs = pack_pairs(given)
+    assert pairs.shape == (5, -(-columns // 2))
+    assert pairs.dtype == np.uint8
+    assert pairs[0, 0] & 15 == given[0, 0] + 8
+    held = {KERNEL: pairs, SCALES: np.ones(columns, np.float32)}
+    np.testing.assert_array_equal(codes(held, "int4"), given)

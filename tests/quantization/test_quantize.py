@@ -98,7 +98,7 @@ def test_names_in_keep_stay_float(model: tl.Sequential) -> None:
 def test_unknown_kinds_are_refused_with_those_there_are(model: tl.Sequential) -> None:
     with pytest.raises(tl.UnknownNameError, match=r"'int7'.*Did you mean 'int8'"):
         tl.quantize(model, tables="int7")
-    with pytest.raises(tl.UnknownNameError, match=r"bfloat16, float16, int8"):
+    with pytest.raises(tl.UnknownNameError, match=r"bfloat16, float16, int4, int8"):
         tl.quantize(model, weights="float64")
 
 

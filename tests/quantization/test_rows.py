@@ -12,6 +12,7 @@ from tvmlayers.quantization.rows import TABLE, fused, parts
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_number_is_within_its_error(kind: str, table: np.ndarray) -> None:
+    table = table[:, :16]
     held = ROWS.hold(table, kind, "table")
     off = np.abs(ROWS.floats(held, kind) - table)
     assert (off <= ROWS.errors(held, kind)).all()
@@ -58,6 +59,24 @@ def test_rows_of_bytes_are_those_of_pytorch(table: np.ndarray) -> None:
     theirs = torch.ops.quantized.embedding_bag_byte_unpack(torch.from_numpy(ours)).numpy()
     numbers = ROWS.floats({TABLE: ours}, "int8")
     np.testing.assert_allclose(numbers, theirs, rtol=1e-6, atol=1e-6 * np.abs(numbers).max())
+
+
+def test_rows_of_int4_are_those_of_pytorch_both_ways(table: np.ndarray) -> None:
+    torch = pytest.importorskip("torch")
+    table = table[:, :16]
+    packed = torch.ops.quantized.embedding_bag_4bit_prepack(torch.from_numpy(table)).numpy()
+    codes, scales, offsets = parts(packed, "int4")
+    np.testing.assert_array_equal(fused(codes, scales, offsets, "int4"), packed)
+    for rows in (packed, ROWS.hold(table, "int4", "table")[TABLE]):
+        theirs = torch.ops.quantized.embedding_bag_4bit_unpack(torch.from_numpy(rows)).numpy()
+        numbers = ROWS.floats({TABLE: rows}, "int4")
+        np.testing.assert_allclose(numbers, theirs, rtol=1e-6, atol=1e-6 * np.abs(numbers).max())
+
+
+def test_a_row_that_float16_cannot_offset_is_refused() -> None:
+    table = np.array([[0, 1], [-1e6, 1]], np.float32)
+    with pytest.raises(WeightsError, match=r"a row, 1, .*float16's scale or offset"):
+        ROWS.hold(table, "int4", "table")
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

@@ -284,6 +284,7 @@ def _layout_fits(weight: Weight, field: str) -> bool:
         and panels.depth in ((1,) if panels.is_vector else (1, PAIR))
         and panels.tail <= panels.tail_width
         and panels.dtype == weight.dtype
+        and (panels.codes == 1 or (panels.codes in (4, 8) and panels.dtype == "uint32"))
         and [panels.size] == weight.shape
     )
 

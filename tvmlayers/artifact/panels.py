@@ -25,6 +25,8 @@ class PanelLayout:
     a plain vector, which a dot product reads along k. has_parts: the panels are followed by W once
     more, as `bf16x3` brings it into the tiles of AMX. depth: how many steps of k lie side by side
     for each column, 1 or PAIR; k is then padded with zeros to a whole tile of AMX.
+    codes: where it is more than 1, so many codes of steps of k lie in an element, a uint32, without
+    a sign (see `code_shift`); k is padded with codes of zero.
     """
 
     k: int
@@ -34,12 +36,13 @@ class PanelLayout:
     dtype: str
     has_parts: bool = False
     depth: int = 1
+    codes: int = 1
 
     @property
     def rows(self) -> int:
-        """Rows of a panel, of `depth` steps each."""
+        """Rows of a panel, of `depth` steps each, or of `codes`."""
         if self.depth == 1:
-            return self.k
+            return -(-self.k // self.codes)
         return -(-self.k // _PAIRED_STEPS) * _PAIRED_STEPS // self.depth
 
     @property
@@ -65,7 +68,7 @@ class PanelLayout:
     @property
     def parts_start(self) -> int:
         """The element at which the parts begin, a multiple of 64 bytes."""
-        return -(-self.k * self.columns // _ALIGNED) * _ALIGNED
+        return -(-self.rows * self.columns // _ALIGNED) * _ALIGNED
 
     @property
     def size(self) -> int:
@@ -75,8 +78,13 @@ class PanelLayout:
         return self.parts_start + parts_bytes(self.k, self.columns) // 4
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able record; `PanelLayout(**record)` takes it back."""
-        return asdict(self)
+        """JSON-able record; `PanelLayout(**record)` takes it back. Numbers of steps go without
+        saying where they are 1: older artefacts do not name them."""
+        described = asdict(self)
+        for name in ("depth", "codes"):
+            if described[name] == 1:
+                del described[name]
+        return described
 
 
 def panel_layout(
@@ -88,11 +96,45 @@ def panel_layout(
     dtype: str,
     has_parts: bool = False,
     depth: int = 1,
+    codes: int = 1,
 ) -> PanelLayout:
     """The layout of a (k, n) weight for panels of `width` columns and vectors of `lanes`."""
     tail = n % width
     tail_width = 1 if n == 1 else -(-tail // lanes) * lanes
-    return PanelLayout(k, n, width, tail_width, dtype, has_parts, depth)
+    return PanelLayout(k, n, width, tail_width, dtype, has_parts, depth, codes)
+
+
+def code_shift(step: int, depth: int) -> int:
+    """The bit at which the code of a step begins in an element of `depth` codes.
+
+    Four bytes lie one after another. Of eight codes of four bits the first four are the low halves
+    of the bytes: a mask gives four bytes, and a shift the four others.
+    """
+    return 8 * step if depth == 4 else 8 * (step % 4) + 4 * (step // 4)
+
+
+def code_offset(depth: int) -> int:
+    """How much larger a code is kept in an element of `depth`."""
+    return 1 << (32 // depth - 1)
+
+
+def _into_words(codes: np.ndarray, layout: PanelLayout) -> np.ndarray:
+    """Codes (k, n) int8 as elements (rows, n)."""
+    depth, offset = layout.codes, code_offset(layout.codes)
+    padded = np.full((layout.rows * depth, layout.n), offset, np.uint32)
+    padded[: layout.k] = codes.astype(np.int16) + offset
+    words = np.zeros((layout.rows, layout.n), np.uint32)
+    for step in range(depth):
+        words |= padded[step::depth] << np.uint32(code_shift(step, depth))
+    return words
+
+
+def _out_of_words(words: np.ndarray, layout: PanelLayout) -> np.ndarray:
+    """The other way round."""
+    depth, offset = layout.codes, code_offset(layout.codes)
+    shifts = np.array([code_shift(step, depth) for step in range(depth)], np.uint32)
+    codes = words[:, None, :] >> shifts[:, None] & np.uint32(2 * offset - 1)
+    return (codes.reshape(-1, layout.n)[: layout.k].astype(np.int16) - offset).astype(np.int8)
 
 
 def pack_kernel(
@@ -110,6 +152,8 @@ def pack_kernel(
         return packed
     split = layout.full_panels * layout.width
     full, tail = _panels(packed, layout)
+    if layout.codes > 1:
+        kernel = _into_words(kernel, layout)
     for step in range(layout.depth):
         steps = kernel[step :: layout.depth]
         panels = steps[:, :split].reshape(len(steps), layout.full_panels, layout.width)
@@ -138,7 +182,7 @@ def unpack_kernel(packed: np.ndarray, layout: PanelLayout) -> np.ndarray:
     plain = np.empty((steps, layout.n), packed.dtype)
     plain[:, :split] = full.transpose(1, 3, 0, 2).reshape(steps, split)
     plain[:, split:] = tail.transpose(0, 2, 1).reshape(steps, -1)[:, : layout.tail]
-    return plain[: layout.k]
+    return plain[: layout.k] if layout.codes == 1 else _out_of_words(plain, layout)
 
 
 def pack_columns(numbers: np.ndarray, layout: PanelLayout, out: np.ndarray) -> None:

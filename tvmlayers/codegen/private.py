@@ -86,7 +86,7 @@ def private_function(
             tirx.DeclBuffer(buffer, data=pointer)
             for buffer, pointer in zip(states, pointers[len(buffers) :], strict=True)
         ]
-    body = _prefetch_panels(buffers, body)
+    body = _prefetch_panels(buffers, body, expression.depth)
     if expression.checked is not None:
         flag = tirx.decl_buffer((1,), "int32", name="flag", layout=None)
         ahead = prefetch, prefetch_stride
@@ -207,7 +207,7 @@ def _guard_rows(
     return structural_map(body, (tirx.BufferStore, guard))
 
 
-def _prefetch_panels(buffers: list[Buffer], body: Stmt) -> Stmt:
+def _prefetch_panels(buffers: list[Buffer], body: Stmt, depth: int) -> Stmt:
     """`body` where loops over k that the space marked ask for the packed weight ahead of its use.
 
     The hardware's prefetcher stops at the end of each page; a panel goes on. What is asked for
@@ -224,7 +224,7 @@ def _prefetch_panels(buffers: list[Buffer], body: Stmt) -> Stmt:
         ahead: list[Stmt] = []
         if PREFETCH in loop.annotations:
             reads = [int(loop.annotations[key]) for key in PANEL_READS[2:]]
-            ahead = _panel_ahead(buffers[1], around, loop, *reads)
+            ahead = _panel_ahead(buffers[1], depth, around, loop, *reads)
         inner = tirx.SeqStmt([*ahead, loop.body]) if ahead else loop.body
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner, None, rest)
 
@@ -233,6 +233,7 @@ def _prefetch_panels(buffers: list[Buffer], body: Stmt) -> Stmt:
 
 def _panel_ahead(
     weight: Buffer,
+    depth: int,
     around: dict[str, Var],
     loop: tirx.For,
     steps: int,
@@ -245,10 +246,10 @@ def _panel_ahead(
     """Prefetches for one iteration of `loop` over k, or over a block of it.
 
     Of the rows that are read `steps` later; and of next_lines cache lines for each step that lie in
-    the block after this one, a stretch of it for each tile of rows.
+    the block after this one, a stretch of it for each tile of rows. depth: steps of k in an
+    element.
     """
     width = int(weight.shape[2])
-    depth = 2 if str(weight.dtype) == "uint32" else 1  # steps in a row of the panel
     unroll = stretch // int(loop.extent)
     line = CACHE_LINE // (tvm_ffi.dtype(str(weight.dtype)).bits // 8)
     begins = range(0, streams * stretch, stretch)

@@ -2,7 +2,8 @@
 
 x: (m, k); w: (panels, k, width), W cut into panels of `width` columns and padded with zeros;
 b: (panels, width); result: (m, n). Where W is kept in fewer bits it is widened to float32 as it is
-read, and scales, (panels, width), multiply the sums of an int8 W.
+read (see `KernelAs`), and scales, (panels, width), multiply the sums of codes; scales by groups of
+steps, (panels, groups, width), multiply the numbers themselves.
 
 A tile is `rows` rows of x by one panel. When `rows` does not divide m the last tile starts at row
 m - rows and computes some rows of its neighbour again, so no tile is ever partial; m must be at
@@ -17,7 +18,9 @@ from tvm.ir import Expr
 from tvmlayers.expr.expression import Expression, Place, size
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import lane_sums, tree
-from tvmlayers.expr.stored import as_float, half_of, read_as
+from tvmlayers.expr.stored import KernelAs
+
+UNPACKED_STEPS = 32
 
 
 def dense(
@@ -33,8 +36,7 @@ def dense(
     activation: Callable[[Expr], Expr],
     use_bias: bool,
     dtype: str,
-    stored: str | None = None,
-    rows_of_pairs: int = 0,
+    kept: KernelAs,
 ) -> Expression:
     """activation(x W + b) over row tiles and panels that store `valid` columns each.
 
@@ -44,19 +46,15 @@ def dense(
     as many places at once, which memory answers faster than one.
     k_block: a divisor of k: all tiles go over so many steps of a panel before any goes on, their
     sums kept meanwhile in a scratch (tiles, rows, columns of a strip); 0 for all of k at once.
-    stored: how W is kept, where that is not dtype.
-    rows_of_pairs: of a panel of a bfloat16 W whose elements are words of two steps of k, the first
-    one the low half; 0 where an element is one.
+    kept: how W is.
     Sizes: m rows, tiles = ceil(m / rows), panels.
     """
     m, tiles, panels = size("m"), size("tiles"), size("panels")
     x = te.placeholder((m, k), dtype, name="x")
-    kept = stored or dtype
-    element = "uint32" if rows_of_pairs else read_as(kept)
-    w = te.placeholder((panels, rows_of_pairs or k, width), element, name="w")
-    by_column = _ByColumn((panels, width), dtype, kept, use_bias)
+    w = te.placeholder((panels, kept.rows, width), kept.dtype, name="w")
+    by_column = _ByColumn((panels,), width, dtype, kept, use_bias)
     stretch = (k_block or k) // streams
-    if rows_of_pairs:
+    if kept.rows_of_pairs:
         stretch -= stretch % 2  # each begins with a whole pair
         assert k_block % 2 == 0
     axis = te.reduce_axis((0, stretch), "k")
@@ -67,11 +65,7 @@ def dense(
     columns = width // strips
 
     def product(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, step: Expr | int) -> Expr:
-        column = c * columns + j
-        if rows_of_pairs:
-            pair, place = te.indexdiv(step, 2), te.indexmod(step, 2)
-            return x[row(t, r), step] * half_of(w[p, pair, column], place)
-        return x[row(t, r), step] * as_float(w[p, step, column], kept)
+        return x[row(t, r), step] * kept.number(w, by_column.scales, p, step, c * columns + j)
 
     def stretch_sum(p: Expr, c: Expr, t: Expr, r: Expr, j: Expr, begin: Expr) -> Expr:
         return te.sum(product(p, c, t, r, j, begin + axis), axis=axis)
@@ -124,24 +118,36 @@ def dense(
         tensors=(x, w, *by_column.tensors, *scratch, out),
         sizes=(m, tiles, panels),
         places={"out": result, "sums": Place((tiles, rows, columns), lambda i: list(i[2:]))},
+        depth=2 if kept.rows_of_pairs else kept.depth,
     )
 
 
 class _ByColumn:
-    """What there is for each column of a W of this shape: the scale of its codes, its bias."""
+    """What there is for each column of a W: the scales of its codes, its bias."""
 
     def __init__(
-        self, shape: tuple[Expr | int, ...], dtype: str, kept: str, use_bias: bool
+        self,
+        panels: tuple[Expr, ...],
+        width: int,
+        dtype: str,
+        kept: KernelAs,
+        use_bias: bool,
     ) -> None:
-        has_scales = kept == "int8"
-        self._scales = [te.placeholder(shape, dtype, name="scales")] if has_scales else []
-        self._biases = [te.placeholder(shape, dtype, name="b")] if use_bias else []
-        self.tensors = [*self._scales, *self._biases]
+        groups = (kept.groups,) if kept.groups else ()
+        self._kept = kept
+        self.scales = (
+            te.placeholder((*panels, *groups, width), dtype, name="scales")
+            if kept.has_scales
+            else None
+        )
+        self._biases = [te.placeholder((*panels, width), dtype, name="b")] if use_bias else []
+        scales = [] if self.scales is None else [self.scales]
+        self.tensors = [*scales, *self._biases]
 
     def applied(self, total: Expr, *column: Expr | int) -> Expr:
         """The sum of a column's products, scaled and with its bias."""
-        for scale in self._scales:
-            total = total * scale[column]
+        if self._kept.has_column_scales and self.scales is not None:
+            total = total * self.scales[column]
         for bias in self._biases:
             total = total + bias[column]
         return total
@@ -155,23 +161,22 @@ def dot_rows(
     activation: Callable[[Expr], Expr],
     use_bias: bool,
     dtype: str,
-    stored: str | None = None,
+    kept: KernelAs,
 ) -> Expression:
     """activation(x w + b) for a single output column, summed in `lanes` partial sums a row.
 
-    x: (m, k), w: (k,), b: (1,), result: (m, 1). Rows come in tiles, and stored is, as in `dense`.
+    x: (m, k), w: (k, 1), b: (1,), result: (m, 1). Rows come in tiles, and kept is, as in `dense`.
     """
     m, tiles = size("m"), size("tiles")
     x = te.placeholder((m, k), dtype, name="x")
-    kept = stored or dtype
-    w = te.placeholder((k,), read_as(kept), name="w")
-    by_column = _ByColumn((1,), dtype, kept, use_bias)
+    w = te.placeholder((k, 1), kept.dtype, name="w")
+    by_column = _ByColumn((), 1, dtype, kept, use_bias)
 
     def row(t: Expr, r: Expr) -> Expr:
         return te.min(t * rows, m - rows) + r
 
     def product(t: Expr, r: Expr, step: Expr | int) -> Expr:
-        return x[row(t, r), step] * as_float(w[step], kept)
+        return x[row(t, r), step] * kept.number(w, by_column.scales, step, 0)
 
     dots = lane_sums((tiles, rows), k, lanes, product, "acc")
     total = te.compute((tiles, rows), dots, name="total")
@@ -185,3 +190,20 @@ def dot_rows(
         sizes=(m, tiles),
         places={"out": Place((m,), lambda i: [row(i[0], i[1])])},
     )
+
+
+def unpacked(kept: KernelAs, width: int) -> Expression:
+    """A panel of W, from 32 * start steps of k on, as float32: all but the scales of whole columns.
+
+    Sizes: start; count, of rows of elements. The result is (count * depth, width).
+    """
+    start, count = size("start"), size("count")
+    w = te.placeholder((kept.rows, width), kept.dtype, name="w")
+    scales = te.placeholder((max(kept.groups, 1), width), "float32", name="scales")
+
+    def number(row: Expr, step: Expr, column: Expr) -> Expr:
+        at = (start * (UNPACKED_STEPS // kept.depth) + row) * kept.depth + step
+        return kept.number(w, scales, at, column)
+
+    out = te.compute((count, kept.depth, width), number, name="out")
+    return Expression(tensors=(w, *([scales] if kept.groups else []), out), sizes=(start, count))

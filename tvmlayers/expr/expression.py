@@ -28,13 +28,14 @@ class Expression:
     tensors: the placeholders, a scratch that the caller lends if there is one and, last, the
     result; sizes: int64 variables that the caller gives; places: where the scratch or the result
     lie, by name, when that is not where they are computed; checked: name of the stage that holds
-    checked row numbers, see `expr.take`.
+    checked row numbers, see `expr.take`; depth: steps of k in an element of a packed weight.
     """
 
     tensors: tuple[te.Tensor, ...]
     sizes: tuple[Var, ...]
     places: Mapping[str, Place] = field(default_factory=dict)
     checked: "CheckedRows | None" = None
+    depth: int = 1
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ An index outside 0..rows-1 never becomes an address: what happens instead is the
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tvm import te, tirx
 from tvm.ir import Expr
 from tvm.tirx import Var
@@ -16,7 +17,7 @@ from tvmlayers.dtypes import wide
 from tvmlayers.expr import math as m
 from tvmlayers.expr.expression import CheckedRows, Expression, Place, size
 from tvmlayers.expr.stored import as_float, float_in, table_as
-from tvmlayers.quantization.rows import row_bytes
+from tvmlayers.quantization.rows import CODED, row_bytes
 
 Reducer = Callable[..., Expr]
 
@@ -86,7 +87,7 @@ def take_vectors(
         return t if in_flight == 1 else te.min(t * in_flight, lookup.count - in_flight) + r
 
     def column(v: Expr, lane: Expr) -> Expr:
-        return (te.min(v * lanes, width - lanes) if width % lanes else v * lanes) + lane
+        return lookup.kept.column(v, lane, lanes, width)
 
     out = te.compute(
         (tiles, -(-width // lanes), in_flight, lanes),
@@ -99,40 +100,58 @@ def take_vectors(
 
 
 class TableRows:
-    """A table as it is kept: in its dtype, in halves, or as bytes with a scale and an offset.
+    """A table as it is kept: in its dtype, in halves, or as codes with a scale and an offset.
 
-    The rows of bytes are those of `quantization.rows`; tail is the same memory from the first row's
+    The rows of codes are those of `quantization.rows`; tail is the same memory from the first row's
     scale on, as kernels that read some columns of a row are given the table from there on.
     """
 
     def __init__(self, rows: int, width: int, dtype: str, stored: str | None) -> None:
         self.width, self.stored = width, stored or dtype
-        self.in_bytes = self.stored == "int8"
+        self.coded = CODED.get(self.stored)
         is_kept_so = self.stored == dtype
         self.element = dtype if is_kept_so else table_as(self.stored)
         self.is_plain = is_kept_so
-        shape = (rows, row_bytes(width, "int8") if self.in_bytes else width)
+        self.halves_bytes = self.coded is not None and self.coded.codes_a_byte == 2
+        shape = (rows, row_bytes(width, self.stored) if self.coded else width)
         self.table = te.placeholder(shape, self.element, name="table")
-        tails = [te.placeholder(shape, self.element, name="tail")] if self.in_bytes else []
+        tails = [te.placeholder(shape, self.element, name="tail")] if self.coded else []
         self.tensors = [self.table, *tails]
 
     def steps(self, row: te.Tensor) -> list[te.Tensor]:
         """Stages of the scale and the offset of each of the rows that `row` names, for bytes."""
-        if not self.in_bytes:
+        if self.coded is None:
             return []
         (tail,) = self.tensors[1:]
+        dtype = np.dtype(self.coded.steps).name
 
         def stage(name: str, first: int) -> te.Tensor:
-            return te.compute(row.shape, lambda *at: float_in(tail, row[at], first), name)
+            return te.compute(row.shape, lambda *at: float_in(tail, row[at], first, dtype), name)
 
-        return [stage("scale", 0), stage("offset", 4)]
+        return [stage("scale", 0), stage("offset", self.coded.tail_bytes // 2)]
+
+    def column(self, vector: Expr, lane: Expr, lanes: int, columns: int) -> Expr:
+        """The column that a lane of a vector holds, of the first `columns` of a row.
+
+        Of codes two a byte, one vector has the low halves of some bytes and the next the high ones.
+        """
+        if self.halves_bytes:
+            return ((vector // 2) * lanes + lane) * 2 + vector % 2
+        return (
+            te.min(vector * lanes, columns - lanes) if columns % lanes else vector * lanes
+        ) + lane
 
     def number(self, row: Expr, column: Expr, steps: list[Expr]) -> Expr:
         """The number in a column of a row. steps: the row's scale and offset, for bytes."""
-        read = self.table[row, column]
-        if self.is_plain:
-            return read
-        number = as_float(read, self.stored)
+        if self.halves_bytes:
+            shift = tirx.Cast("int32", (column % 2) * 4)
+            code = (tirx.Cast("int32", self.table[row, column // 2]) >> shift) & 15
+            number = tirx.Cast("float32", code)
+        else:
+            read = self.table[row, column]
+            if self.is_plain:
+                return read
+            number = as_float(read, self.stored)
         if not steps:
             return number
         scale, offset = steps
@@ -255,7 +274,7 @@ def bag(
     vectors = -(-columns // lanes)
 
     def column(v: Expr, lane: Expr) -> Expr:
-        return te.min(v * lanes, columns - lanes) + lane
+        return kept.column(v, lane, lanes, columns)
 
     def fetch(*at: Expr) -> Expr:
         *place, v, lane = at

@@ -29,6 +29,7 @@ class Dense(StoredLayer):
     keeps_time_axis = True
     fits_any_shape = True
     form = COLUMNS
+    has_groups = True
     main = "kernel"
 
     def __init__(

@@ -13,7 +13,10 @@ from tvmlayers.layers.dense import Dense
 from tvmlayers.layers.embedding import Table
 from tvmlayers.layers.model import Model
 from tvmlayers.layers.stored import StoredLayer
-from tvmlayers.quantization import KINDS
+from tvmlayers.quantization import KINDS, Kind
+from tvmlayers.quantization.kinds import ACTIVATIONS, GROUPS
+
+_INT4_GROUP = 32  # a scale for a whole column leaves too little of four bits
 
 Quantized = TypeVar("Quantized", Model, Layer)
 
@@ -23,23 +26,33 @@ def quantize(
     *,
     tables: str | None = None,
     weights: str | None = None,
+    activations: str | None = None,
+    granularity: str | int | None = None,
     keep: Sequence[str] = (),
 ) -> Quantized:
     """A copy of a model or layer that keeps weights in fewer bits; the model stays as it is.
 
     tables: how the tables of Embedding and EmbeddingBag are kept; weights: how the kernels of Dense
-    are. Each is "float16", "bfloat16", "int8" or None for as they are. Tables as int8 have a scale
-    and an offset for each row, kernels a scale for each output column; biases stay float32.
-    keep: names of layers that stay as they are.
+    are. Each is "float16", "bfloat16", "int8", "int4" or None for as they are. Tables as int8 and
+    int4 have a scale and an offset for each row; biases stay float32. granularity: of int8 and int4
+    kernels, a scale for each output column ("channel"), or for each 32, 64 or 128 steps of it; by
+    default "channel" for int8 and 32 for int4. activations: what int8 and int4 kernels are
+    multiplied with. None: inputs as exact as in float32; "int16" or "int8": each row of the input
+    is rounded to so many bits in the call. keep: names of layers that stay as they are.
 
-    All layers compute in float32 as before: numbers are widened as they are read. WeightsError
-    where a kind cannot hold a number, DTypeError for layers that are not float32, ConfigError where
-    there is nothing to do or a layer is in fewer bits already.
+    Results are float32. WeightsError where a kind cannot hold a number, DTypeError for layers that
+    are not float32, ConfigError where there is nothing to do or a layer is in fewer bits already.
     """
+    if weights is not None:
+        one_of("kind of stored weights", weights, KINDS)
+        weights = _kernel_kind(weights, granularity, activations)
+    elif granularity is not None or activations is not None:
+        raise ConfigError(
+            "granularity= and activations= are of the kernels of Dense: give weights="
+        )
+    if tables is not None:
+        one_of("kind of stored weights", tables, KINDS)
     kinds = {Table: tables, Dense: weights}
-    for kind in kinds.values():
-        if kind is not None:
-            one_of("kind of stored weights", kind, KINDS)
     parts = _layers_of(model)
     _check_names(keep, parts)
     wanted = [_wanted(layer, kinds) for layer in parts]
@@ -56,6 +69,21 @@ def quantize(
             assert isinstance(layer, StoredLayer)
             layer.keep_as(kind)
     return made
+
+
+def _kernel_kind(weights: str, granularity: str | int | None, activations: str | None) -> str:
+    """The name of a kernel's kind, as `Kind` spells it."""
+    if granularity is None and weights == "int4":
+        granularity = _INT4_GROUP
+    if granularity not in (None, "channel", *GROUPS) or isinstance(granularity, bool):
+        raise ConfigError(
+            'granularity is "channel", or 32, 64 or 128 steps of k for a scale; '
+            f"got {granularity!r}"
+        )
+    group = granularity if isinstance(granularity, int) else 0
+    taken = "" if activations is None else one_of("activations", activations, ACTIVATIONS)
+    made = Kind(weights, group, taken).name
+    return Kind.of(made).name
 
 
 def _layers_of(model: Model | Layer) -> list[Layer]:

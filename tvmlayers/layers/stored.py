@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 from typing import Any, ClassVar
 
@@ -11,16 +12,17 @@ from tvmlayers.errors import ConfigError, DTypeError
 from tvmlayers.layers.base import Array, Layer, WeightSpec
 from tvmlayers.layers.checks import one_of
 from tvmlayers.layers.weights import frozen
-from tvmlayers.quantization import KINDS, Form
+from tvmlayers.quantization import KINDS, Form, Kind
 
 
 class StoredLayer(Layer):
-    """A layer that keeps its weight `main` in `form`, as one of `quantization.KINDS`, or as it is.
+    """A layer that keeps its weight `main` in `form`, as a `quantization.Kind`, or as it is.
 
-    stored: the kind; the layer's own dtype where it is kept as it is.
+    stored: the kind's name; the layer's own dtype where it is kept as it is.
     """
 
     has_weights = True
+    has_groups: ClassVar[bool] = False
     form: ClassVar[Form]
     main: ClassVar[str]
 
@@ -30,7 +32,14 @@ class StoredLayer(Layer):
 
     def _checked_kind(self, kind: object) -> str:
         """kind; DTypeError where the layer's dtype is not float32."""
-        known = one_of("kind of stored weights", kind, (*KINDS, self.dtype))
+        base, *more = re.split("[/:]", str(kind), maxsplit=1)
+        one_of("kind of stored weights", base, (*KINDS, self.dtype))
+        known = Kind.of(str(kind)).name
+        if more and not self.has_groups:
+            raise ConfigError(
+                f"{self.describe()} takes no groups of steps and no activations in fewer bits, got "
+                f"{kind!r}; keep its weights as {base!r}"
+            )
         if known != self.dtype and self.dtype != "float32":
             raise DTypeError(
                 f"{self.describe()} is {self.dtype}, and weights are kept in fewer bits for "

@@ -5,7 +5,8 @@ A `Form` says how one kind of weight is kept: `ROWS` the tables of Embedding and
 """
 
 from tvmlayers.quantization.columns import COLUMNS
-from tvmlayers.quantization.form import KINDS, Form
+from tvmlayers.quantization.form import Form
+from tvmlayers.quantization.kinds import KINDS, Kind
 from tvmlayers.quantization.rows import ROWS
 
-__all__ = ["COLUMNS", "KINDS", "ROWS", "Form"]
+__all__ = ["COLUMNS", "KINDS", "ROWS", "Form", "Kind"]

@@ -9,14 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmlayers.dtypes import HALF_DTYPES, limits, numpy_dtype
+from tvmlayers.dtypes import limits, numpy_dtype
 from tvmlayers.errors import WeightsError
 
 Array: TypeAlias = NDArray[Any]
 Held: TypeAlias = Mapping[str, Array]
 """The arrays that a weight is kept as, by name."""
-
-KINDS = (*HALF_DTYPES, "int8")
 
 # The quotients that become whole numbers are rounded once in float64.
 _ALMOST = 1 + 2.0**-40
@@ -24,7 +22,7 @@ _ALMOST = 1 + 2.0**-40
 
 @dataclass(frozen=True)
 class Form:
-    """How one float32 weight of two axes is kept in fewer bits, in any of KINDS.
+    """How one float32 weight of two axes is kept in fewer bits, as `Kind` names it.
 
     specs: the shape and dtype of each array it is kept as, from its own shape and the kind.
     hold: those arrays, from the weight, the kind and how errors call the weight; WeightsError where
@@ -74,16 +72,16 @@ def half_errors(held: Array, kind: str) -> Array:
     return errors
 
 
-def steps_of(spans: Array, most: int) -> Array:
-    """The least float32 steps of which `most` reach as far as `spans`, which are float64."""
-    steps = (spans / most).astype(np.float32)
+def steps_of(spans: Array, most: int, dtype: type[np.floating[Any]] = np.float32) -> Array:
+    """The least steps of a dtype of which `most` reach as far as `spans`, which are float64."""
+    steps = (spans / most).astype(dtype)
     short = steps.astype(np.float64) * most < spans
-    return np.where(short, np.nextafter(steps, np.float32(np.inf)), steps)
+    return np.where(short, np.nextafter(steps, dtype(np.inf)), steps)
 
 
 def codes_of(values: Array, steps: Array) -> Array:
     """`values` in whole steps, as floats; of steps of zero, zero."""
-    codes: Array = np.rint(values / np.where(steps > 0, steps.astype(np.float64), 1.0))
+    codes: Array = np.rint(values / np.where(steps == 0, 1.0, steps.astype(np.float64)))
     return codes
 
 
@@ -93,13 +91,13 @@ def half_steps(steps: Array) -> Array:
     return errors
 
 
-def need_finite(values: Array, where: str, start: int = 0) -> None:
+def need_finite(values: Array, where: str, kind: str, start: int = 0) -> None:
     """WeightsError for an infinity or a NaN. start: the row of the weight that is the first."""
     wrong = ~np.isfinite(values)
     if wrong.any():
         at = tuple(map(int, np.argwhere(wrong)[0]))
         place = (at[0] + start, *at[1:])
         raise WeightsError(
-            f"{where} is {values[at]} at {place}, and int8 holds finite numbers only; mend the "
-            "weights, or keep them as float16 or bfloat16"
+            f"{where} is {values[at]} at {place}, and {kind} holds finite numbers only; mend "
+            "the weights, or keep them as float16 or bfloat16"
         )

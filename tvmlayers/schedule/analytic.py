@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from tvmlayers.artifact.bf16x3 import PARTS
 from tvmlayers.dtypes import numpy_dtype, wide
 from tvmlayers.expr.activations import ROW_ACTIVATIONS
+from tvmlayers.quantization.kinds import Kind
 from tvmlayers.spaces import gemm, lookup
 from tvmlayers.spaces.choices import Decisions
 from tvmlayers.spaces.gemm import Tile
@@ -26,6 +27,17 @@ CHAIN_GRAIN_KMACS = GRAIN_KMACS
 _LEAST_ROWS_AHEAD = 4  # of a table
 # From this many rows on the threads share out the rows of a chain; below, the work of each layer.
 CHAIN_ROWS = 4
+# Of weights in fewer bits; all measured on one core of Sapphire Rapids, 2026-12-01, 3072 x 768.
+# Tiles of rows from which on a panel is brought into floats once, and not for each: numbers that
+# share a word with others take longer.
+_UNPACKED_TILES, _UNPACKED_TILES_OF_WORDS = 6, 3
+# The time of products of one digit with codes, of that of floats; those of int4 are taken apart
+# first.
+_DIGIT_SHARE = {"int8": 0.3, "int4": 0.45}
+_DIGIT_PREFETCH_STEPS = 32  # of k
+# By how much such a weight slows the vectors down, beside which AMX takes panels in floats, and
+# what widening its vectors costs a tile, in rows.
+_WIDENING, _WIDENING_ROWS = 1.2, 2.0
 
 
 def analytic(workload: Workload, target: Target) -> Decisions:
@@ -33,11 +45,12 @@ def analytic(workload: Workload, target: Target) -> Decisions:
     return _ANALYTIC[workload.kind](workload, target)
 
 
-def best_tile(m: int, tiles: Sequence[Tile], target: Target) -> Tile:
+def best_tile(m: int, tiles: Sequence[Tile], target: Target, more: float = 0.0) -> Tile:
     """The tile that computes the fewest rows in all, counting the overlap of the last two tiles.
 
     The tallest on a tie, and always from where the overlap no longer matters; but on a core with
-    one multiply-add a cycle the overlap is all that matters.
+    one multiply-add a cycle the overlap is all that matters. more: what a tile costs beside, in
+    rows.
     """
     fitted = target.fitted
     tallest = max(tiles, key=lambda tile: tile.rows)
@@ -46,7 +59,7 @@ def best_tile(m: int, tiles: Sequence[Tile], target: Target) -> Tile:
 
     def rows(tile: Tile) -> float:
         overheads = fitted.tile_overheads
-        overhead = overheads[min(tile.rows, len(overheads)) - 1]
+        overhead = overheads[min(tile.rows, len(overheads)) - 1] + more
         return -(-m // tile.rows) * (tile.rows + overhead)
 
     fitting = [tile for tile in tiles if tile.rows <= m]
@@ -112,9 +125,18 @@ def chain_block(
     return 2 * block if block is not None and is_driven_out else block
 
 
-def amx_pays(m: int, k: int, n: int, target: Target, *, packed_beside: Tile | None = None) -> bool:
+def amx_pays(
+    m: int,
+    k: int,
+    n: int,
+    target: Target,
+    *,
+    packed_beside: Tile | None = None,
+    vector_share: float = 1.0,
+) -> bool:
     """Whether AMX is the faster one for m rows of k by n columns.
 
+    vector_share: of the time that tiles of vectors take with a W in floats.
     packed_beside: where W is packed in its form, the vectors' tile, which computes whole tiles too.
 
     It multiplies by whole tiles, and x and W (unless it was packed so) have to be split, and the
@@ -131,7 +153,7 @@ def amx_pays(m: int, k: int, n: int, target: Target, *, packed_beside: Tile | No
         margin = next(margin for most, margin in price.packed_margins if m <= most)
         return vectors > margin * packed
     unit = price.product * tiles + price.x * m * k + price.w * k * n + price.result * m * n
-    return vectors > price.margin * unit
+    return vectors * vector_share > price.margin * unit
 
 
 def _on_amx(workload: Workload, target: Target, tile: Tile, *, is_packed: bool) -> Decisions:
@@ -191,20 +213,57 @@ def _on_amx_bf16(workload: Workload, target: Target, tile: Tile) -> Decisions:
     }
 
 
+def _vector_share(workload: Workload, *, is_digits: bool) -> float:
+    """What tiles of vectors take, of the time that those of a W in floats do."""
+    kind = Kind.of(workload.stored)
+    if is_digits:
+        return _DIGIT_SHARE[kind.base] * kind.digits
+    return 1.0 if workload.is_plain else _WIDENING
+
+
+def _on_digits(workload: Workload, target: Target, tile: Tile) -> Decisions:
+    """The decisions where digits of x are multiplied with codes: some rows of digits stay in a part
+    of L2."""
+    m, k, n = (workload[name] for name in ("m", "k", "n"))
+    kind = Kind.of(workload.stored)
+    bytes_a_row = kind.digits * k
+    blocked = max(tile.rows, target.l2 // 4 // bytes_a_row)
+    return {
+        "tile": tile.name,
+        "streams": 1,
+        "k_unroll": 1,
+        "prefetch_steps": _DIGIT_PREFETCH_STEPS,
+        "next_lines": 0,
+        "k_block": 0,
+        "row_block": max((r for r in gemm.ROW_BLOCK if r <= blocked), default=min(gemm.ROW_BLOCK)),
+        "split": gemm.BY_PANELS if _shares_panels(workload, target, most=n // 2) else gemm.BY_ROWS,
+        "grain_kmacs": _READ_GRAIN_KMACS if m <= target.fitted.streamed_rows else GRAIN_KMACS,
+    }
+
+
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     has_one_fma, fitted = _has_one_fma(target), target.fitted
-    tile = best_tile(m, usual_tiles(k, n, dtype, target), target)
-    unit = gemm.amx_tile(k, n, workload.stored, target)
+    more = 0.0 if workload.is_plain else _WIDENING_ROWS
+    tile = best_tile(m, usual_tiles(k, n, dtype, target), target, more)
+    digits = gemm.digit_tiles(workload, target)
+    if digits and digits[-1].unit == gemm.AMX_DIGITS and m >= digits[-1].least:
+        return _on_digits(workload, target, digits[-1])
+    unit = gemm.amx_tile(k, n, dtype, target)
     bf16 = gemm.amx_bf16_tile(workload, target)
     if bf16 is not None and m >= bf16.least:
         return _on_amx_bf16(workload, target, bf16)
     # Vectors spread the rows of one panel over the threads: the unit should have enough for two.
     shares = 1 if gemm.panels(k, n, dtype, target) > 1 else 2
     if unit is not None and m >= shares * unit.least:
-        is_packed = gemm.packs_parts(k, n, dtype, target)
-        if amx_pays(m, k, n, target, packed_beside=tile if is_packed else None):
+        is_packed = gemm.packs_parts(k, n, workload.stored, target)
+        beside = tile if is_packed else None
+        share = _vector_share(workload, is_digits=bool(digits))
+        if amx_pays(m, k, n, target, packed_beside=beside, vector_share=share):
             return _on_amx(workload, target, unit, is_packed=is_packed)
+    if digits:
+        fitting = [tile for tile in digits if tile.unit == gemm.VNNI and tile.rows <= m]
+        return _on_digits(workload, target, best_tile(m, fitting, target))
     itemsize, weight_bytes = numpy_dtype(wide(dtype)).itemsize, workload.weight_bytes
     is_near = weight_bytes <= target.l2 // 2
     if is_near:  # from farther away W comes no faster for longer vectors
@@ -219,7 +278,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
     ahead *= itemsize * k * n // weight_bytes
     if not streamed:
         ahead *= gemm.widest_panel(dtype, target) // gemm.panel_width(k, n, dtype, target)
-    ahead = min(ahead, max(gemm.PREFETCH_STEPS))
+    ahead = max(steps for steps in gemm.PREFETCH_STEPS if steps <= ahead)
     if n == 1 or (streamed and is_near) or has_one_fma:
         ahead = 0
     # Several tiles go over blocks of a W that the second-level cache cannot hold, and while they
@@ -243,6 +302,11 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         k_block, ahead = max(blocks), 0
         wanted = 1 if tiles > 2 or (is_far and not has_one_fma) else 2
         next_lines = max(c for c in gemm.next_line_counts(workload, target) if c <= wanted)
+    shares_words = gemm.depth_of(n, workload.stored, target) > 1
+    enough = _UNPACKED_TILES_OF_WORDS if shares_words else _UNPACKED_TILES
+    if not workload.is_plain and n > 1 and tiles >= enough:
+        tile = Tile(tile.rows, tile.vectors, gemm.UNPACKED)
+        ahead, next_lines, k_block = 0 if has_one_fma else fitted.prefetch_steps, 0, 0
     unroll = 1 if streamed or is_far else _k_unroll(tile, target)
     unroll = max(unroll, gemm.panel_depth(workload, target))
     if k <= fitted.short_steps:  # storing the result is most of the work: it should stay near
@@ -280,6 +344,7 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
     is_near = workload["rows"] * row_bytes <= target.l2
     fitted = target.fitted.bag if workload.kind == "bag" else target.fitted.embedding
     ahead = max(_LEAST_ROWS_AHEAD, fitted.ahead_bytes // row_bytes)
+    counts = lookup.PREFETCH_ROWS if workload.is_plain else lookup.PREFETCH_SHORT_ROWS
     vectors = lookup.row_vectors(workload, target, target.vector_bytes)
     by_kind: Decisions = {"rows_in_flight": 1} if workload.kind == "embedding" else {}
     # Rows in fewer bits have few lines, and those of bytes begin anywhere: every line is asked for.
@@ -292,7 +357,7 @@ def _lookup(workload: Workload, target: Target) -> Decisions:
         **by_kind,
         "vector_bytes": target.vector_bytes,
         "unrolled_vectors": max(lookup.run_lengths(vectors)),
-        "prefetch_rows": 0 if is_near else max(r for r in lookup.PREFETCH_ROWS if r <= ahead),
+        "prefetch_rows": 0 if is_near else max(r for r in counts if r <= ahead),
         "prefetch_stride": 2 if is_paired and not is_near else 1,
         "grain_kib": GRAIN_KIB,
     }

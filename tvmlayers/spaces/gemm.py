@@ -14,6 +14,7 @@ from tvm import s_tir
 from tvmlayers.artifact.bf16x3 import STEP, parts_bytes
 from tvmlayers.artifact.panels import PAIR
 from tvmlayers.dtypes import numpy_dtype
+from tvmlayers.quantization.kinds import Kind
 from tvmlayers.spaces.choices import (
     BLOCK_LOOP,
     COLUMNS,
@@ -42,6 +43,9 @@ GRAIN_KMACS = (24, 48, 96, 192, 384, 768)
 BY_ROWS, BY_PANELS = "rows", "panels"
 AMX = "amx"  # the tile unit of x86, see `codegen.cpu.amx`
 AMX_BF16 = "amx_bf16"  # the same for a bfloat16 layer, see `codegen.cpu.amx_bf16`
+UNPACKED = "unpacked"  # the target's usual vectors, on panels that are brought into floats before
+VNNI = "vnni"  # x in digits of eight bits by codes of W, see `codegen.cpu.vnni`
+AMX_DIGITS = "amx8"  # the same on AMX
 SVE = "sve"  # ARM's vectors of 256 bits, see `codegen.cpu.sve`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
@@ -53,6 +57,10 @@ _AMX_ROWS, _AMX_COLUMNS = 32, 32
 # Of 16 in a register of the unit; the vectors' tiles that take over fit too. bfloat16 needs no more
 # work for fewer rows, but two wait for W alone.
 _AMX_LEAST_ROWS, _AMX_BF16_LEAST_ROWS = 12, 3
+_DIGIT_SUMS = 6  # of digits of rows, for which a panel's sums fill the registers
+_AMX_DIGIT_STEPS = 64  # of k, in a tile
+# Of k: a sum of so many products of a code and a digit, 2^14 at most, fits an int32.
+MOST_DIGIT_STEPS = (1 << 17) - 1
 _SVE_ROWS = (1, 2, 3)  # from 4 rows on NEON's vectors multiply as many numbers in a cycle
 # One or two rows wait for W, and short blocks cost nothing while there are few of them. Tiles of
 # more rows all have the same blocks: which tile a row is in depends on the number of threads.
@@ -84,15 +92,17 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     """What a dense layer may decide for m rows of k by n columns.
 
     tile: rows by vectors of columns of the register tile, or of what another unit takes at a time:
-    AMX ("amx:32x4"), for which of the others only k_block, row_block, split and
-    grain_kmacs count, or SVE's longer vectors ("sve:1x4", counted in NEON's), for which only the
-    last three do;
-    streams: stretches of k summed side by side, for few rows; k_unroll; prefetch_steps: how many
-    steps of k ahead the panel is asked for; k_block: steps of k for which a part of the panel
-    serves all tiles, 0 for all of k; next_lines: cache lines of the next block asked for with each
-    step; row_block: rows that a thread goes over before it comes back to the first panel (the M
-    block and, where it is no more than a tile, the loop order); split: whether threads share the
-    rows or the panels out; grain_kmacs: the least 1024 multiply-adds that are worth a thread.
+    AMX ("amx:32x4"), for which of the others only k_block, row_block, split and grain_kmacs count,
+    or SVE's longer vectors ("sve:1x4", counted in NEON's), for which only the last three do;
+    "unpacked:6x4" is a register tile on panels of a W in fewer bits that were brought into float32
+    before, as AMX's always are; "vnni:2x4" and "amx8:32x4" multiply digits of x with codes of W,
+    and of the others only row_block, split and grain_kmacs count; streams: stretches of k summed
+    side by side, for few rows; k_unroll; prefetch_steps: how many steps of k ahead the panel is
+    asked for; k_block: steps of k for which a part of the panel serves all tiles, 0 for all of k;
+    next_lines: cache lines of the next block asked for with each step; row_block: rows that a
+    thread goes over before it comes back to the first panel (the M block and, where it is no more
+    than a tile, the loop order); split: whether threads share the rows or the panels out;
+    grain_kmacs: the least 1024 multiply-adds that are worth a thread.
     """
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     streams = stream_counts(m, k, n)
@@ -101,9 +111,12 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     blocks = [size for size in blocks if size % depth == 0]
     split = [BY_ROWS] if panels(k, n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
     there = tiles(k, n, dtype, target)
-    unit = amx_bf16_tile(workload, target) or amx_tile(k, n, workload.stored, target)
+    if not workload.is_plain and n > 1:
+        there += [Tile(tile.rows, tile.vectors, UNPACKED) for tile in there]
+    unit = amx_bf16_tile(workload, target) or amx_tile(k, n, dtype, target)
     if unit is not None:
         there.append(unit)
+    there += digit_tiles(workload, target)
     if m <= max(_SVE_ROWS):
         there += sve_tiles(k, n, workload.stored, target)
     return {
@@ -141,8 +154,25 @@ def next_line_counts(workload: Workload, target: Target) -> list[int]:
     if workload.is_plain:
         return list(NEXT_LINE_COUNTS)
     k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
-    row = panel_width(k, n, dtype, target) * numpy_dtype(workload.stored).itemsize
+    if depth_of(n, workload.stored, target) > 1:  # steps of k share an element
+        return [0]
+    row = panel_width(k, n, dtype, target) * Kind.of(workload.stored).bits // 8
     return [count for count in NEXT_LINE_COUNTS if count * CACHE_LINE <= row]
+
+
+def depth_of(n: int, stored: str, target: Target) -> int:
+    """Steps of k in an element of a packed W: two int4 share a byte, and products of bytes take
+    four steps at a time where the target has them."""
+    kind = Kind.of(stored)
+    if not kind.is_codes or n == 1:
+        return 1
+    return 32 // kind.bits if kind.bits < 8 or has_byte_products(target) else 1
+
+
+def has_byte_products(target: Target) -> bool:
+    """Whether the target multiplies bytes and adds four products to a sum at once."""
+    flag = "avx512_vnni" if target.vector_bytes == 64 else "avx_vnni"
+    return flag in target.cpu_flags
 
 
 def stream_counts(m: int, k: int, n: int) -> list[int]:
@@ -186,7 +216,8 @@ class Tile:
     @property
     def least(self) -> int:
         """The fewest rows of x that it is taken for: AMX needs no whole tile."""
-        return {AMX: _AMX_LEAST_ROWS, AMX_BF16: _AMX_BF16_LEAST_ROWS}.get(self.unit, self.rows)
+        least = {AMX: _AMX_LEAST_ROWS, AMX_DIGITS: _AMX_LEAST_ROWS, AMX_BF16: _AMX_BF16_LEAST_ROWS}
+        return least.get(self.unit, self.rows)
 
     @staticmethod
     def of(decisions: Decisions) -> Tile:
@@ -215,7 +246,7 @@ def tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
 def amx_tile(k: int, n: int, dtype: str, target: Target) -> Tile | None:
     """The tile of AMX, where the target has one that n columns are worth.
 
-    dtype: of W, which is brought into the unit's form from float32 alone.
+    dtype: of x; W is brought into the unit's form from float32, or by way of it.
     """
     if "amx_bf16" not in target.cpu_flags or dtype != "float32" or n < _AMX_COLUMNS:
         return None
@@ -242,6 +273,22 @@ def stretch(k: int, streams: int, depth: int) -> int:
     return k // streams // depth * depth
 
 
+def digit_tiles(workload: Workload, target: Target) -> list[Tile]:
+    """The tiles that multiply digits of x with codes of W, where the target multiplies bytes; those
+    of the vectors come first, the fewest rows first."""
+    k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
+    kind = Kind.of(workload.stored)
+    if not kind.is_codes or n == 1 or k > MOST_DIGIT_STEPS or not has_byte_products(target):
+        return []
+    vectors = panel_width(k, n, dtype, target) // target.lanes(dtype)
+    heights = [rows for rows in _ROWS if rows <= max(_DIGIT_SUMS // kind.digits, 1)]
+    made = [Tile(rows, vectors, VNNI) for rows in heights]
+    fits = kind.bits == 8 and kind.groups(k) == 1 and k % _AMX_DIGIT_STEPS == 0
+    if fits and "amx_int8" in target.cpu_flags and n >= _AMX_COLUMNS:
+        made.append(Tile(_AMX_ROWS, vectors, AMX_DIGITS))
+    return made
+
+
 def sve_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
     """The tiles of SVE's vectors that there are for n columns, the fewest rows first.
 
@@ -259,7 +306,7 @@ def sve_tiles(k: int, n: int, dtype: str, target: Target) -> list[Tile]:
 def packs_parts(k: int, n: int, dtype: str, target: Target) -> bool:
     """Whether W is also packed in AMX's form: it spares each call the work, and takes
     one and a half times the memory of W again, so only where that is little."""
-    if amx_tile(k, n, dtype, target) is None:
+    if dtype != "float32" or amx_tile(k, n, dtype, target) is None:
         return False
     width, lanes = panel_width(k, n, dtype, target), target.lanes(dtype)
     columns = n // width * width + -(-(n % width) // lanes) * lanes

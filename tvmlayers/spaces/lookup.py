@@ -12,6 +12,7 @@ from tvmlayers.workload import Workload
 
 SPACE = "lookup"
 PREFETCH_ROWS = (0, 4, 8, 16, 32, 64)
+PREFETCH_SHORT_ROWS = (*PREFETCH_ROWS, 96, 160)  # of a table in fewer bits
 PREFETCH_STRIDE = (1, 2)
 ROWS_IN_FLIGHT = (1, 2, 4)
 GRAIN_KIB = (12, 24, 48, 96, 192, 384)
@@ -33,7 +34,7 @@ def lookup_choices(workload: Workload, target: Target) -> Choices:
     choices: Choices = {
         "vector_bytes": [n for n in (widest, widest // 2, widest // 4) if n >= _LEAST_VECTOR],
         "unrolled_vectors": run_lengths(row_vectors(workload, target, widest)),
-        "prefetch_rows": PREFETCH_ROWS,
+        "prefetch_rows": PREFETCH_ROWS if workload.is_plain else PREFETCH_SHORT_ROWS,
         "prefetch_stride": PREFETCH_STRIDE,
         "grain_kib": GRAIN_KIB,
     }
@@ -47,23 +48,26 @@ def row_vectors(workload: Workload, target: Target, vector_bytes: int) -> int:
     width, dtype, columns = int(workload["width"]), workload["dtype"], int(workload["width"])
     if workload.kind == "bag":
         dtype = wide(dtype)
-        columns = bag_columns(width, dtype, target)
-    return -(-columns // row_lanes(width, dtype, vector_bytes))
+        columns = bag_columns(width, dtype, target, workload.stored)
+    return -(-columns // row_lanes(width, dtype, vector_bytes, workload.stored))
 
 
-def row_lanes(width: int, dtype: str, vector_bytes: int) -> int:
+def row_lanes(width: int, dtype: str, vector_bytes: int, stored: str = "") -> int:
     """Columns in a vector of a row: as many as its bytes hold, or the largest power of two that
-    fits in the row."""
+    fits in the row; of int4, of which two share a byte, that two vectors are as often as fit."""
     lanes = vector_bytes // numpy_dtype(dtype).itemsize
-    while lanes > width:
+    while lanes > width or (stored == "int4" and width % (2 * lanes)):
         lanes //= 2
     return lanes
 
 
-def bag_columns(width: int, dtype: str, target: Target, *, masked: bool = False) -> int:
+def bag_columns(
+    width: int, dtype: str, target: Target, stored: str = "", *, masked: bool = False
+) -> int:
     """Columns of a bag that are reduced at a time: on ARM as many as leave registers for what is
-    read, and fewer where entries are masked. A row seldom fills the wide registers of x86."""
-    if target.family != "arm":
+    read, and fewer where entries are masked; of int4 all. A row seldom fills the wide registers of
+    x86."""
+    if target.family != "arm" or stored == "int4":
         return width
     lanes = row_lanes(width, dtype, target.vector_bytes)
     vectors = -(-width // lanes)

@@ -11,6 +11,7 @@ from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.layers.base import WeightSpec
+from tvmlayers.quantization.columns import pack_pairs
 from tvmlayers.runtime.call import ModelCall
 from tvmlayers.testing.bounds import Array
 
@@ -75,6 +76,9 @@ def weights_of(compiled: ModelCall, model: Model) -> Weights:
 def _plain(packed: Array, spec: WeightSpec, layout: dict[str, Any] | None) -> Array:
     if layout is not None:
         plain = unpack(packed, layout)
+        if spec.dtype == "uint8":  # codes of four bits
+            return pack_pairs(plain)
+        plain = plain.reshape(spec.shape)  # a scale for each column is packed as one group
     else:  # a bias is padded at its end
         plain = packed.reshape(-1)[: prod(spec.shape)].reshape(spec.shape)
     # Kernels read bfloat16 as its bits.

@@ -16,7 +16,7 @@ from tvmlayers.operations import operation_of
 from tvmlayers.testing import activations
 from tvmlayers.testing.bounds import Array, Bounded, Rounding
 from tvmlayers.testing.custom import custom_step
-from tvmlayers.testing.stored import kernel_of
+from tvmlayers.testing.stored import code_roundings, digit_errors, kernel_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +135,8 @@ def dense(
     if layer.use_bias:
         bias = _double(weights["bias"])
         value, magnitude = value + bias, magnitude + bias.abs()
-    own = rounding.gamma(k + 1 + layer.is_quantized) * magnitude + k * rounding.smallest
+    own = rounding.gamma(k + 1 + code_roundings(layer)) * magnitude + k * rounding.smallest
+    own = own + digit_errors(layer, x) * kernel.abs().sum(0)
     if rounding.beside_floats:
         bound = own + x.bound @ kernel.abs() + (x.value.abs() + x.bound) @ stored.bound
     else:

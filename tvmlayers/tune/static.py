@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from tvmlayers.artifact.panels import panel_layout
 from tvmlayers.codegen.compiler import assembly
-from tvmlayers.codegen.cpu.gemm import GemmSpec, tile_core
+from tvmlayers.codegen.cpu.gemm import tile_core
+from tvmlayers.codegen.cpu.gemm_tile import GemmSpec
 from tvmlayers.codegen.modules import Modules
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import linear
-from tvmlayers.expr.stored import read_as
+from tvmlayers.expr.stored import KernelAs
 from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.spaces.choices import Decisions
@@ -89,10 +90,11 @@ def _tile_cost(
     lanes, width = target.lanes(dtype), gemm.panel_width(k, n, dtype, target)
     if Tile.of({"tile": tile[0]}).unit == gemm.SVE:
         k = max(k, _LOOPED_STEPS)
+    kept = KernelAs(stored, k, gemm.depth_of(n, stored, target))
     spec = GemmSpec(
-        panel_layout(k, n, width=width, lanes=lanes, dtype=read_as(stored)),
+        panel_layout(k, n, width=width, lanes=lanes, dtype=kept.dtype, codes=kept.depth),
         dtype,
-        stored,
+        kept,
         lanes,
         vector_tile(k, n, dtype, target),
         gemm.tail_tiles(k, n, dtype, target) if n < width else (),

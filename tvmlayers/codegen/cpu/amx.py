@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from tvm import te, tirx
-from tvm.ir import Call, Expr, GlobalVar, Op, StringImm
+from tvm.ir import Expr, GlobalVar
 from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
@@ -24,10 +24,13 @@ from tvmlayers.codegen.cpu import amx_split
 from tvmlayers.codegen.cpu import amx_tiles as tiles
 from tvmlayers.codegen.cpu.amx_split import ROWS, ramp
 from tvmlayers.codegen.cpu.amx_tiles import BLOCK
-from tvmlayers.codegen.cpu.kernel import Functions, tensor_arguments
-from tvmlayers.codegen.private import CACHE_LINE, pointer_type, with_text
+from tvmlayers.codegen.cpu.kernel import Functions, at_column, tensor_arguments
+from tvmlayers.codegen.cpu.memory import pointer_from, with_memory
+from tvmlayers.codegen.cpu.unpacked import Unpack, unpack_panel
+from tvmlayers.codegen.private import CACHE_LINE, with_text
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import tree
+from tvmlayers.expr.stored import KernelAs
 
 _CHECKED_ROWS = 4  # whose sums are checked side by side
 _MOST_STACK_BYTES = 128 << 10  # of parts on the stack; more of them are in the C library's memory
@@ -75,6 +78,7 @@ class AmxSpec:
     rows: int
     activation: Callable[[Expr], Expr]
     use_bias: bool
+    kept: KernelAs
 
     @property
     def blocks(self) -> int:
@@ -107,7 +111,22 @@ class AmxSpec:
     @property
     def scratch_bytes(self) -> int:
         """What the parts take that are made in a call."""
+        return self.floats_start + self.floats_bytes
+
+    @property
+    def floats_start(self) -> int:
+        """Where a panel in floats begins in it, behind the parts."""
         return self.x_bytes + (0 if self.is_packed else self.panel_bytes)
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether a panel is brought into floats before it is into parts."""
+        return self.kept.stored != "float32"
+
+    @property
+    def floats_bytes(self) -> int:
+        """What a panel in floats takes; W may be kept in them."""
+        return 4 * self.k_block * self.layout.width if self.is_unpacked else 0
 
     @property
     def strip_bytes(self) -> int:
@@ -122,12 +141,21 @@ def rounded_k_block(k: int, k_block: int) -> int:
 
 
 def amx_rows(name: str, spec: AmxSpec, functions: Functions) -> GlobalVar:
-    """`f(x, w, [b], out, m, first, last, status)`: m rows by panels first..last-1, on one thread.
+    """`f(x, w, [scales], [b], out, m, first, last, status)`: m rows by panels first..last-1, on one
+    thread.
 
     It and all that it calls are added to `functions`. The status is 0 where all is computed, else
     nothing can be said of `out`.
     """
     return _Writer(name, spec, functions).rows()
+
+
+def configure() -> None:
+    """Gives this thread's tile registers their shape."""
+    configuration = emit.on_stack(len(tiles.CONFIGURATION), "int64")
+    for i, word in enumerate(tiles.CONFIGURATION):
+        T.buffer_store(emit.view(configuration), emit.i64(word), [emit.i64(i)])
+    tiles.intrinsic("ldtilecfg", tirx.address_of(emit.view(configuration)[emit.i64(0)]))
 
 
 class _Writer:
@@ -137,6 +165,7 @@ class _Writer:
         self._name, self._spec, self._layout = name, spec, spec.layout
         self._functions = functions
         self._made: dict[str, GlobalVar] = {}
+        self._unpacks: dict[int, Unpack] = {}
 
     def rows(self) -> GlobalVar:
         """The function that the others serve."""
@@ -158,6 +187,13 @@ class _Writer:
             self._functions[self._made[label]] = emit.noinline(emit.private(body))
         return self._made[label]
 
+    def _unpack(self, width: int) -> Unpack:
+        if width not in self._unpacks:
+            name = f"{self._name}_unpack{width}"
+            made = unpack_panel(name, self._spec.kept, width, LANES, self._functions)
+            self._unpacks[width] = made
+        return self._unpacks[width]
+
     def _split_rows(self) -> GlobalVar:
         return self._function("split_rows", partial(amx_split.split_rows, self._layout.k))
 
@@ -165,12 +201,11 @@ class _Writer:
         self, split_x: GlobalVar, full: GlobalVar | None, tail: GlobalVar | None
     ) -> None:
         spec, layout = self._spec, self._layout
-        x, w, biases, out = tensor_arguments("float32", spec.use_bias)
+        x, w, by_column, out = tensor_arguments("float32", spec.use_bias, spec.kept)
         m, first, last = (emit.argument(name, "int64") for name in ("m", "first", "last"))
         status = emit.argument("status", "*int32")
         poison = emit.on_stack(_CHECKED_ROWS * BLOCK * LANES, "float32")
         sums = emit.on_stack(BLOCK * ROWS * BLOCK * LANES, "float32")
-        configuration = emit.on_stack(len(tiles.CONFIGURATION), "int64")
         chains = range(0, _CHECKED_ROWS * BLOCK * LANES, LANES)
 
         def panels(memory: Var, begin: Expr, count: Expr, block: Expr) -> None:
@@ -181,9 +216,16 @@ class _Writer:
                     pointers = [memory, emit.offset(w, parts)]
                 else:
                     pointers = [memory, emit.offset(memory, spec.x_bytes)]
-                weight = columns * emit.i64(layout.k) + begin * emit.i64(width)
-                pointers.append(emit.offset(w, weight))
-                pointers += [emit.offset(each, columns) for each in (*biases, out)]
+                if spec.is_unpacked:
+                    pointers.append(emit.bound(emit.offset(memory, spec.floats_start)))
+                    panel_w = emit.offset(w, columns * emit.i64(layout.rows))
+                    given = at_column(by_column, columns, spec.kept)
+                    self._unpack(width)(panel_w, given, pointers[-1], begin, count)
+                else:
+                    weight = columns * emit.i64(layout.k) + begin * emit.i64(width)
+                    pointers.append(emit.offset(w, weight))
+                in_floats = by_column[1:] if spec.kept.groups else by_column
+                pointers += [emit.offset(each, columns) for each in (*in_floats, out)]
                 pointers += [sums, poison]
                 if spec.splits_in_passing:
                     pointers += [x, emit.i64(p == first)]
@@ -197,9 +239,7 @@ class _Writer:
                 emit.when(last > place, lambda: run(tail, place, layout.tail_width))
 
         def compute(memory: Var) -> None:
-            for i, word in enumerate(tiles.CONFIGURATION):
-                T.buffer_store(emit.view(configuration), emit.i64(word), [emit.i64(i)])
-            tiles.intrinsic("ldtilecfg", tirx.address_of(emit.view(configuration)[emit.i64(0)]))
+            configure()
             for chain in chains:
                 zeros = tirx.const(0.0, f"float32x{LANES}")
                 T.buffer_store(emit.view(poison), zeros, [ramp(emit.i64(chain), LANES)])
@@ -224,36 +264,31 @@ class _Writer:
             unfit = tirx.Cast("int32", tirx.isnan(emit.bound(total)))
             T.buffer_store(emit.view(status), unfit, [emit.i64(0)])
 
-        def in_allocated_memory() -> None:
-            size = (TILE_BYTES, spec.scratch_bytes)
-            memory = emit.bound(_pointer("aligned_alloc", *map(emit.i64, size)))
-
-            def use() -> None:
-                compute(memory)
-                T.evaluate(tirx.call_extern("int32", "free", memory))
-
-            emit.when(tirx.Not(tirx.isnullptr(memory)), use)
-
         emit.store(status, 1)
         granted = tirx.call_extern("int64", GRANTED) != emit.i64(0)
         if spec.scratch_bytes > _MOST_STACK_BYTES:
-            emit.when(granted, in_allocated_memory)
+            emit.when(granted, lambda: with_memory(spec.scratch_bytes, compute))
             return
         stack = emit.on_stack(spec.scratch_bytes + CACHE_LINE, "uint8")
-        memory = emit.bound(_pointer(_LINE, stack))
+        memory = emit.bound(pointer_from(_LINE, stack))
         emit.when(granted, lambda: compute(memory))
 
+    def _by_column_arguments(self) -> list[Var]:
+        names = ["scales"] * self._spec.kept.has_column_scales + ["b"] * self._spec.use_bias
+        return [emit.argument(name, "*float32") for name in names]
+
     def _panel(self, width: int, valid: int) -> GlobalVar:
-        """`f(x parts, w parts, w, [b], out, sums, poison, [x, is first], m, count, block)`: m rows
-        by one panel, over count steps of k; the block of k that they are decides what becomes of
-        the sums. x: with `splits_in_passing`; is first: whether its parts are yet to be made.
+        """`f(x parts, w parts, w, [scales], [b], out, sums, poison, [x, is first], m, count,
+        block)`: m rows by one panel, over count steps of k; the block of k that they are decides
+        what becomes of the sums. x: with `splits_in_passing`; is first: whether its parts are yet
+        to be made.
         """
         return self._function(f"panel{valid}", lambda: self._write_panel(width, valid))
 
     def _write_panel(self, width: int, valid: int) -> None:
         x, parts = emit.argument("x", "*uint8"), emit.argument("parts", "*uint8")
         w = emit.argument("w", "*float32")
-        b = emit.argument("b", "*float32") if self._spec.use_bias else None
+        by_column = self._by_column_arguments()
         out, sums = emit.argument("out", "*float32"), emit.argument("sums", "*float32")
         poison = emit.argument("poison", "*float32")
         source = emit.argument("source", "*float32") if self._spec.splits_in_passing else None
@@ -296,7 +331,7 @@ class _Writer:
                     new_panel = partial(emit.call, make, *pointers, count, emit.offset(w, column))
                     cases.insert(0, (i == emit.i64(0), new_panel))
                 emit.chain(cases)
-                results = [emit.offset(b, column)] if b is not None else []
+                results = [emit.offset(each, column) for each in by_column]
                 results += [emit.offset(out, row * emit.i64(self._layout.n) + column), poison]
                 emit.call(self._epilogue(valid), sums, *results, here, block)
 
@@ -312,7 +347,8 @@ class _Writer:
         return self._function(f"multiply{label}_{rows}x{strips}", write)
 
     def _epilogue(self, valid: int) -> GlobalVar:
-        """`f(sums, [b], out, poison, rows, block)`: what becomes of sums over one block of k.
+        """`f(sums, [scales], [b], out, poison, rows, block)`: what becomes of sums over one block
+        of k.
 
         poison gets a NaN where a sum is not finite.
         """
@@ -322,7 +358,7 @@ class _Writer:
         n, blocks = emit.i64(self._layout.n), self._spec.blocks
         columns = -(-valid // LANES) * LANES
         sums = emit.argument("sums", "*float32")
-        b = emit.argument("b", "*float32") if self._spec.use_bias else None
+        by_column = self._by_column_arguments()
         out, poison = emit.argument("out", "*float32"), emit.argument("poison", "*float32")
         rows, block = emit.argument("rows", "int64"), emit.argument("block", "int64")
 
@@ -333,8 +369,11 @@ class _Writer:
                 if not is_first:
                     value = value + emit.view(out)[place]
                 if is_last:
-                    biased = value + emit.view(b)[column] if b is not None else value
-                    value = bind(biased, self._spec.activation)
+                    for scale in by_column[: self._spec.kept.has_column_scales]:
+                        value = value * emit.view(scale)[column]
+                    for bias in by_column[self._spec.kept.has_column_scales :]:
+                        value = value + emit.view(bias)[column]
+                    value = bind(value, self._spec.activation)
                 T.buffer_store(emit.view(out), value, [place])
 
             with T.serial(emit.i64(0), rows) as row:
@@ -363,9 +402,3 @@ class _Writer:
                 (None, partial(write, is_first=False, is_last=False)),
             ]
         )
-
-
-def _pointer(function: str, *arguments: Expr) -> Expr:
-    """The pointer to bytes that a function outside gives."""
-    called = [StringImm(function), *arguments]
-    return Call(Op.get("tirx.call_extern"), called, ret_ty=pointer_type("uint8"))

@@ -25,7 +25,7 @@ from tvmlayers.codegen.cpu.kernel import Functions, tensor_arguments
 from tvmlayers.codegen.private import with_text
 from tvmlayers.dtypes import is_half
 from tvmlayers.expr.math import bind
-from tvmlayers.expr.stored import as_float, as_kept, read_as
+from tvmlayers.expr.stored import KernelAs, as_float, as_kept, read_as
 
 HALF = "bfloat16"
 _BYTES = 2  # of a number of x
@@ -88,8 +88,9 @@ class _Writer:
 
     def _write_rows(self) -> None:
         spec, layout = self._spec, self._layout
+        kept = KernelAs(HALF, layout.k, rows_of_pairs=layout.rows)
         x, w, biases, out = tensor_arguments(
-            read_as(HALF), spec.use_bias, weight="uint32", out=read_as(spec.out)
+            read_as(HALF), spec.use_bias, kept, out=read_as(spec.out)
         )
         m, first, last = (emit.argument(each, "int64") for each in ("m", "first", "last"))
         status = emit.argument("status", "*int32")

@@ -85,13 +85,13 @@ def _bag_kernel(
     target = selector.target
     is_arm = target.family == "arm"
     masked = spec.padding_idx is not None or layer.oob == "zero"
-    columns = bag_columns(width, dtype, target, masked=masked)
+    columns = bag_columns(width, dtype, target, layer.stored, masked=masked)
     sizes = {"indices": 1, "rows": rows, "width": width}
     traits = {"dtype": layer.dtype, "mode": spec.mode, "stored": layer.stored}
     workload = Workload.make("bag", **sizes, **traits)
 
     def make(decisions: Decisions) -> Made:
-        lanes = row_lanes(width, dtype, int(decisions["vector_bytes"]))
+        lanes = row_lanes(width, dtype, int(decisions["vector_bytes"]), layer.stored)
         vectors = -(-columns // lanes)
         expression = bag(
             rows,

@@ -1,6 +1,7 @@
 """Dense: the packed weight, the GEMM and its epilogue."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,18 +9,19 @@ import numpy as np
 from tvm.ir import Expr
 
 from tvmlayers import layers
-from tvmlayers.artifact.panels import PanelLayout, pack_columns, pack_kernel, panel_layout
+from tvmlayers.artifact.panels import PAIR, PanelLayout, pack_columns, pack_kernel, panel_layout
 from tvmlayers.codegen.cpu.activation import elementwise_function, softmax_core, softmax_of_sums
-from tvmlayers.codegen.cpu.gemm import GemmSpec
 from tvmlayers.codegen.cpu.gemm_driver import gemm_functions
+from tvmlayers.codegen.cpu.gemm_tile import GemmSpec
 from tvmlayers.codegen.cpu.kernel import Functions, Kernel, Lowered, Use, elements, report
 from tvmlayers.codegen.weights import ArenaPlan, Packed
 from tvmlayers.dtypes import is_half, numpy_dtype, wide
 from tvmlayers.expr.activations import CHEAP, ROW_ACTIVATIONS
-from tvmlayers.expr.stored import read_as
-from tvmlayers.quantization.columns import KERNEL, SCALES
+from tvmlayers.expr.stored import KernelAs
+from tvmlayers.quantization.columns import KERNEL, SCALES, codes
 from tvmlayers.schedule import Regime, Selector, vector_tile
 from tvmlayers.spaces import gemm
+from tvmlayers.spaces.gemm import Tile
 from tvmlayers.targets import Target
 from tvmlayers.workload import Workload
 
@@ -31,16 +33,18 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
     traits = {"dtype": layer.dtype, "activation": activation_name(layer), "stored": layer.stored}
     workload = Workload.make("dense", m=1, k=k, n=n, **traits)
     lanes, width = target.lanes(layer.dtype), gemm.panel_width(k, n, layer.dtype, target)
+    kept = KernelAs(layer.stored, k, gemm.depth_of(n, layer.stored, target))
     layout = panel_layout(
         k,
         n,
         width=width,
         lanes=lanes,
-        dtype=read_as(layer.stored) if layer.is_quantized else layer.dtype,
+        dtype=kept.dtype if layer.is_quantized else layer.dtype,
+        codes=kept.depth,
         has_parts=gemm.packs_parts(k, n, layer.stored, target),
         depth=gemm.panel_depth(workload, target),
     )
-    names = _add_weights(layer, layout, arena)
+    names = _add_weights(layer, layout, kept, arena)
     over_row = layer.activation in ROW_ACTIVATIONS
     # Of halves it takes the sums as they are, in memory of their own.
     between = wide(layer.dtype) if over_row and is_half(layer.dtype) else ""
@@ -80,9 +84,9 @@ def lower_dense(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lo
                 * layout.depth
                 * layout.columns
                 * numpy_dtype(layout.dtype).itemsize
-                + (len(names) - 1) * layout.columns * itemsize,
+                + (len(names) - 1 + max(kept.groups - 1, 0)) * layout.columns * itemsize,
             ),
-            **_stored_report(layer),
+            **_stored_report(layer, regimes),
         },
     )
     then = softmax_of_sums(f"{name}_softmax", n, layer, selector) if between else None
@@ -106,7 +110,9 @@ def gemm_spec(
     return GemmSpec(
         layout,
         dtype,
-        stored or dtype,
+        KernelAs(
+            stored or dtype, k, layout.codes, rows_of_pairs=layout.rows * (layout.depth == PAIR)
+        ),
         target.lanes(dtype),
         vector_tile(k, n, dtype, target),
         gemm.tail_tiles(k, n, dtype, target) if layout.tail else (),
@@ -118,32 +124,49 @@ def gemm_spec(
     )
 
 
-def _add_weights(layer: layers.Dense, layout: PanelLayout, arena: ArenaPlan) -> list[str]:
+def _add_weights(
+    layer: layers.Dense, layout: PanelLayout, kept: KernelAs, arena: ArenaPlan
+) -> list[str]:
     """The names in the arena of a layer's weights, as kernels take them."""
     weights = layer.rounded_weights()
     kernel = weights[KERNEL]
-    bits = kernel.view(np.uint16) if layer.is_quantized and layer.stored == "bfloat16" else kernel
-    packed = Packed(
-        (layout.size,),
-        layout.dtype,
-        lambda out: pack_kernel(bits, layout, out),
-        layout.describe(),
-    )
-    names = [arena.add(f"{layer.name}/{KERNEL}", packed)]
-    for name in (each for each in (SCALES, "bias") if each in weights):
-        by_column = Packed(
-            (layout.columns,), layer.dtype, partial(pack_columns, weights[name], layout)
+    if layer.is_quantized and layer.stored == "bfloat16":
+        kernel = kernel.view(np.uint16)
+    elif kept.has_scales:
+        kernel = codes(weights, layer.stored)
+
+    def add(name: str, array: np.ndarray, layout: PanelLayout) -> str:
+        pack = partial(pack_kernel, array, layout)
+        packed = Packed((layout.size,), layout.dtype, pack, layout.describe())
+        return arena.add(f"{layer.name}/{name}", packed)
+
+    names = [add(KERNEL, kernel, layout)]
+    if kept.has_scales:
+        scales = weights[SCALES].reshape(-1, layout.n)
+        of_groups = replace(layout, k=len(scales), dtype=layer.dtype, codes=1, has_parts=False)
+        names.append(add(SCALES, scales, of_groups))
+    if layer.use_bias:
+        biases = Packed(
+            (layout.columns,), layer.dtype, partial(pack_columns, weights["bias"], layout)
         )
-        names.append(arena.add(f"{layer.name}/{name}", by_column))
+        names.append(arena.add(f"{layer.name}/bias", biases))
     return names
 
 
-def _stored_report(layer: layers.Dense) -> dict[str, Any]:
+def _stored_report(layer: layers.Dense, regimes: Sequence[Regime]) -> dict[str, Any]:
     """What the report says of a kernel in fewer bits: how far a sum of products may be off, for a
-    row of x of Euclidean length 1."""
+    row of x of Euclidean length 1; and from how many rows on panels are brought into floats, each
+    once a call, where they are at all."""
     if not layer.is_quantized:
         return {}
-    return {"sum_error_bound": layer.form.bound(layer.weights, layer.stored)}
+    found: dict[str, Any] = {"sum_error_bound": layer.form.bound(layer.weights, layer.stored)}
+    starts = [1, *(regime.most + 1 for regime in regimes if regime.most is not None)]
+    unpacking = [
+        start
+        for start, regime in zip(starts, regimes, strict=True)
+        if Tile.of(regime.decisions).unit in (gemm.AMX, gemm.UNPACKED)
+    ]
+    return {**found, "unpacked_from": min(unpacking)} if unpacking else found
 
 
 def activation_name(layer: layers.Dense) -> str:

@@ -7,13 +7,8 @@ from tvm.ir import Expr, GlobalVar
 from tvm.tirx import PrimFunc
 
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.gemm import (
-    GemmSpec,
-    row_block_of,
-    row_blocks,
-    rows_function,
-    rows_of_blocks,
-)
+from tvmlayers.codegen.cpu.gemm import row_blocks, rows_function, rows_of_blocks
+from tvmlayers.codegen.cpu.gemm_tile import GemmSpec, row_block_of
 from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
 from tvmlayers.codegen.work_stealing import go_over, taken_pieces, with_stealing

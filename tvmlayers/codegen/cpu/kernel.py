@@ -16,6 +16,7 @@ from tvmlayers.codegen.private import private_function
 from tvmlayers.dtypes import is_half
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.expression import Expression
+from tvmlayers.expr.stored import KernelAs
 from tvmlayers.layers.graph import SymbolicTensor
 from tvmlayers.schedule import Regime
 from tvmlayers.workload import KINDS, Workload
@@ -115,20 +116,25 @@ def in_halves(expression: Expression, dtype: str, *, but: Collection[str] = ()) 
 
 
 def tensor_arguments(
-    dtype: str,
-    use_bias: bool,
-    *,
-    weight: str | None = None,
-    has_scales: bool = False,
-    out: str | None = None,
+    dtype: str, use_bias: bool, kept: KernelAs | None = None, *, out: str | None = None
 ) -> tuple[Var, Var, list[Var], Var]:
-    """The parameters x, w, those with a number for each column, and out of the function being
-    written. weight, out: the dtypes of w and out, where they are others; the columns have scales,
-    and biases b."""
-    x, w = emit.argument("x", f"*{dtype}"), emit.argument("w", f"*{weight or dtype}")
-    names = ["scales"] * has_scales + ["b"] * use_bias
+    """The parameters x, w, [scales], [b] and out of the function being written. kept: how w is, and
+    out: the dtype of out, where they are not as x is."""
+    x = emit.argument("x", f"*{dtype}")
+    w = emit.argument("w", f"*{kept.dtype if kept else dtype}")
+    names = ["scales"] * (kept is not None and kept.has_scales) + ["b"] * use_bias
     columns = [emit.argument(name, f"*{dtype}") for name in names]
     return x, w, columns, emit.argument("out", f"*{out or dtype}")
+
+
+def at_column(by_column: Sequence[Var], column: Expr | int, kept: KernelAs) -> list[Expr]:
+    """[scales] and [b] as a function over panels from a column on takes them."""
+    counts = [max(kept.groups, 1)] * kept.has_scales
+    counts += [1] * (len(by_column) - len(counts))
+    return [
+        emit.offset(pointer, column * count)
+        for pointer, count in zip(by_column, counts, strict=True)
+    ]
 
 
 def report(

@@ -29,6 +29,7 @@ from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.expr.expression import Expression
 from tvmlayers.expr.stored import copied_as, table_as
 from tvmlayers.expr.take import take_vectors
+from tvmlayers.quantization.rows import CODED
 from tvmlayers.quantization.rows import row_bytes as bytes_of_row
 from tvmlayers.schedule import Regime, Selector, by_choice
 from tvmlayers.spaces.choices import Decisions
@@ -61,7 +62,8 @@ def table_pointer(layer: Table) -> Pointer:
 
 def table_arguments(layer: Table, table: Var, column: Expr | int = 0) -> list[Expr]:
     """The table as a function over rows takes it, from a column on."""
-    tail = [emit.offset(table, layer.output_dim)] if layer.stored == "int8" else []
+    coded = CODED.get(layer.stored)
+    tail = [emit.offset(table, coded.code_bytes(layer.output_dim))] if coded else []
     return [emit.offset(table, column), *tail]
 
 
@@ -205,12 +207,14 @@ def _take_kernel(
     variants = variants_of(
         f"{name}_rows",
         regimes,
-        lambda decisions: make(row_lanes(width, dtype, int(decisions["vector_bytes"])), decisions),
+        lambda decisions: make(
+            row_lanes(width, dtype, int(decisions["vector_bytes"]), layer.stored), decisions
+        ),
     )
     row_bytes = width * numpy_dtype(dtype).itemsize
     moved = row_bytes + bytes_of_row(width, layer.stored)
     streamed = None
-    if leaves:
+    if leaves and layer.stored != "int4":  # whose vectors are every second column
         streamed = _streamed(f"{name}_stream", make, regimes[-1], width, dtype, target)
     pointers = [
         Pointer("indices", index_dtype, fixed(1)),
