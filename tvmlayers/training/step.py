@@ -296,13 +296,8 @@ class TrainingStep:
         if self._compiled is None:
             from tvmlayers.codegen import compile
 
-            self.update_model()
-            self._compiled = compile(self.model, threads=self._threads)
-            return self._compiled.with_weights(self._compiled_weights())
-        return self._compiled.with_weights(self._compiled_weights())
-
-    def _compiled_weights(self) -> dict[str, Array]:
-        return self.weights()
+            self._compiled = compile(self.update_model(), threads=self._threads)
+        return self._compiled.with_weights(self.weights())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and states as safetensors: whole, or not at all.

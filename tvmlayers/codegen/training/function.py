@@ -238,8 +238,8 @@ class _Writer:
         pointers: dict[Value, Expr] = {}
         for i, value in enumerate([*spec.inputs, spec.truth]):
             pointers[value] = self._tensor(f"in{i}", value).data
-        weights = T.arg("sample_weight", T.buffer((Var("w", "int64"),), spec.dtype, align=4))
-        pointers[spec.sample_weight] = weights.data
+        given = Value(spec.sample_weight.name, ("weights",), spec.dtype)
+        pointers[spec.sample_weight] = self._tensor("sample_weight", given).data
         weighted = T.arg("weighted", Var("weighted", "int64"))
         loss = T.arg("loss", T.buffer((1,), "float64", align=8))
         arena = T.arg("arena", T.buffer((tape.arena.arena_bytes,), "uint8", align=64))
