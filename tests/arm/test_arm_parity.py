@@ -29,13 +29,12 @@ SHARES = (
         "test_parity_activations.py",
         "test_parity_bag.py",
         "test_parity_embedding.py",
-        "test_parity_halves.py",
         "test_parity_merges.py",
         "test_parity_normalization.py",
     ),
 )
-# Looks at the memory of this process, where nothing runs; and what is compiled for other targets.
-EVERY = "not what_passes and not x86 and not targets_compile"
+# Looks at the memory of this process, where nothing runs.
+EVERY = "not what_passes"
 
 
 def start(share: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
