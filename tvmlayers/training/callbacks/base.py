@@ -85,7 +85,8 @@ class Callback:
 
 
 class History(Callback):
-    """What the logs of the epochs were: history["loss"][i] is that of epoch[i]."""
+    """What the logs of the epochs were: lists of one value an epoch by name, such as "loss", in
+    `history`, and the numbers of the epochs in `epoch`."""
 
     def __init__(self) -> None:
         self.history: dict[str, list[Any]] = {}
