@@ -105,6 +105,11 @@ class Workload:
         return str(self._values.get(STORED, self._values["dtype"]))
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether the weight is kept in fewer bits than the layer's dtype has."""
+        return STORED in self._values
+
+    @property
     def is_plain(self) -> bool:
         """Whether the weight is kept in the dtype that is computed in."""
         return self.stored == wide(self["dtype"])

@@ -173,3 +173,9 @@ def test_the_report_says_from_how_many_rows_panels_are_unpacked() -> None:
     }
     assert 1 < of["int4"]["unpacked_from"] < of["float16"]["unpacked_from"]
     assert "unpacked_from" not in tl.compile(layer, target="x86-64-v4").report()[0]
+
+
+def test_layers_of_halves_have_no_panels_to_unpack() -> None:
+    traits = {"dtype": "float16", "activation": "linear", "stored": "float16"}
+    halves = Workload.make("dense", m=8, k=256, n=96, **traits)
+    assert units(halves, "x86-64-v4") == {""}

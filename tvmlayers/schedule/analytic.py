@@ -218,7 +218,7 @@ def _vector_share(workload: Workload, *, is_digits: bool) -> float:
     kind = Kind.of(workload.stored)
     if is_digits:
         return _DIGIT_SHARE[kind.base] * kind.digits
-    return 1.0 if workload.is_plain else _WIDENING
+    return _WIDENING if workload.is_quantized else 1.0
 
 
 def _on_digits(workload: Workload, target: Target, tile: Tile) -> Decisions:
@@ -244,7 +244,7 @@ def _on_digits(workload: Workload, target: Target, tile: Tile) -> Decisions:
 def _dense(workload: Workload, target: Target) -> Decisions:
     m, k, n, dtype = (workload[name] for name in ("m", "k", "n", "dtype"))
     has_one_fma, fitted = _has_one_fma(target), target.fitted
-    more = 0.0 if workload.is_plain else _WIDENING_ROWS
+    more = _WIDENING_ROWS if workload.is_quantized else 0.0
     tile = best_tile(m, usual_tiles(k, n, dtype, target), target, more)
     digits = gemm.digit_tiles(workload, target)
     if digits and digits[-1].unit == gemm.AMX_DIGITS and m >= digits[-1].least:
@@ -304,7 +304,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         next_lines = max(c for c in gemm.next_line_counts(workload, target) if c <= wanted)
     shares_words = gemm.depth_of(n, workload.stored, target) > 1
     enough = _UNPACKED_TILES_OF_WORDS if shares_words else _UNPACKED_TILES
-    if not workload.is_plain and n > 1 and tiles >= enough:
+    if workload.is_quantized and n > 1 and tiles >= enough:
         tile = Tile(tile.rows, tile.vectors, gemm.UNPACKED)
         ahead, next_lines, k_block = 0 if has_one_fma else fitted.prefetch_steps, 0, 0
     unroll = 1 if streamed or is_far else _k_unroll(tile, target)

@@ -111,7 +111,7 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     blocks = [size for size in blocks if size % depth == 0]
     split = [BY_ROWS] if panels(k, n, dtype, target) == 1 else [BY_ROWS, BY_PANELS]
     there = tiles(k, n, dtype, target)
-    if not workload.is_plain and n > 1:
+    if workload.is_quantized and n > 1:
         there += [Tile(tile.rows, tile.vectors, UNPACKED) for tile in there]
     unit = amx_bf16_tile(workload, target) or amx_tile(k, n, dtype, target)
     if unit is not None:
