@@ -9,7 +9,7 @@ from tests import networks
 
 @pytest.mark.filterwarnings("ignore")  # those of the frameworks
 @pytest.mark.parametrize("framework", networks.FRAMEWORKS)
-@pytest.mark.parametrize("seed", [3, 30, 40, 50])
+@pytest.mark.parametrize("seed", [3, 40])
 def test_random_networks_are_written_and_read_again(framework: str, seed: int) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(framework, framework))
     networks.check(seed, framework)

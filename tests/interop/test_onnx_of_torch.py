@@ -19,7 +19,7 @@ import tvmlayers as tl
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the exporter about itself
-OPSETS = (11, 13, 17, 18, 20)
+OPSETS = (11, 17, 20)
 
 
 def exported(module: nn.Module, example: Any, opset: int) -> Any:
