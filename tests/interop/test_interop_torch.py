@@ -314,7 +314,7 @@ def test_a_transformers_feed_forward_block() -> None:
     model = check(Lambda(forward, **parts), STEPS)
     assert "norm/gamma" in model.weights
     kinds = [row["kind"] for row in tl.compile(model).report()]
-    assert kinds == ["dense", "activation", "dense", "normalization"]
+    assert kinds == ["dense", "dense", "normalization"]
 
 
 def test_the_largest_over_time() -> None:

@@ -227,13 +227,26 @@ def test_a_tensor_that_is_changed_leaves_the_graph_to_pytorch() -> None:
     assert "changes a tensor" in str(backend.graphs[0].left[0])
 
 
-@pytest.mark.parametrize("change", ["half", "bfloat16", "share_memory", "autocast"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_of_halves_are_compiled(dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3)).to(dtype)
+    x, backend = torch.randn(4, 6).to(dtype), Backend()
+    compiled = torch.compile(network, backend=backend)
+    with torch.no_grad():
+        found, wanted = compiled(x), network.double()(x.double())
+    assert found.dtype == dtype
+    # Each layer rounds once; sums of magnitudes stay below 8.
+    atol = 16 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=atol)
+    assert all(each.why is None for each in backend.parts)
+
+
+@pytest.mark.parametrize("change", ["share_memory", "autocast"])
 def test_networks_that_compiled_code_does_not_take_are_pytorchs(change: str) -> None:
     network = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))
     x = torch.randn(4, 6)
     if change != "autocast":
         getattr(network, change)()
-        x = x.to(network[0].weight.dtype)
     backend = Backend()
     compiled = torch.compile(network, backend=backend)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=change == "autocast"):
