@@ -13,8 +13,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import emulator
 
-# Of `make cuda` alone: every tile, dtype and tuned schedule.
+# Of `make cuda` alone: every tile, dtype and tuned schedule, and what NVRTC makes of each.
 KERNELS = ("test_cuda_halves", "test_cuda_stock", "test_cuda_tensor", "test_cuda_tuning")
+TESTS = (
+    "test_every_kernel_compiles_for_every_target_without_spills",
+    "test_the_most_rows_of_a_bag_in_flight_spill_nothing",
+    "test_every_tile_that_can_be_decided_agrees",
+    "test_the_seed_model_agrees_on_every_target",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not str(item.path).startswith(here):
             continue
         item.add_marker(pytest.mark.cuda_source)
-        if item.path.stem in KERNELS:
+        if item.path.stem in KERNELS or item.name.partition("[")[0] in TESTS:
             item.add_marker(pytest.mark.gpu_kernels)
         if emulator.COMPILER is None:
             item.add_marker(pytest.mark.skip("the emulated GPU needs g++, which is not here"))

@@ -152,9 +152,8 @@ def test_nothing_is_read_or_written_beside_the_tensors(at_end: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "where"),
     [
-        *((np.inf, where) for where in ("x", "kernel", "both")),
-        *((np.nan, where) for where in ("x", "kernel")),
-        *((-np.inf, "x"), (3.4028235e38, "both"), (-3.4e38, "kernel"), (1e-40, "both")),
+        *((np.inf, "both"), (np.nan, "kernel"), (-np.inf, "x")),
+        *((3.4028235e38, "both"), (1e-40, "both")),
     ],
 )
 def test_values_beyond_the_unit_are_as_on_the_vector_units(value: float, where: str) -> None:
