@@ -20,6 +20,10 @@ TESTS = (
     "test_the_most_rows_of_a_bag_in_flight_spill_nothing",
     "test_every_tile_that_can_be_decided_agrees",
     "test_the_seed_model_agrees_on_every_target",
+    "test_nvrtc_alone_is_enough",
+    "test_dense_of_any_size_agrees_for_every_batch",
+    "test_softmax_of_rows_of_any_length_agrees",
+    "test_normalisations_of_rows_of_any_length_agree",
 )
 
 
