@@ -171,6 +171,19 @@ class Maker:
         return tl.Reshape((1, x.shape[1]))(x)
 
 
+def onnx_session(path: Path) -> Any:
+    """A session of ONNX Runtime, whether or not its process has a thread pool for all of them."""
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(path, providers=providers)
+    except (RuntimeError, ValueError):
+        options = onnxruntime.SessionOptions()
+        options.use_per_session_threads = False
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
 def by_torch(model: tl.Model, inputs: tuple[Any, ...]) -> tuple[list[Any], tl.Model]:
     import torch
 
@@ -183,12 +196,11 @@ def by_torch(model: tl.Model, inputs: tuple[Any, ...]) -> tuple[list[Any], tl.Mo
 
 
 def by_onnx(model: tl.Model, inputs: tuple[Any, ...]) -> tuple[list[Any], tl.Model]:
-    import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made.onnx"
         model.to_onnx(path)
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnx_session(path)
         again = tl.from_onnx(path)
     names = [tensor.name for tensor in model.inputs]
     return session.run(None, dict(zip(names, inputs, strict=True))), again

@@ -20,16 +20,17 @@ from all_layers import (
 )
 
 import tvmlayers as tl
+from tests.networks import onnx_session
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 MADE = {name: make for name, make in MODELS.items() if "ragged" not in name}
 MADE["padded_bags"] = lambda dtype: padded_bags(dtype, ("mean", "sum"))
 
 
 def by_onnx_runtime(path: Path, model: tl.Model, inputs: tuple[Any, ...]) -> list[Any]:
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnx_session(path)
     names = [tensor.name for tensor in model.inputs]
     return session.run(None, dict(zip(names, inputs, strict=True)))
 

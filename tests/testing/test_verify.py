@@ -82,9 +82,11 @@ def test_a_loaded_artefact_is_verified_from_itself(make: Callable[[], Any], tmp_
 
 
 def test_inputs_are_the_same_for_a_seed_and_others_for_another() -> None:
-    first, same, other = (verify(classifier(), samples=(7,), seed=seed) for seed in (1, 1, 2))
+    first, same, *others = (
+        verify(classifier(), samples=(7,), seed=seed) for seed in (1, 1, *range(2, 12))
+    )
     assert first.rows == same.rows
-    assert first.rows != other.rows
+    assert any(first.rows != other.rows for other in others)  # errors of two may be alike
 
 
 def one_wrong(result: Any) -> Any:
