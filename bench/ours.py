@@ -45,8 +45,9 @@ def prepare(work: Work, settings: Settings) -> Prepared:
     if isinstance(work, ModelWork):
         compiled = _compile(_with_weights(MODELS[work.case.name], work, settings), settings)
         return _prepared([compiled], work.inputs)
-    make = dense_layer if isinstance(work, DenseWork) else table_layer
-    return of_layer(make(work, settings), work, settings)  # type: ignore[operator]
+    if isinstance(work, DenseWork):
+        return of_layer(dense_layer(work, settings), work, settings)
+    return of_layer(table_layer(work, settings), work, settings)
 
 
 def _on_indices(compiled: Any, work: Any) -> Prepared:

@@ -245,7 +245,7 @@ def main() -> int:
             except ModuleNotFoundError as error:
                 print(f"{framework}: skipped, {error}")
                 break
-            except Exception as error:
+            except Exception as error:  # any error is a finding: it is told, and counted
                 failed += 1
                 print(f"{framework}, seed {seed}: {type(error).__name__}: {str(error)[:600]}")
         else:

@@ -41,7 +41,10 @@ def _int8_packed(x: Tensor, kernel: Tensor, bias: Tensor) -> Side:
     scales = kernel.abs().amax(0) / 127
     codes = (kernel / scales).round().to(torch.int8).T.contiguous()
     given, steps, more = x.bfloat16(), scales.bfloat16(), bias.bfloat16()
-    call = lambda: torch._weight_int8pack_mm(given, codes, steps) + more  # noqa: E731
+
+    def call() -> Tensor:
+        return torch._weight_int8pack_mm(given, codes, steps) + more
+
     return _side("int8pack, inputs bfloat16", [call])
 
 
@@ -55,9 +58,10 @@ def _int4_packed(x: Tensor, kernel: Tensor, bias: Tensor) -> Side:
     packed = torch._convert_weight_to_int4pack_for_cpu(codes, 1)
     tail = torch.stack([steps, torch.zeros_like(steps)], -1).transpose(0, 1).contiguous()
     given, tail, more = x.bfloat16(), tail.bfloat16(), bias.bfloat16()
-    call = lambda: (  # noqa: E731
-        torch._weight_int4pack_mm_for_cpu(given, packed, _GROUP, tail) + more
-    )
+
+    def call() -> Tensor:
+        return torch._weight_int4pack_mm_for_cpu(given, packed, _GROUP, tail) + more
+
     return _side("int4pack, inputs bfloat16", [call])
 
 

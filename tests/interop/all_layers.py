@@ -93,9 +93,10 @@ def ragged_bags(dtype: str, has_last: bool = False) -> tl.Model:
     ids = tl.Input((None,), dtype="int64", batch=False, name="ids")
     offsets = tl.Input((), dtype="int64", name="offsets")
     factors = tl.Input((None,), dtype=dtype, batch=False, name="factors")
-    make: Any = lambda mode: tl.EmbeddingBag(  # noqa: E731
-        ROWS, 3, mode=mode, include_last_offset=has_last, dtype=dtype
-    )
+
+    def make(mode: str) -> Any:
+        return tl.EmbeddingBag(ROWS, 3, mode=mode, include_last_offset=has_last, dtype=dtype)
+
     ends = [make(mode)(ids, offsets) for mode in ("mean", "max")]
     ends.append(make("sum")(ids, offsets, factors))
     return filled([ids, offsets, factors], ends)

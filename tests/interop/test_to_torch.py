@@ -67,7 +67,7 @@ def test_names_of_the_state_dict_follow_those_of_the_layers() -> None:
         *("towers.0.bias", "towers.0.weight"),
         *("towers.0.weight_.bias", "towers.0.weight_.weight"),
     ]
-    assert len(list(module.parameters())) == 6  # what is used twice is there once
+    assert len(list(module.parameters())) == 6  # shared layers once
 
 
 def test_a_module_is_copied_saved_exported_and_trained_as_others() -> None:

@@ -47,14 +47,14 @@ def inputs(m: int, k: int) -> np.ndarray:
 
 
 def agrees(
-    k: int, n: int, weights: str, granularity: object, activations: str | None, target: str
+    k: int, n: int, weights: str, granularity: Any, activations: str | None, target: str
 ) -> None:
     layer = tl.Dense(n, "relu", input_dim=k)
     layer.set_weights([hard(k, n), normal(n, seed=3)])
     made = tl.quantize(
         layer,
         weights=weights,
-        granularity=granularity,  # type: ignore[arg-type]
+        granularity=granularity,
         activations=activations,
     )
     twin = Twin(made, seed=None, target=target)

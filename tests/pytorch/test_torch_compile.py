@@ -12,7 +12,7 @@ import pytest
 import tvmlayers as tl
 from tvmlayers.testing import Reference, Rounding, compare
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch")  # before what cannot be imported without it
 from torch import nn  # noqa: E402
 
 import tvmlayers.torch as tt  # noqa: E402

@@ -79,7 +79,7 @@ def test_every_activation_has_the_gradient_of_autograd(dtype: str, roundings: fl
     before = step.weights()["dense/kernel"].astype(np.float64)
     step(given, np.full(wanted.shape, -1e3))
     moved = before - step.weights()["dense/kernel"]
-    # The largest sum of magnitudes of what is added up, and the weight that the rest is taken off.
+    # The largest sum of magnitudes of the gradient's terms, and the weight it is subtracted from.
     scale = float(np.abs(given).mean(0).max() * np.exp(float(h.detach().abs().max()))) / 5 + 1
     error = np.abs(moved - gradient.numpy()).max()
     assert error < roundings * scale

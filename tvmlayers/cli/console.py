@@ -15,7 +15,7 @@ from tvmlayers.printing import PlainConsole
 
 
 class _Terminal(PlainConsole):
-    """A console whose command decides what happens when the reader of its output is gone."""
+    """A console that leaves a closed output to the command: it raises BrokenPipeError."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError

@@ -27,7 +27,8 @@ from tvmlayers.codegen.cpu.amx_tiles import BLOCK
 from tvmlayers.codegen.cpu.kernel import Functions, at_column, tensor_arguments
 from tvmlayers.codegen.cpu.memory import pointer_from, with_memory
 from tvmlayers.codegen.cpu.unpacked import Unpack, unpack_panel
-from tvmlayers.codegen.private import CACHE_LINE, with_text
+from tvmlayers.codegen.cpu.written import Written
+from tvmlayers.codegen.private import CACHE_LINE
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.reduction import tree
 from tvmlayers.expr.stored import KernelAs
@@ -158,13 +159,12 @@ def configure() -> None:
     tiles.intrinsic("ldtilecfg", tirx.address_of(emit.view(configuration)[emit.i64(0)]))
 
 
-class _Writer:
+class _Writer(Written):
     """Writes the functions of one layer, each once."""
 
     def __init__(self, name: str, spec: AmxSpec, functions: Functions) -> None:
-        self._name, self._spec, self._layout = name, spec, spec.layout
-        self._functions = functions
-        self._made: dict[str, GlobalVar] = {}
+        super().__init__(name, functions)
+        self._spec, self._layout = spec, spec.layout
         self._unpacks: dict[int, Unpack] = {}
 
     def rows(self) -> GlobalVar:
@@ -176,16 +176,7 @@ class _Writer:
         )
         full = self._panel(layout.width, layout.width) if layout.full_panels else None
         tail = self._panel(layout.tail_width, layout.tail) if layout.tail else None
-        made = self._function("rows", lambda: self._write_rows(split_x, full, tail))
-        function = self._functions[made]
-        self._functions[made] = function.with_body(with_text(function.body, TEXT))
-        return made
-
-    def _function(self, label: str, body: Callable[[], None]) -> GlobalVar:
-        if label not in self._made:
-            self._made[label] = GlobalVar(f"{self._name}_{label}")
-            self._functions[self._made[label]] = emit.noinline(emit.private(body))
-        return self._made[label]
+        return self._function("rows", lambda: self._write_rows(split_x, full, tail), TEXT)
 
     def _unpack(self, width: int) -> Unpack:
         if width not in self._unpacks:
@@ -280,7 +271,7 @@ class _Writer:
     def _panel(self, width: int, valid: int) -> GlobalVar:
         """`f(x parts, w parts, w, [scales], [b], out, sums, poison, [x, is first], m, count,
         block)`: m rows by one panel, over count steps of k; the block of k that they are decides
-        what becomes of the sums. x: with `splits_in_passing`; is first: whether its parts are yet
+        what becomes of the sums. x: with `splits_in_passing`; is first: whether its parts have yet
         to be made.
         """
         return self._function(f"panel{valid}", lambda: self._write_panel(width, valid))

@@ -22,7 +22,7 @@ from tvmlayers.codegen.cpu.amx import GRANTED, TEXT
 from tvmlayers.codegen.cpu.amx_split import ROWS, ramp
 from tvmlayers.codegen.cpu.amx_tiles import BLOCK
 from tvmlayers.codegen.cpu.kernel import Functions, tensor_arguments
-from tvmlayers.codegen.private import with_text
+from tvmlayers.codegen.cpu.written import Written
 from tvmlayers.dtypes import is_half
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.stored import KernelAs, as_float, as_kept, read_as
@@ -65,26 +65,16 @@ def half_rows(name: str, spec: HalfSpec, functions: Functions) -> GlobalVar:
     return _Writer(name, spec, functions).rows()
 
 
-class _Writer:
+class _Writer(Written):
     """Writes the functions of one layer, each once."""
 
     def __init__(self, name: str, spec: HalfSpec, functions: Functions) -> None:
-        self._name, self._spec, self._layout = name, spec, spec.layout
-        self._functions = functions
-        self._made: dict[str, GlobalVar] = {}
+        super().__init__(name, functions)
+        self._spec, self._layout = spec, spec.layout
 
     def rows(self) -> GlobalVar:
         """The function that the others serve."""
-        made = self._function("rows", self._write_rows)
-        function = self._functions[made]
-        self._functions[made] = function.with_body(with_text(function.body, TEXT))
-        return made
-
-    def _function(self, label: str, body: Callable[[], None]) -> GlobalVar:
-        if label not in self._made:
-            self._made[label] = GlobalVar(f"{self._name}_{label}")
-            self._functions[self._made[label]] = emit.noinline(emit.private(body))
-        return self._made[label]
+        return self._function("rows", self._write_rows, TEXT)
 
     def _write_rows(self) -> None:
         spec, layout = self._spec, self._layout

@@ -147,7 +147,7 @@ def _reduced(how: str, value: Expr) -> Expr:
 
 
 def _scale(largest: Expr, digits: int) -> tuple[Expr, Expr]:
-    """The scale of a row, and what its numbers are multiplied with, from the bits of the largest
+    """(scale, factor that brings its numbers to digits) of a row, from the bits of its largest
     magnitude; zeros for a row of zeros."""
     zero, number = tirx.const(0.0, "float32"), tirx.reinterpret("float32", largest)
     if digits < 3:

@@ -110,7 +110,7 @@ def packed_operands(layer: Layer, dtype: str, arena: ArenaPlan) -> list[PackedOp
     """What the kernel of a layer reads beside its inputs, which are of this dtype.
 
     All weights go into the arena, also those that were made into something else: `verify` reads
-    them there. What is made of weights is no half, or it would be rounded once more.
+    them there. Operands that are computed from weights stay float32: halves would round them again.
     """
     operands = layer.operands()
     dtypes = {key: dtype if key in layer.weights else wide(dtype) for key in operands}

@@ -185,7 +185,7 @@ def tiled(
             kept=spec.kept,
         )
         return expression, partial(dot_tiles, k=layout.k, lanes=lanes, decisions=decisions)
-    # One choice does not know of the other: what does not divide the steps is unrolled less.
+    # Choices are independent: an unrolling that does not divide the steps becomes one that does.
     steps = stretch(k_block or layout.k, streams, layout.depth)
     decisions = {**decisions, "k_unroll": gcd(int(decisions["k_unroll"]), steps)}
     expression = dense(

@@ -1,6 +1,9 @@
 """Normalisations of rows, fused with the merge of several tensors that makes the rows."""
 
+from collections.abc import Callable
 from functools import partial
+
+from tvm.ir import Expr
 
 from tvmlayers.codegen.cpu.elementwise import packed_operands
 from tvmlayers.codegen.cpu.kernel import Functions, Lowered, Use, core, elements, in_halves
@@ -27,11 +30,7 @@ _VECTORS, _LONG_STEPS = 4, 16  # in flight, in rows of at least so many
 
 def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPlan) -> Lowered:
     """The kernel of a normalisation, and of the merge before it where there is one."""
-    layer, dtype, made_of = use.layer, use.dtype(0), None
-    if isinstance(layer, NormalizedMerge):
-        made_of = partial(operation_of(layer.merge).part("formula"), layer.merge)
-        layer = layer.normalization
-    assert isinstance(layer, RowNormalization)
+    dtype, (layer, made_of) = use.dtype(0), parts_of(use)
     n, first = layer.width, use.inputs[0].rank - len(layer.axes)
     packed, computed = packed_operands(layer, dtype, arena), wide(dtype)
     expression, rows = normalized(
@@ -73,6 +72,16 @@ def lower_normalization(use: Use, name: str, selector: Selector, arena: ArenaPla
         {"kind": "normalization", "layer": layer.name, "dtype": dtype, "n": n},
     )
     return Lowered(kernel, tuple(each.name for each in packed))
+
+
+def parts_of(use: Use) -> tuple[RowNormalization, Callable[..., Expr] | None]:
+    """The normalisation, and what its rows are made of: the merge before it, or None."""
+    layer, made_of = use.layer, None
+    if isinstance(layer, NormalizedMerge):
+        made_of = partial(operation_of(layer.merge).part("formula"), layer.merge)
+        layer = layer.normalization
+    assert isinstance(layer, RowNormalization)
+    return layer, made_of
 
 
 def _lanes(n: int, lanes: int) -> int:

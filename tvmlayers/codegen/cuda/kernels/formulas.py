@@ -4,18 +4,18 @@ from functools import partial
 
 import tvm
 from tvm import tirx
-from tvm.ir import Call
+from tvm.ir import Call, Expr
 from tvm.tirx import PrimFunc
 from tvm_ffi import structural_map
 
 from tvmlayers.codegen.cpu import Lowered, Use, elements
 from tvmlayers.codegen.cpu.elementwise import packed_operands, planned
+from tvmlayers.codegen.cpu.kernel import Shapes
+from tvmlayers.codegen.cpu.normalization import parts_of
 from tvmlayers.codegen.cuda.kernels.rows import kernel, launching
-from tvmlayers.codegen.fuse import NormalizedMerge
 from tvmlayers.codegen.weights import ArenaPlan
 from tvmlayers.expr.elementwise import broadcast
 from tvmlayers.expr.normalization import normalized
-from tvmlayers.layers.normalization import RowNormalization
 from tvmlayers.operations import operation_of
 from tvmlayers.schedule.cuda import CudaSelector
 from tvmlayers.spaces import cuda_rows
@@ -38,11 +38,7 @@ def lower_elementwise(use: Use, name: str, _selector: CudaSelector, arena: Arena
 
 
 def lower_normalization(use: Use, name: str, _selector: CudaSelector, arena: ArenaPlan) -> Lowered:
-    layer, dtype, made_of = use.layer, use.dtype(0), None
-    if isinstance(layer, NormalizedMerge):
-        made_of = partial(operation_of(layer.merge).part("formula"), layer.merge)
-        layer = layer.normalization
-    assert isinstance(layer, RowNormalization)
+    dtype, (layer, made_of) = use.dtype(0), parts_of(use)
     n, first = layer.width, use.inputs[0].rank - len(layer.axes)
     packed = packed_operands(layer, dtype, arena)
     expression, rows = normalized(
@@ -73,7 +69,10 @@ def lower_normalization(use: Use, name: str, _selector: CudaSelector, arena: Are
     )
     described = {"kind": "normalization", "layer": layer.name, "dtype": dtype, "n": n}
     weights = tuple(each.name for each in packed)
-    rows_of = lambda shapes: [elements(shapes[0][:first])]  # noqa: E731
+
+    def rows_of(shapes: Shapes) -> list[Expr]:
+        return [elements(shapes[0][:first])]
+
     return kernel(name, _in_cuda(function), rows_of, described, weights=weights)
 
 
