@@ -117,6 +117,7 @@ class Rows(Dataset):
         return call(self.linear, call(self.table, IDS[place % 4]))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker")  # on a single CPU
 def test_workers_of_a_data_loader_call_modules() -> None:
     rows = Rows()
     wanted = [batch.clone() for batch in DataLoader(rows, batch_size=4)]
