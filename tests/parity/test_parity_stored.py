@@ -64,12 +64,13 @@ def test_activations_over_a_row_agree_and_no_bias_is_needed(kind: str) -> None:
     twin.agrees_for_every_batch(normal(20, 96), batches=(1, 7, 20))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_chain_of_layers_agrees(kind: str) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def test_a_chain_of_layers_agrees(kind: str, target: str) -> None:
     model = tl.Sequential(
         [tl.Dense(70, "gelu", input_dim=50, seed=1), tl.Dense(90, "relu", seed=2), tl.Dense(3)]
     )
-    twin = Twin(tl.quantize(model, weights=kind), seed=None)
+    twin = Twin(tl.quantize(model, weights=kind), seed=None, target=target)
     twin.agrees_for_every_batch(normal(65, 50), batches=(1, 3, 4, 65))
 
 

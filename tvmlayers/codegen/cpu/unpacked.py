@@ -64,8 +64,8 @@ def unpacked_rows(
     in_floats = replace(spec, kept=kept.unpacked())
     parts = parts_of(name, in_floats, [usual], functions)
     unpack = {
-        part.width: unpack_panel(f"{name}_{part.width}", kept, part.width, spec.lanes, functions)
-        for part in parts
+        width: unpack_panel(f"{name}_{width}", kept, width, spec.lanes, functions)
+        for width in {part.width for part in parts}
     }
     rows = layout.rows * kept.depth  # of zeros too, in an element that has fewer steps
     panel_bytes = _FLOAT_BYTES * rows * max(part.width for part in parts)
