@@ -234,6 +234,20 @@ def test_weights_that_were_set_are_trained_on(model: tl.Sequential) -> None:
     assert same(wanted, model.get_weights())
 
 
+@pytest.mark.parametrize("labels", [np.uint8, np.int16, np.uint64])
+def test_numbers_of_other_dtypes_are_trained_on_as_in_keras(
+    model: tl.Sequential, labels: Any
+) -> None:
+    whole = np.round(4 * X)
+    model.fit(whole, Y, verbose=0, seed=1)
+    wanted, scores = model.get_weights(), model.evaluate(whole, Y, verbose=0)
+    for given in (whole.astype(np.float64), whole.astype(np.int8), torch.from_numpy(whole).half()):
+        SHARED[0].begin()
+        model.fit(given, Y.astype(labels), verbose=0, seed=1)
+        assert same(wanted, model.get_weights())
+        assert model.evaluate(given, Y.astype(labels), verbose=0) == scores
+
+
 def test_ctrl_c_leaves_the_weights_of_a_whole_step(model: tl.Sequential, tmp_path: Path) -> None:
     class Interrupts(tl.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -265,7 +279,7 @@ def test_ctrl_c_leaves_the_weights_of_a_whole_step(model: tl.Sequential, tmp_pat
         (X, Y[:20], {}, ShapeError, "y has 20 samples and x has 50"),
         (X, None, {}, ConfigError, "expected y"),
         (X[:0], Y[:0], {}, ShapeError, "at least one sample"),
-        (X.astype(np.int32), Y, {}, DTypeError, "expected float32, got int32"),
+        (X.astype(object), Y, {}, DTypeError, "expected float32, got object"),
         (X[:, :4], Y, {}, ShapeError, "6 features"),
         (X, Y + 0.5, {}, DTypeError, "integers"),
         (X, np.array(["a"] * 50), {}, DTypeError, "numbers"),

@@ -125,7 +125,9 @@ class Reader:
             self._is_ready = True
         dtypes = [np.dtype(each.dtype) for each in self._model.inputs]
         return tuple(
-            type_list(array, Slot(name, array.shape, dtype)) if kind is None else array
+            type_list(array, Slot(name, array.shape, dtype))
+            if kind is None
+            else _as_numbers(array, dtype)
             for (name, array, kind), dtype in zip(pairs, dtypes, strict=True)
         )
 
@@ -145,6 +147,13 @@ def _by_name(x: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
             f"this model takes the inputs {list(names)}, got {got}: pass a list or a dict"
         )
     return list(zip(names, x, strict=True))
+
+
+def _as_numbers(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Numbers of any dtype in the one that the model computes in, as Keras takes them; indices and
+    what are no numbers are left for the model to check."""
+    is_cast = dtype.kind == "f" and array.dtype.kind in "fiub"
+    return array.astype(dtype, copy=False) if is_cast else array
 
 
 def _numbers(value: Any, name: str) -> Array:

@@ -45,12 +45,7 @@ def aligned(y_true: Array, shape: tuple[int, ...], is_sparse: bool) -> Array:
     and DTypeError for class numbers that are no integers.
     """
     if is_sparse:
-        if y_true.dtype.kind not in "iu":
-            raise DTypeError(
-                f"y expected class numbers, integers of shape (n,), got {y_true.dtype}: one-hot "
-                "rows are for the loss 'categorical_crossentropy'"
-            )
-        y_true = y_true[:, 0] if y_true.ndim == 2 and y_true.shape[1] == 1 else y_true
+        y_true = class_numbers(y_true)
         wanted: tuple[int, ...] = shape[:1]
     else:
         y_true = y_true[:, None] if y_true.ndim == 1 and shape[1:] == (1,) else y_true
@@ -58,6 +53,18 @@ def aligned(y_true: Array, shape: tuple[int, ...], is_sparse: bool) -> Array:
     if y_true.shape != wanted:
         raise ShapeError(f"y expected shape {wanted} for this model and loss, got {y_true.shape}")
     return y_true
+
+
+def class_numbers(y_true: Array) -> Array:
+    """`y_true` as int64, (batch,) where it is (batch, 1). DTypeError where it has no integers."""
+    if y_true.dtype.kind not in "iub":
+        raise DTypeError(
+            f"y expected class numbers, integers of shape (n,), got {y_true.dtype}: cast whole "
+            "numbers with .astype('int64'); one-hot rows are for the loss "
+            "'categorical_crossentropy'"
+        )
+    column = y_true.ndim == 2 and y_true.shape[1] == 1
+    return (y_true[:, 0] if column else y_true).astype(np.int64, copy=False)
 
 
 def check_labels(labels: Array, classes: int, first: int = 0) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from tvmlayers.errors import ConfigError, unknown_name
-from tvmlayers.numeric import real
+from tvmlayers.numeric import not_negative_real
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,7 @@ class Optimizer:
             value = getattr(self, each.name)
             if value is None or isinstance(value, bool):
                 continue
-            number = real(type(self).__name__, each.name, value)
-            if number < 0:
-                raise ConfigError(
-                    f"{type(self).__name__} expected {each.name} of 0 or more, got {value!r}"
-                )
+            number = not_negative_real(type(self).__name__, each.name, value)
             object.__setattr__(self, each.name, number)
 
     @property

@@ -32,6 +32,7 @@ from tvmlayers.runtime.signature import LAST_STATUS_BIT, Entry, Slot, read_slot
 from tvmlayers.runtime.threads import count as count_threads
 from tvmlayers.safetensors_file import chunks
 from tvmlayers.safetensors_file import read as read_arrays
+from tvmlayers.training.loss_values import class_numbers
 from tvmlayers.training.optimizers import Optimizer, from_config
 from tvmlayers.training.predictions import read_predictions
 
@@ -195,12 +196,7 @@ class TrainingStep:
             if array.ndim == 1 and len(self._truth.shape) == 2 and self._truth.shape[1] == 1:
                 array = array[:, None]
             return _as_float(array, self._truth)
-        if array.dtype.kind not in "iu":
-            raise DTypeError(
-                f"y expected class numbers, integers of shape (n,), got {array.dtype}: one-hot "
-                "rows are for the loss 'categorical_crossentropy'"
-            )
-        return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+        return class_numbers(array)
 
     def _refuse(self, status: int, arrays: Sequence[Array]) -> NoReturn:
         for i, check in enumerate(self.manifest["checks"]):
