@@ -22,6 +22,7 @@ from tvmlayers.layers.weights import checked_weight, frozen, set_flat
 from tvmlayers.numeric import sizes
 
 if TYPE_CHECKING:
+    from tvmlayers.layers.calibration import Calibration
     from tvmlayers.layers.model import Model
 
 Array: TypeAlias = NDArray[Any]
@@ -69,6 +70,8 @@ class Layer:
     """One kernel serves all shapes of inputs that the layer takes: its weights fix the rest."""
     trainable: bool = True
     """Whether a training step moves the layer's weights; set it to False to freeze them."""
+    calibration: Calibration | None = None
+    """What `tl.quantize` chose and measured on example inputs, where it made the layer so."""
     input_name: ClassVar[str | None] = None
     """What the input of the layer is called when the layer is compiled alone."""
 
@@ -308,6 +311,18 @@ class Layer:
     def dtype_policy(self) -> str:
         """The dtype as it was given: the name of Keras's policy where that is a mixed one."""
         return self.dtype if self.weight_dtype == self.dtype else f"{MIXED}{self.dtype}"
+
+    def quantize(self, mode: str) -> None:
+        """Keep the table or kernel as "int8", "int4", "float16" or "bfloat16" from now on.
+
+        Keras's verb, in place; `tl.quantize` makes a copy and has more to choose. ConfigError where
+        the layer has neither or is in fewer bits already, WeightsError where mode cannot hold a
+        number; nothing changes then.
+        """
+        raise ConfigError(
+            f"{self.describe()} keeps no weights in fewer bits; Dense, Embedding and EmbeddingBag "
+            "do"
+        )
 
     def describe(self) -> str:
         """How error messages call the layer: its class, and its name where the user gave one."""

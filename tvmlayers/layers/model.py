@@ -21,11 +21,14 @@ from tvmlayers.layers.graph import (
     unflat,
 )
 from tvmlayers.layers.names import checked_name, free_name, naming, snake_case, unique_names
+from tvmlayers.layers.stored import fewer_bits
 from tvmlayers.layers.verbs import Verbs
 from tvmlayers.layers.weights import set_flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from tvmlayers.layers.calibration import Calibration
 
 
 _NOT_COPIED = ("_compiled", "_compiling", "_trainer")
@@ -39,6 +42,8 @@ class Model(Verbs):
     """
 
     _graph: Graph | None
+    calibration: Calibration | None = None
+    """What `tl.quantize` chose and measured on example inputs, where it made the model so."""
 
     def __init__(
         self,
@@ -197,6 +202,19 @@ class Model(Verbs):
     def set_weights(self, weights: Sequence[object]) -> None:
         """Take a flat list in Keras's order; WeightsError when one does not fit."""
         set_flat(self.layers, weights, self.name)
+
+    def quantize(self, mode: str) -> None:
+        """Keep all tables and kernels as "int8", "int4", "float16" or "bfloat16" from now on.
+
+        Keras's verb, in place; `tl.quantize` makes a copy and has more to choose. ConfigError where
+        no layer keeps weights in fewer bits, else as `tl.quantize`; nothing changes then.
+        """
+        from tvmlayers.layers.quantize import quantize
+
+        fewer = quantize(self, tables=mode, weights=mode)
+        for layer, other in zip(self.layers, fewer.layers, strict=True):
+            if fewer_bits(other):
+                layer.quantize(mode)
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as safetensors, named "<layer>/<weight>"."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tvmlayers.errors import ConfigError, unknown_name
 from tvmlayers.layers.base import Layer
+from tvmlayers.layers.calibration import Limit, calibrated
 from tvmlayers.layers.checks import one_of
 from tvmlayers.layers.dense import Dense
+from tvmlayers.layers.eager import model_of_layer
 from tvmlayers.layers.embedding import Table
 from tvmlayers.layers.model import Model
-from tvmlayers.layers.stored import StoredLayer
+from tvmlayers.layers.stored import Quantized, StoredLayer, in_fewer_bits, layers_of
 from tvmlayers.quantization import KINDS, Kind
-from tvmlayers.quantization.kinds import ACTIVATIONS, GROUPS
-
-_INT4_GROUP = 32  # a scale for a whole column leaves too little of four bits
-
-Quantized = TypeVar("Quantized", Model, Layer)
+from tvmlayers.quantization.kinds import ACTIVATIONS, GROUPS, USUAL_GROUPS
 
 
 def quantize(
@@ -29,6 +26,10 @@ def quantize(
     activations: str | None = None,
     granularity: str | int | None = None,
     keep: Sequence[str] = (),
+    calibrate: Any = None,
+    max_error: float | None = None,
+    metric: Callable[[Any], float] | None = None,
+    max_drop: float | None = None,
 ) -> Quantized:
     """A copy of a model or layer that keeps weights in fewer bits; the model stays as it is.
 
@@ -39,6 +40,12 @@ def quantize(
     default "channel" for int8 and 32 for int4. activations: what int8 and int4 kernels are
     multiplied with. None: inputs as exact as in float32; "int16" or "int8": each row of the input
     is rounded to so many bits in the call. keep: names of layers that stay as they are.
+
+    calibrate: example inputs, an array, or a tuple or a dict of them for several inputs, on which
+    the change of the outputs is measured. max_error: what an output may change by. metric: a
+    function of the outputs whose value, better where larger, may fall by max_drop (0.01) at most.
+    With a limit, tables= and weights= are the fewest bits: layers take more, up to all 32, until it
+    holds. `calibration` of the copy says what was chosen, and what each layer changes.
 
     Results are float32. WeightsError where a kind cannot hold a number, DTypeError for layers that
     are not float32, ConfigError where there is nothing to do or a layer is in fewer bits already.
@@ -53,7 +60,9 @@ def quantize(
     if tables is not None:
         one_of("kind of stored weights", tables, KINDS)
     kinds = {Table: tables, Dense: weights}
-    parts = _layers_of(model)
+    if not isinstance(model, (Model, Layer)):
+        raise ConfigError(f"quantize expected a layer or a model, got {type(model).__name__}")
+    parts = layers_of(model)
     _check_names(keep, parts)
     wanted = [_wanted(layer, kinds) for layer in parts]
     if not any(wanted):
@@ -61,20 +70,31 @@ def quantize(
             "there is nothing to quantise: tables= is for Embedding and EmbeddingBag, weights= for "
             f"Dense; got tables={tables!r}, weights={weights!r} for {', '.join(_kinds_of(parts))}"
         )
-    # Weights are read-only: those that stay are shared.
-    shared = {id(array): array for layer in parts for array in layer.weights.values()}
-    made = copy.deepcopy(model, shared)
-    for layer, kind in zip(_layers_of(made), wanted, strict=True):
-        if kind is not None and layer.name not in keep:
-            assert isinstance(layer, StoredLayer)
-            layer.keep_as(kind)
+    fewer = [
+        None if layer.name in keep else kind for layer, kind in zip(parts, wanted, strict=True)
+    ]
+    limit = Limit.of(max_error, metric, max_drop)
+    if calibrate is None:
+        if max_error is not None or metric is not None:
+            raise ConfigError(
+                "max_error= and metric= are measured on example inputs: give calibrate="
+            )
+        return in_fewer_bits(model, fewer)
+    whole = model_of_layer(model, None) if isinstance(model, Layer) else model
+    fewer, calibration = calibrated(whole, fewer, calibrate, limit)
+    made = in_fewer_bits(model, fewer)
+    errors = {choice.layer: choice.error for choice in calibration.choices}
+    for layer in layers_of(made):
+        if isinstance(layer, StoredLayer):
+            layer.measured_error = errors.get(layer.name)
+    made.calibration = calibration
     return made
 
 
 def _kernel_kind(weights: str, granularity: str | int | None, activations: str | None) -> str:
     """The name of a kernel's kind, as `Kind` spells it."""
-    if granularity is None and weights == "int4":
-        granularity = _INT4_GROUP
+    if granularity is None:
+        granularity = USUAL_GROUPS.get(weights)
     if granularity not in (None, "channel", *GROUPS) or isinstance(granularity, bool):
         raise ConfigError(
             'granularity is "channel", or 32, 64 or 128 steps of k for a scale; '
@@ -84,14 +104,6 @@ def _kernel_kind(weights: str, granularity: str | int | None, activations: str |
     taken = "" if activations is None else one_of("activations", activations, ACTIVATIONS)
     made = Kind(weights, group, taken).name
     return Kind.of(made).name
-
-
-def _layers_of(model: Model | Layer) -> list[Layer]:
-    if isinstance(model, Model):
-        return model.ready().layers
-    if isinstance(model, Layer):
-        return [model]
-    raise ConfigError(f"quantize expected a layer or a model, got {type(model).__name__}")
 
 
 def _wanted(layer: Layer, kinds: dict[type[StoredLayer], str | None]) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -13,6 +15,12 @@ from tvmlayers.layers.base import Array, Layer, WeightSpec
 from tvmlayers.layers.checks import one_of
 from tvmlayers.layers.weights import frozen
 from tvmlayers.quantization import KINDS, Form, Kind
+from tvmlayers.quantization.kinds import USUAL_GROUPS
+
+if TYPE_CHECKING:
+    from tvmlayers.layers.model import Model
+
+Quantized = TypeVar("Quantized", "Model", Layer)
 
 
 class StoredLayer(Layer):
@@ -25,6 +33,8 @@ class StoredLayer(Layer):
     has_groups: ClassVar[bool] = False
     form: ClassVar[Form]
     main: ClassVar[str]
+    measured_error: float | None = None
+    """The largest change of an output on calibration inputs by this layer alone, if measured."""
 
     def __init__(self, *, stored: str | None = None, **more: Any) -> None:
         super().__init__(**more)
@@ -88,6 +98,11 @@ class StoredLayer(Layer):
             self.form.check(checked, self.stored, self.describe())
         return checked
 
+    def quantize(self, mode: str) -> None:
+        one_of("kind of stored weights", mode, KINDS)
+        group = USUAL_GROUPS.get(mode) if self.has_groups else None
+        self.keep_as(f"{mode}/{group}" if group else mode)
+
     def keep_as(self, kind: str) -> None:
         """Keep the weights that the layer has as `kind` from now on; ConfigError unbuilt."""
         checked = self._checked_kind(kind)
@@ -104,6 +119,15 @@ class StoredLayer(Layer):
         self.stored = checked
         self.assign(kept)
 
+    def error_report(self, bound: str) -> dict[str, float]:
+        """What `report()` says of a weight in fewer bits: its bound, by the name `bound`, and what
+        was measured."""
+        if not self.is_quantized:
+            return {}
+        found = {bound: self.form.bound(self.weights, self.stored)}
+        measured = self.measured_error
+        return found if measured is None else {**found, "measured_error": measured}
+
     def count_params(self) -> int:
         """As many as of float weights, however they are kept."""
         return sum(prod(spec.shape) for spec in self.float_specs().values())
@@ -111,6 +135,23 @@ class StoredLayer(Layer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         return {**config, "stored": self.stored} if self.is_quantized else config
+
+
+def layers_of(model: Model | Layer) -> list[Layer]:
+    """The layers of a model, which is built, or a layer itself."""
+    return [model] if isinstance(model, Layer) else model.ready().layers
+
+
+def in_fewer_bits(model: Quantized, kinds: Sequence[str | None]) -> Quantized:
+    """A copy of a model or layer. kinds: how each of its layers is kept, None for as it is."""
+    # Weights are read-only: those that stay are shared.
+    shared = {id(array): array for layer in layers_of(model) for array in layer.weights.values()}
+    made = copy.deepcopy(model, shared)
+    for layer, kind in zip(layers_of(made), kinds, strict=True):
+        if kind is not None:
+            assert isinstance(layer, StoredLayer)
+            layer.keep_as(kind)
+    return made
 
 
 def fewer_bits(layer: object) -> str:

@@ -15,6 +15,7 @@ from tvmlayers.errors import ConfigError, unknown_name
 _CODE_BITS = {"int8": 8, "int4": 4}
 KINDS = (*HALF_DTYPES, *_CODE_BITS)
 GROUPS = (32, 64, 128)
+USUAL_GROUPS = {"int4": 32}  # a scale for a whole column leaves too little of four bits
 ACTIVATIONS = ("int16", "int8")
 # Digits of eight bits that an input is taken in, where weights are codes.
 _DIGITS = {"": 3, "int16": 2, "int8": 1}

@@ -159,7 +159,7 @@ def _stored_report(layer: layers.Dense, regimes: Sequence[Regime]) -> dict[str, 
     once a call, where they are at all."""
     if not layer.is_quantized:
         return {}
-    found: dict[str, Any] = {"sum_error_bound": layer.form.bound(layer.weights, layer.stored)}
+    found: dict[str, Any] = layer.error_report("sum_error_bound")
     starts = [1, *(regime.most + 1 for regime in regimes if regime.most is not None)]
     unpacking = [
         start

@@ -69,9 +69,7 @@ def table_arguments(layer: Table, table: Var, column: Expr | int = 0) -> list[Ex
 
 def table_report(layer: Table) -> dict[str, Any]:
     """What the report says of a table in fewer bits: how far a number of a row may be off."""
-    if not layer.is_quantized:
-        return {}
-    return {"row_error_bound": layer.form.bound(layer.weights, layer.stored)}
+    return layer.error_report("row_error_bound")
 
 
 @dataclass(frozen=True)
