@@ -2,10 +2,10 @@
 
 A column of an int8 or int4 kernel may also have a scale for each group of steps of k, the last of
 which may be shorter. The number at (i, j) is code[i, j] * scale[j], or scale[i // group, j]. An
-int8's codes are -127..127. An int4's are -8..7, its scale may be negative, and the largest
-magnitude of a group is code -8 (as in GGML's Q4_0): what lies as far on the other side is cut off
-by a step at most. int4 codes come two a byte: of columns 2j and 2j + 1, each 8 larger, the first in
-the low bits.
+int8's codes are -127..127 where they are made here; kernels from elsewhere may have -128. An int4's
+are -8..7, its scale may be negative, and the largest magnitude of a group is code -8 (as in GGML's
+Q4_0): what lies as far on the other side is cut off by a step at most. int4 codes come two a byte:
+of columns 2j and 2j + 1, each 8 larger, the first in the low bits.
 """
 
 from __future__ import annotations

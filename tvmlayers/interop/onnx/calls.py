@@ -15,6 +15,7 @@ from tvmlayers.interop.building import Builder, Unsupported
 from tvmlayers.layers.graph import SymbolicTensor
 
 Array = NDArray[Any]
+Held = tuple[str, list[Array]]
 
 
 class Later(Exception):
@@ -34,7 +35,8 @@ class Graph:
     """Nodes by what they give, constants by name, and the tensors that are made so far.
 
     tensors: None for one that cannot be made; sums: the inputs of each Add; readers: how many nodes
-    take each; masked: the tables whose rows of index 0 a mean leaves out.
+    take each; masked: the tables whose rows of index 0 a mean leaves out; kernels: those that
+    come in fewer bits, as `held` made them.
     """
 
     builder: Builder
@@ -44,6 +46,13 @@ class Graph:
     sums: Mapping[str, tuple[str, str]]
     readers: Mapping[str, int]
     masked: set[str] = field(default_factory=set)
+    kernels: dict[str, Held] = field(default_factory=dict)
+
+    def held(self, name: str, make: Callable[[], Held]) -> Held:
+        """(kind, arrays) of a kernel that comes in fewer bits, made once for each constant."""
+        if name not in self.kernels:
+            self.kernels[name] = make()
+        return self.kernels[name]
 
 
 class Call:

@@ -16,8 +16,21 @@ GROWTH, SMALL = 4, 2**20
 file of a few bytes may describe any number of them."""
 
 FOLDED = {
-    *("Add", "Cast", "Concat", "Div", "Gather", "Identity", "Mul", "Neg", "Pow", "Reciprocal"),
-    *("Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
+    *(
+        "Add",
+        "Cast",
+        "Concat",
+        "DequantizeLinear",
+        "Div",
+        "Gather",
+        "Identity",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Reciprocal",
+    ),
+    *("Reciprocal", "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose"),
+    "Unsqueeze",
 }
 """Operators that are computed now where all their inputs are constants."""
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.onnx import norms
-from tvmlayers.interop.onnx.calls import Array, Call
+from tvmlayers.interop.onnx import norms, quantized
+from tvmlayers.interop.onnx.calls import Array, Call, Held
 from tvmlayers.interop.onnx.patterns import Unit, is_near, same_axes, unit_of
 from tvmlayers.layers.graph import SymbolicTensor
 
@@ -16,15 +16,16 @@ def gemm(call: Call) -> SymbolicTensor:
     """Dense."""
     if call.get("alpha", 1.0) != 1 or call.get("beta", 1.0) != 1 or call.get("transA", 0):
         raise Unsupported("only alpha=1, beta=1 and transA=0 are there")
-    kernel = call.constant(1)
+    kernel, turned = call.constant(1), bool(call.get("transB", 0))
     bias = call.constant(2) if call.has(2) else None
-    return _dense(call, call.tensor(), kernel.T if call.get("transB", 0) else kernel, bias)
+    held = quantized.kept(call, 1, transposed=turned)
+    return _dense(call, call.tensor(), kernel.T if turned else kernel, bias, held)
 
 
 def matmul(call: Call) -> SymbolicTensor:
     """Dense with a constant matrix, Dot of two batches of matrices."""
     if call.is_constant(1):
-        return _dense(call, call.tensor(), call.constant(1), None)
+        return _dense(call, call.tensor(), call.constant(1), None, quantized.kept(call, 1))
     (left, at_left), (right, at_right) = (_turned(call, name) for name in call.inputs)
     return _dot(call, left, right, (3 - at_left, at_right))
 
@@ -34,12 +35,20 @@ def biased(call: Call) -> SymbolicTensor | None:
     for place, other in ((0, 1), (1, 0)):
         product = call.source(place)
         is_matmul = product is not None and product.kind == "MatMul" and product.is_constant(1)
-        if product is not None and is_matmul and call.is_constant(other):
-            return _dense(call, product.tensor(), product.constant(1), call.constant(other))
+        if product is None or not call.is_constant(other):
+            continue
+        if is_matmul:
+            held, kernel = quantized.kept(product, 1), product.constant(1)
+            return _dense(call, product.tensor(), kernel, call.constant(other), held)
+        rounded = quantized.dynamic(product) if product.kind == "Mul" else None
+        if rounded is not None:
+            return quantized.dense(call, *rounded, call.constant(other))
     return None
 
 
-def _dense(call: Call, x: SymbolicTensor, kernel: Array, bias: Array | None) -> SymbolicTensor:
+def _dense(
+    call: Call, x: SymbolicTensor, kernel: Array, bias: Array | None, held: Held | None
+) -> SymbolicTensor:
     if kernel.ndim != 2:
         raise Unsupported("its weight is no matrix")
     features, units = kernel.shape
@@ -47,6 +56,8 @@ def _dense(call: Call, x: SymbolicTensor, kernel: Array, bias: Array | None) -> 
         bias = np.broadcast_to(bias.reshape(()), (units,))
     if bias is not None and bias.reshape(-1).shape != (units,):
         raise Unsupported(f"a bias is one number for each of {units} columns, not {bias.shape}")
+    if held is not None:
+        return quantized.dense(call, x, held, features, units, bias)
     has_bias, weights = bias is not None, [kernel]
     if bias is not None:
         weights.append(bias if bias.ndim == 1 else bias.reshape(-1))

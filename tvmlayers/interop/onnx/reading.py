@@ -12,10 +12,22 @@ from tvmlayers.interop.building import Builder, Unsupported
 from tvmlayers.interop.onnx.calls import Call, Failed, Graph, Later
 from tvmlayers.interop.onnx.constants import constants_of
 from tvmlayers.interop.onnx.means import masked_tables
-from tvmlayers.interop.onnx.table import OPERATORS
+from tvmlayers.interop.onnx.table import CONTRIBUTED, OPERATORS
 from tvmlayers.layers.graph import SymbolicTensor
 
 OPSETS = range(11, 25)
+ROWS = {"": OPERATORS, "ai.onnx": OPERATORS, "com.microsoft": CONTRIBUTED}
+"""The tables of operators by domain."""
+
+_STATIC = (
+    "inputs rounded with fixed scales are not read: import the float model, and tl.quantize it"
+)
+HINTS = {
+    "Loop": "import the PyTorch module by from_torch",
+    "QuantizeLinear": _STATIC,
+    "QLinearMatMul": _STATIC,
+}
+"""What to do about operators that are not read."""
 
 
 def from_onnx(model: object, *, name: str | None = None) -> layers.Model:
@@ -126,10 +138,10 @@ class _Reading:
         return [name for name in more if name]
 
     def _row(self, node: Any, name: str) -> SymbolicTensor:
-        row = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        row = ROWS.get(node.domain, {}).get(node.op_type)
         if row is None:
-            hint = "; import the PyTorch module by from_torch" * (node.op_type == "Loop")
-            raise Unsupported(f"no layer here computes it{hint}")
+            hint = HINTS.get(node.op_type, "")
+            raise Unsupported(f"no layer here computes it{hint and '; '}{hint}")
         if name != node.output[0]:
             raise Unsupported("only its first result can be used")
         return row(Call(self.graph, node))

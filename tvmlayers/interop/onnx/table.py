@@ -8,7 +8,7 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.onnx import means, merges, norms, products, shapes
+from tvmlayers.interop.onnx import means, merges, norms, products, quantized, shapes
 from tvmlayers.interop.onnx.calls import Call
 from tvmlayers.interop.onnx.patterns import activation_of, scalar
 from tvmlayers.layers.graph import SymbolicTensor
@@ -78,7 +78,11 @@ def _add(call: Call) -> SymbolicTensor:
 
 
 def _mul(call: Call) -> SymbolicTensor:
-    """An activation, a step of a normalisation, or any other product."""
+    """A Dense whose input was rounded, an activation, a step of a normalisation, or any other
+    product."""
+    rounded = quantized.dynamic(call)
+    if rounded is not None:
+        return quantized.dense(call, *rounded, None)
     return _written_activation(call) or norms.written_out(call) or merges.mul(call)
 
 
@@ -161,3 +165,6 @@ OPERATORS: dict[str, Row] = {
     "Unsqueeze": shapes.unsqueeze,
 }
 """By ONNX's operator type, of its own domain."""
+
+CONTRIBUTED: dict[str, Row] = {"MatMulNBits": quantized.n_bits}
+"""By operator type, of ONNX Runtime's domain com.microsoft."""

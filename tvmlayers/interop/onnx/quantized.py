@@ -1,0 +1,189 @@
+"""Kernels that come as whole numbers with scales, and the layers that keep them so.
+
+Formulas are those of ONNX's DequantizeLinear and of ONNX Runtime's MatMulNBits: a number is
+(code - zero point) * scale. A Dense keeps codes around zero with a scale for each column, or for
+each 32, 64 or 128 steps of one; a kernel of another form is brought into float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tvmlayers import layers
+from tvmlayers.interop.building import Unsupported
+from tvmlayers.interop.onnx.calls import Array, Call, Held
+from tvmlayers.layers.graph import SymbolicTensor
+from tvmlayers.quantization import Kind
+from tvmlayers.quantization.columns import pack_pairs
+from tvmlayers.quantization.kinds import GROUPS
+
+_RANGES = {"int8": (-128, 127), "int4": (-8, 7)}
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A kernel (k, n): codes times scales (groups, n), a group of `group` steps of k, 0 for all.
+
+    base: "int8" or "int4", what the codes came as.
+    """
+
+    base: str
+    codes: Array
+    scales: Array
+    group: int = 0
+
+    def held(self) -> Held:
+        """(kind, arrays) as a Dense keeps them; the float32 numbers where it has no such kind."""
+        least, most = _RANGES[self.base]
+        is_kept = self.group in (0, *GROUPS)
+        if is_kept and self.codes.min() >= least and self.codes.max() <= most:
+            codes = self.codes.astype(np.int8)
+            kind = Kind(self.base, self.group)
+            kernel = codes if self.base == "int8" else pack_pairs(codes)
+            return kind.name, [kernel, self.scales if self.group else self.scales[0]]
+        steps = np.arange(len(self.codes)) // (self.group or len(self.codes))
+        return "float32", [(self.codes.astype(np.float32) * self.scales[steps])]
+
+
+def kept(call: Call, place: int, *, transposed: bool = False) -> Held | None:
+    """(kind, arrays) of a constant matrix (k, n) that a DequantizeLinear gives, as a Dense keeps
+    it; None where it comes in another way. transposed: the matrix is (n, k)."""
+    found = _codes_of(call, call.inputs[place], transposed)
+    return None if found is None else call.graph.held(call.inputs[place], found.held)
+
+
+def _codes_of(call: Call, name: str, transposed: bool) -> Codes | None:
+    node = call.graph.nodes.get(name)
+    if node is None or not call.graph.constants.keys() >= set(filter(None, node.input)):
+        return None
+    source = Call(call.graph, node)
+    if source.kind == "Transpose" and source.constant(0).ndim == 2:
+        return _codes_of(call, node.input[0], not transposed)
+    if source.kind != "DequantizeLinear" or source.constant(0).ndim != 2:
+        return None
+    given, scales = source.constant(0), source.constant(1)
+    zeros = source.constant(2) if source.has(2) else np.zeros((), np.int32)
+    base = given.dtype.name.removeprefix("u")
+    if base not in _RANGES or scales.dtype.itemsize > 4:
+        return None
+    block, axis = source.get("block_size", 0), source.get("axis", 1) % 2
+    numbers, wide = given.astype(np.int16), zeros.astype(np.int16)
+    if scales.size == 1:
+        scales, wide = (np.broadcast_to(each.reshape(1, 1), (1, 1)) for each in (scales, wide))
+    elif not block:
+        shape = (1, -1) if axis == 1 else (-1, 1)
+        scales, wide = scales.reshape(shape), wide.reshape(shape if wide.size > 1 else (1, 1))
+    codes = numbers - _along(wide, axis, block, numbers.shape)
+    if transposed:
+        codes, scales, axis = codes.T, scales.T, 1 - axis
+    if block and axis != 0:
+        return None
+    if not block and scales.shape[0] != 1:
+        return None  # a scale for each step of k
+    columns = np.broadcast_to(scales, (len(scales), codes.shape[1])).astype(np.float32)
+    return Codes(base, codes, np.ascontiguousarray(columns), block)
+
+
+def _along(values: Array, axis: int, block: int, shape: tuple[int, ...]) -> Array:
+    """Values for each block along an axis, one for each number of it."""
+    if not block or values.size == 1:
+        return values
+    return np.repeat(values, block, axis)[: shape[0], : shape[1]]
+
+
+def n_bits(call: Call) -> SymbolicTensor:
+    """Dense of ONNX Runtime's MatMulNBits: blocks of k of each column, packed low bits first."""
+    k, n, bits = (int(call.get(name, default)) for name, default in _SIZES)
+    block = int(call.get("block_size", 0))
+    if bits not in (4, 8):
+        raise Unsupported(f"only 4 and 8 bits are there, not {bits}")
+    if call.has(4):
+        raise Unsupported("a kernel whose groups are chosen by index (g_idx) is not read")
+    bias = call.constant(5) if call.has(5) else None
+    x = call.tensor()
+    held = call.graph.held(call.inputs[1], lambda: _blocks(call, k, n, bits, block).held())
+    return dense(call, x, held, k, n, bias)
+
+
+_SIZES = (("K", 0), ("N", 0), ("bits", 4))
+
+
+def _blocks(call: Call, k: int, n: int, bits: int, block: int) -> Codes:
+    packed, scales = call.constant(1), call.constant(2)
+    groups = -(-k // block) if block > 0 else 0
+    if packed.size != n * groups * block * bits // 8 or scales.size != n * groups or not n * groups:
+        raise Unsupported("its weight does not have the size that K, N and block_size say")
+    zeros = np.full((n, groups), 1 << bits - 1, np.int16)
+    if call.has(3):
+        given = call.constant(3)
+        if given.dtype != np.uint8:
+            raise Unsupported("only whole zero points are there")
+        zeros = _unpacked(given.reshape(n, -1), bits)[:, :groups]
+    codes = _unpacked(packed.reshape(n * groups, -1), bits).reshape(n, groups, block)
+    around = (codes - zeros[..., None]).reshape(n, -1)[:, :k]
+    by_group = np.ascontiguousarray(scales.reshape(n, groups).T.astype(np.float32))
+    return Codes(f"int{bits}", around.T, by_group, block)
+
+
+def _unpacked(rows: Array, bits: int) -> Array:
+    """Numbers of 4 bits, the low ones first, or of 8."""
+    if bits == 8:
+        return rows.astype(np.int16)
+    pairs: Array = np.stack([rows & 15, rows >> 4], axis=-1).reshape(len(rows), -1)
+    return pairs.astype(np.int16)
+
+
+def dynamic(call: Call) -> tuple[SymbolicTensor, Held, int, int] | None:
+    """(x, the kernel as it is kept, k, n) of a product with a scale, where it is x @ W: what ONNX
+    Runtime makes of a MatMul whose input it rounds to 8 bits in the call. None for another one.
+
+    x is not rounded here.
+    """
+    for one, other in (call.inputs, reversed(call.inputs)):
+        cast, scale = call.call_of(one), call.call_of(other)
+        product = cast.source(0) if cast is not None and cast.kind == "Cast" else None
+        if (
+            product is None
+            or scale is None
+            or (product.kind, scale.kind) != ("MatMulInteger", "Mul")
+        ):
+            continue
+        rounding = call.graph.nodes.get(product.inputs[0])
+        if rounding is None or rounding.op_type != "DynamicQuantizeLinear":
+            continue
+        _, step, zero = rounding.output
+        if product.inputs[2] != zero or step not in scale.inputs:
+            continue
+        (weight_scale,) = [name for name in scale.inputs if name != step] or [""]
+        found = call.constant_of(weight_scale)
+        if found is None or not product.is_constant(1) or product.constant(1).ndim != 2:
+            raise Unsupported("only a constant matrix and its scales are there")
+        given = product.constant(1).astype(np.int16)
+        zeros = product.constant(3).astype(np.int16) if product.has(3) else np.zeros((), np.int16)
+        k, n = given.shape
+        x = call.tensor_of(rounding.input[0])
+        scales = np.ascontiguousarray(np.broadcast_to(found.reshape(1, -1), (1, n)))
+        codes = Codes("int8", given - zeros.reshape(1, -1), scales.astype(np.float32))
+        return x, call.graph.held(product.inputs[1], codes.held), k, n
+    return None
+
+
+def dense(
+    call: Call,
+    x: SymbolicTensor,
+    held: Held,
+    k: int,
+    n: int,
+    bias: Array | None,
+) -> SymbolicTensor:
+    """The Dense of a kernel (k, n) as it is kept, and a bias."""
+    kind, arrays = held
+    weights = [*arrays, *([] if bias is None else [bias.reshape(-1)])]
+
+    def make(name: str) -> layers.Layer:
+        return layers.Dense(n, use_bias=bias is not None, input_dim=k, stored=kind, name=name)
+
+    made: SymbolicTensor = call.weighted(f"dense as {kind}", make, *weights)(x)
+    return made
