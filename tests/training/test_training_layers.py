@@ -57,6 +57,27 @@ def test_every_merge_and_normalisation_has_the_gradients_of_autograd() -> None:
         np.testing.assert_allclose(before[name] - after[name], gradient, rtol=1e-10, atol=1e-15)
 
 
+def moves_as_autograd(model: tl.Model, *given: Any, columns: tuple[int, ...]) -> None:
+    """One step of SGD moves every weight by its gradient: two roundings of the weight."""
+    y = RNG.standard_normal((len(given[0]), *columns))
+    step = tl.compile_step(model, "mse", tl.optimizers.SGD(1.0))
+    parameters = parameters_of(step)
+    loss = F.mse_loss(forward(model, parameters, *given), torch.as_tensor(y))
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    assert step(given, y) == pytest.approx(float(loss.detach()), rel=1e-12)
+    after = step.weights()
+    for (name, before), gradient in zip(parameters.items(), gradients, strict=True):
+        moved = before.detach().numpy() - after[name]
+        np.testing.assert_allclose(moved, gradient, rtol=1e-10, atol=1e-14, err_msg=name)
+
+
+def test_columns_that_fill_no_panel_have_gradients_at_each_step_of_time() -> None:
+    x = tl.Input((3, 4), dtype=DTYPE)
+    made = tl.Flatten()(tl.Dense(5, activation="relu", dtype=DTYPE, seed=1)(x))
+    model = tl.Model(x, tl.Dense(2, dtype=DTYPE, seed=2)(made))
+    moves_as_autograd(model, RNG.standard_normal((BATCH, 3, 4)), columns=(2,))
+
+
 def test_every_activation_has_a_derivative() -> None:
     names = set(ACTIVATIONS) - {"softmax", "log_softmax"}
     assert set(FROM_OUTPUT) | set(FROM_INPUT) == names

@@ -62,7 +62,7 @@ def sum_kernel(name: str, dtype: str) -> Kernel:
 
 
 def padded_columns(name: str, n: int, first: int, width: int, dtype: str) -> Kernel:
-    """Columns first.. of x (count, n) with zeros behind them: (count, width)."""
+    """Columns first.. of x (..., n) with zeros behind them: (..., width)."""
     valid = n - first
 
     def body() -> None:
@@ -75,7 +75,7 @@ def padded_columns(name: str, n: int, first: int, width: int, dtype: str) -> Ker
 
     pointers = [Pointer("x", dtype, fixed(n)), Pointer("out", dtype, fixed(width))]
     return written_rows(
-        name, body, pointers, lambda shapes: [axis(shapes[0][0])], ["count"], 2 * width
+        name, body, pointers, lambda shapes: [elements(shapes[0][:-1])], ["count"], 2 * width
     )
 
 
