@@ -43,6 +43,57 @@ def part_of_columns(
     )
 
 
+def into_columns(name: str, total: int, first: int, width: int, lanes: int, dtype: str) -> Kernel:
+    """Rows (count, width) as columns first.. of out (count, total), which others fill besides."""
+
+    def body() -> None:
+        x, out, count = parameters(x=f"*{dtype}", out=f"*{dtype}", count="int64")
+        with emit.loop(emit.i64(0), count) as i:
+            begin = emit.bound(i * emit.i64(width))
+            to = emit.bound(i * emit.i64(total) + emit.i64(first))
+            over_columns(width, lanes, lambda j, _: put(out, to + j, x[begin + j]))
+
+    pointers = [Pointer("x", dtype, fixed(width)), Pointer("out", dtype, fixed(total))]
+    return written_rows(name, body, pointers, lambda s: [axis(s[0][0])], ["count"], 2 * width)
+
+
+def rows_of_bags(
+    name: str, width: int, lanes: int, dtype: str, *, index_dtype: str, skipped: int | None
+) -> Kernel:
+    """The gradient of each bag (count, width) once for every index of it, 0 for skipped ones.
+
+    `f(indices, dy, out, count, length)`; out (count, length, width).
+    """
+
+    def body() -> None:
+        indices, dy, out, count, length = parameters(
+            indices=f"*{index_dtype}",
+            dy=f"*{dtype}",
+            out=f"*{dtype}",
+            count="int64",
+            length="int64",
+        )
+        zero, one = number(0.0, dtype), number(1.0, dtype)
+        with emit.loop(emit.i64(0), count) as i, emit.loop(emit.i64(0), length) as j:
+            place = emit.bound(i * length + j)
+            factor: Expr = one
+            if skipped is not None:
+                is_skipped = emit.i64(indices[place]) == emit.i64(skipped)
+                factor = emit.bound(tirx.Select(is_skipped, zero, one))
+            begin, to = emit.bound(i * emit.i64(width)), emit.bound(place * emit.i64(width))
+            over_columns(width, lanes, lambda k, _: put(out, to + k, dy[begin + k] * factor))
+
+    pointers = [
+        Pointer("indices", index_dtype, lambda s: s["length"]),
+        Pointer("dy", dtype, fixed(width)),
+        Pointer("out", dtype, lambda s: s["length"] * emit.i64(width)),
+    ]
+    names = ["count", "length"]
+    return written_rows(
+        name, body, pointers, lambda s: [axis(s[0][0]), axis(s[0][1])], names, 2 * width
+    )
+
+
 def interaction_gradient(name: str, features: int, width: int, lanes: int, dtype: str) -> Kernel:
     """Of the dot products of pairs of vectors: dx_i = sum over j of dy_ij x_j.
 

@@ -60,7 +60,7 @@ def compile_step(
     with Modules(selector.target) as modules, naming:
         spec = _written(tape, built, wanted_loss)
         functions, checks = step_function(_SYMBOL, spec)
-        for run in (*tape.rows, *tape.before, *tape.updates):
+        for run in tape.runs:
             functions |= run.what.functions
         library = modules.finish(functions)
     manifest = _manifest(built, tape, spec, checks, wanted_loss)
@@ -72,7 +72,6 @@ def _written(tape: Tape, model: Model, loss: losses.Loss) -> StepSpec:
     graph = model.graph
     if len(graph.outputs) != 1:
         raise ConfigError(f"a step takes a model of one output so far, got {len(graph.outputs)}")
-    _refuse_shared(graph)
     _refuse_halves(graph)
     (output,) = graph.outputs
     steps = fused_steps(graph, joins_merges=False)
@@ -106,6 +105,7 @@ def _written(tape: Tape, model: Model, loss: losses.Loss) -> StepSpec:
         for tensor, gradient in zip(step.inputs, backward(tape.sum(own)), strict=True):
             if gradient is not None and values[id(tensor)].needs:
                 gradients.setdefault(id(tensor), []).append(gradient)
+    tape.finish()
     return spec
 
 
@@ -143,17 +143,6 @@ def _note_logits(tape: Tape, final: Step, loss: losses.Loss) -> None:
         f"{layer.describe()}: add it, or pass tl.losses.{loss.kind}(from_logits=True) for a model "
         "that gives logits"
     )
-
-
-def _refuse_shared(graph: Any) -> None:
-    seen: set[int] = set()
-    for node in graph.nodes:
-        if id(node.layer) in seen and node.layer.weights:
-            raise ConfigError(
-                f"{node.layer.describe()} is used twice in the model, and steps train weights that "
-                "are used once so far"
-            )
-        seen.add(id(node.layer))
 
 
 def _refuse_halves(graph: Any) -> None:

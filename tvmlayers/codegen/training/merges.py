@@ -24,6 +24,7 @@ from tvmlayers.codegen.cpu.normalization_gradient import (
 )
 from tvmlayers.codegen.fuse import Step
 from tvmlayers.codegen.training.parts import forward, view
+from tvmlayers.codegen.training.shared import joined
 from tvmlayers.codegen.training.tape import (
     FIRST_ROW,
     ITERATIONS,
@@ -131,14 +132,21 @@ def _follow(tape: Tape, layer: Any, name: str, dy: Value, width: int) -> None:
     """A weight of the last axes follows the sum of dy over all others."""
     if not layer.trainable:
         return
-    weight, optimizer = tape.weight(f"{layer.name}/{name}"), tape.optimizer
+    rows = tape.view(dy, (*dy.dims[: len(dy.dims) - len(layer.axes)], width))
+    full_name = f"{layer.name}/{name}"
+    tape.follow(full_name, partial(_column_update, tape, layer, full_name), rows)
+
+
+def _column_update(tape: Tape, layer: Any, name: str, uses: list[Value]) -> None:
+    dy = joined(tape, layer.describe(), uses, 1)
+    weight, optimizer, width = tape.weight(name), tape.optimizer, int(dy.dims[-1])
     rule = rule_of(optimizer)
     begin = getattr(optimizer, "initial_accumulator_value", 0.0)
     states = tape.states(weight, optimizer.state, begin)
     lanes, dtype = tape.target.lanes(dy.dtype), dy.dtype
-    units = column_update(tape.name(f"{layer.name}_{name}"), width, rule, lanes, dtype)
+    units = column_update(tape.name(name.replace("/", "_")), width, rule, lanes, dtype)
     numbers = tape.numbers_of(dtype, of_table=False)
-    tape.update(units, dy, weight, *states, numbers, n=dy.dims[: len(dy.dims) - len(layer.axes)])
+    tape.update(units, dy, weight, *states, numbers, n=dy.dims[:-1])
 
 
 def concatenate(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
