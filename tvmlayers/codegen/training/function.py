@@ -37,30 +37,45 @@ _LEAST_ROWS, _MOST_ROWS, _BLOCKS = 16, 64, 8
 
 
 @dataclass(frozen=True)
-class StepSpec:
-    """What the host function takes and gives, as values of its tape.
+class OutputSpec:
+    """One output of the model and its loss, as values of the tape.
 
-    loss_rows: the loss of each sample; loss_numbers: see `codegen.cpu.losses`; gradient: that of
-    the prediction, the model's output without `activation`; dtype: of all of them.
+    weight: how much its loss counts; rows: the loss of each sample; numbers: see
+    `codegen.cpu.losses`; gradient: that of the prediction, the output without `activation`.
     """
+
+    name: str
+    weight: float
+    truth: Value
+    rows: Value
+    numbers: Value
+    prediction: Value
+    gradient: Value
+    activation: str | None = None
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What the host function takes and gives, as values of its tape; dtype: of all outputs."""
 
     tape: Tape
     inputs: Sequence[Value]
-    truth: Value
+    outputs: Sequence[OutputSpec]
     sample_weight: Value
-    loss_rows: Value
-    loss_numbers: Value
-    prediction: Value
-    gradient: Value
     dtype: str
-    activation: str | None = None
+
+    @property
+    def given(self) -> list[Value]:
+        """What comes with a call: the inputs, and the truth of each output."""
+        return [*self.inputs, *(output.truth for output in self.outputs)]
 
 
 def step_function(symbol: str, spec: StepSpec) -> tuple[Functions, list[dict[str, Any]]]:
     """(the function with what it calls but the kernels, what the bits of its status mean).
 
-    `f(*inputs, y_true, sample_weight, weighted, loss, arena, rate, threads, scratch) -> status`:
-    weighted is 1 where sample_weight counts; loss: float64 (1,); rate: of the optimiser of dense
+    `f(*inputs, *truths, sample_weight, weighted, loss, arena, rate, threads, scratch) -> status`:
+    weighted is 1 where sample_weight counts; loss: float64 (1 + outputs,), the sum of the outputs'
+    losses by their weights, and each of them without; rate: of the optimiser of dense
     weights and that of tables, float64 (2,). A status of 0 is a step that was made. Bit i of a
     positive one is set where check i failed, and a negative one is minus the bytes of scratch that
     are needed: then nothing was changed.
@@ -77,14 +92,14 @@ class _Writer:
         self.functions: Functions = {}
         self.checks: list[dict[str, Any]] = []
         self.flags_of: dict[int, list[int]] = {}
-        places = {id(value): i for i, value in enumerate([*spec.inputs, spec.truth])}
+        places = {id(value): i for i, value in enumerate(spec.given)}
         for run in (run for phase in self.tape.phases for run in phase.rows):
             self.flags_of[id(run)] = []
             for check in run.checks:
                 self.flags_of[id(run)].append(len(self.checks))
                 given = next(v for v in run.values if id(v.root) in places)
                 if check["kind"] == "label":
-                    given = spec.truth
+                    _, given, *_ = run.values
                 self.checks.append({**check, "input": places[id(given.root)]})
 
     # The values of all functions: pointers and sizes.
@@ -237,12 +252,13 @@ class _Writer:
     def _host(self, rounds: Sequence[_Round], updates: _Round) -> Expr:
         spec, tape = self.spec, self.tape
         pointers: dict[Value, Expr] = {}
-        for i, value in enumerate([*spec.inputs, spec.truth]):
+        for i, value in enumerate(spec.given):
             pointers[value] = self._tensor(f"in{i}", value).data
         given = Value(spec.sample_weight.name, ("weights",), spec.dtype)
         pointers[spec.sample_weight] = self._tensor("sample_weight", given).data
         weighted = T.arg("weighted", Var("weighted", "int64"))
-        loss = T.arg("loss", T.buffer((1,), "float64", align=8))
+        count = len(spec.outputs)
+        loss = T.arg("loss", T.buffer((1 + count,), "float64", align=8))
         arena = T.arg("arena", T.buffer((tape.arena.arena_bytes,), "uint8", align=64))
         rates = T.arg("rates", T.buffer((2,), "float64", align=8))
         threads = T.arg("threads", Var("threads", "int32"))
@@ -256,11 +272,12 @@ class _Writer:
         flags = T.alloc_buffer((max(len(self.checks), 1),), "int32")
         for i in range(len(self.checks)):
             T.buffer_store(flags, tirx.const(0, "int32"), [i])
-        numbers = T.alloc_buffer((2,), spec.dtype)
-        share = tirx.const(1.0, "float64") / tirx.Cast("float64", n)
-        T.buffer_store(numbers, rounded(share, spec.dtype), [0])
-        T.buffer_store(numbers, tirx.Cast(spec.dtype, weighted), [1])
-        pointers[spec.loss_numbers] = numbers.data
+        for output in spec.outputs:
+            numbers = T.alloc_buffer((2,), spec.dtype)
+            share = tirx.const(output.weight, "float64") / tirx.Cast("float64", n)
+            T.buffer_store(numbers, rounded(share, spec.dtype), [0])
+            T.buffer_store(numbers, tirx.Cast(spec.dtype, weighted), [1])
+            pointers[output.numbers] = numbers.data
         flag_pointers = [tirx.address_of(flags[i]) for i in range(len(self.checks))]
         for made in rounds:
             self._share(made, pointers, flag_pointers, threads)
@@ -321,13 +338,17 @@ class _Writer:
         emit.chain([(tasks <= 1, everything), (None, shared_out)])
 
     def _add_losses(self, pointers: dict[Value, Expr], loss: Any, n: Var) -> None:
-        """The mean of the samples' losses, summed in float64 in the order of the samples."""
-        rows = emit.view(emit.bound(pointers[self.spec.loss_rows]), self.spec.dtype)
-        sums = T.alloc_buffer((1,), "float64")
-        T.buffer_store(sums, tirx.const(0.0, "float64"), [0])
-        with T.serial(emit.i64(0), n) as i:
-            T.buffer_store(sums, sums[0] + tirx.Cast("float64", rows[i]), [0])
-        T.buffer_store(loss, sums[0] / tirx.Cast("float64", n), [0])
+        """The means of the samples' losses, summed in float64 in the order of the samples."""
+        total: Expr = tirx.const(0.0, "float64")
+        for place, output in enumerate(self.spec.outputs, 1):
+            rows = emit.view(emit.bound(pointers[output.rows]), self.spec.dtype)
+            sums = T.alloc_buffer((1,), "float64")
+            T.buffer_store(sums, tirx.const(0.0, "float64"), [0])
+            with T.serial(emit.i64(0), n) as i:
+                T.buffer_store(sums, sums[0] + tirx.Cast("float64", rows[i]), [0])
+            T.buffer_store(loss, sums[0] / tirx.Cast("float64", n), [place])
+            total = total + loss[place] * tirx.const(output.weight, "float64")
+        T.buffer_store(loss, total, [0])
 
     def _numbers(self, arena: Any, rates: Any, pointers: dict[Value, Expr]) -> None:
         """What all elements of an update share; and count the step."""
