@@ -108,3 +108,44 @@ def test_an_output_that_is_read_as_probabilities_keeps_its_softmax() -> None:
         tl.compile_step(
             tl.Model(x, [kinds, tl.Dense(1)(kinds)]), ["sparse_categorical_crossentropy", "mse"]
         )
+
+
+def test_histories_have_the_names_of_keras() -> None:
+    model = two_heads("float32")
+    model.compile(
+        "sgd",
+        LOSSES,
+        loss_weights={"size": 0.5},
+        metrics={"kind": ["accuracy"], "size": "mae"},
+    )
+    x, y = X.astype(np.float32), {"kind": Y[0], "size": Y[1]}
+    history = model.fit(x, y, epochs=2, batch_size=8, validation_split=0.3, seed=1, verbose=0)
+    own = ["loss", "kind_loss", "size_loss", "kind_accuracy", "size_mae"]
+    assert list(history.history) == [*own, *(f"val_{name}" for name in own)]
+    logs = model.evaluate(x, Y, return_dict=True)
+    assert list(logs) == model.metrics_names == own
+    kinds, sizes = model.predict(x)
+    assert logs["kind_accuracy"] == (kinds.argmax(1) == Y[0]).mean()
+    # float32 sums: some roundings of numbers near one.
+    chosen = -np.log(kinds[np.arange(BATCH), Y[0]]).mean(dtype=np.float64)
+    each = [chosen, np.square(sizes - Y[1]).mean(dtype=np.float64)]
+    assert [logs["kind_loss"], logs["size_loss"]] == pytest.approx(each, rel=1e-5)
+    assert logs["loss"] == pytest.approx(each[0] + 0.5 * each[1], rel=1e-5)
+    assert logs["size_mae"] == pytest.approx(np.abs(sizes - Y[1]).mean(), rel=1e-5)
+    batches = [(x[:8], (Y[0][:8], Y[1][:8])), (x[8:], y | {"kind": Y[0][8:], "size": Y[1][8:]})]
+    again = model.fit(batches, epochs=1, verbose=0).history
+    assert again["loss"][0] == pytest.approx(
+        again["kind_loss"][0] + 0.5 * again["size_loss"][0], rel=1e-6
+    )
+
+
+def test_metrics_of_several_outputs_come_by_output() -> None:
+    with pytest.raises(ConfigError, match="metrics expected one for each output"):
+        two_heads("float32").compile("sgd", LOSSES, metrics=["accuracy"])
+
+
+def test_class_weights_of_several_outputs_are_refused() -> None:
+    model = two_heads("float32")
+    model.compile("sgd", LOSSES)
+    with pytest.raises(ConfigError, match="class_weight is for models of one output"):
+        model.fit(X.astype(np.float32), Y, class_weight={0: 2.0}, verbose=0)

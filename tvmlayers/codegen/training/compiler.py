@@ -48,9 +48,9 @@ def compile_step(
     how much each counts, in the same form, 1 where nothing is said. optimizer: an object of
     `tl.optimizers` or its name; tables: that of the tables of `Embedding` and `EmbeddingBag`, where
     it is another. The step begins with the weights that the model has, and keeps its own:
-    `step.weights()` reads them, `step.update_model()` puts them into the model. target, threads, example: as for
-    `compile`. ConfigError for a layer without a derivative, and TargetError for a target whose
-    code this machine cannot run.
+    `step.weights()` reads them, `step.update_model()` puts them into the model. target, threads,
+    example: as for `compile`. ConfigError for a layer without a derivative, and TargetError for a
+    target whose code this machine cannot run.
     """
     built = as_model(model, example).ready()
     names, wanted = output_names(built), optimizers.get(optimizer)
