@@ -37,16 +37,27 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def _rescaled(layer: Any, inputs: list[torch.Tensor]) -> torch.Tensor:
-    return inputs[0] * layer.scale + layer.offset
+    scale, offset = (
+        torch.as_tensor(each, dtype=torch.float64) for each in (layer.scale, layer.offset)
+    )
+    return inputs[0] * scale + offset
+
+
+def _of_one_rank(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Axes of length 1 after the first, where a tensor has fewer than another."""
+    rank = max(each.ndim for each in tensors)
+    return [
+        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:]) for each in tensors
+    ]
 
 
 MERGES: dict[str, Callable[[Any, list[torch.Tensor]], torch.Tensor]] = {
-    "Add": lambda _, x: sum(x[1:], x[0]),
-    "Subtract": lambda _, x: x[0] - x[1],
-    "Multiply": lambda _, x: x[0] * x[1],
-    "Average": lambda _, x: sum(x[1:], x[0]) / len(x),
-    "Maximum": lambda _, x: torch.maximum(*x),
-    "Minimum": lambda _, x: torch.minimum(*x),
+    "Add": lambda _, x: sum(_of_one_rank(x)[1:], _of_one_rank(x)[0]),
+    "Subtract": lambda _, x: _of_one_rank(x)[0] - _of_one_rank(x)[1],
+    "Multiply": lambda _, x: _of_one_rank(x)[0] * _of_one_rank(x)[1],
+    "Average": lambda _, x: sum(_of_one_rank(x)[1:], _of_one_rank(x)[0]) / len(x),
+    "Maximum": lambda _, x: torch.maximum(*_of_one_rank(x)),
+    "Minimum": lambda _, x: torch.minimum(*_of_one_rank(x)),
     "LeakyReLU": lambda layer, x: F.leaky_relu(x[0], layer.negative_slope),
     "ELU": lambda layer, x: F.elu(x[0], layer.alpha),
     "Rescaling": _rescaled,
@@ -100,6 +111,12 @@ def _layer(
         if mask is None:
             return x.mean(1)
         raise AssertionError("masked means are written out by the tests that have some")
+    if isinstance(layer, tl.GlobalMaxPooling1D):
+        return x.amax(1)
+    if isinstance(layer, tl.PReLU):
+        return torch.where(x < 0, x * weights[f"{layer.name}/alpha"], x)
+    if isinstance(layer, tl.BatchNormalization):
+        return _batch_normalization(layer, weights, x)
     if isinstance(layer, tl.Concatenate):
         return torch.cat(inputs, layer.axis)
     if isinstance(layer, tl.DotInteraction):
@@ -124,6 +141,24 @@ def _layer(
     if isinstance(layer, tl.Reshape):
         return x.reshape(x.shape[0], *layer.target_shape)
     raise AssertionError(f"no twin of {type(layer).__name__}")
+
+
+def _batch_normalization(
+    layer: Any, weights: Mapping[str, torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """By the statistics of the batch, or where it is frozen by the moving ones."""
+    own = {name: weights.get(f"{layer.name}/{name}") for name in ("gamma", "beta")}
+    moving = [weights[f"{layer.name}/moving_{name}"].detach() for name in ("mean", "variance")]
+    moved = x.movedim(layer.axis, 1)
+    made = F.batch_norm(
+        moved,
+        *([None, None] if layer.trainable else moving),
+        own["gamma"],
+        own["beta"],
+        training=layer.trainable,
+        eps=layer.epsilon,
+    )
+    return made.movedim(1, layer.axis)
 
 
 def _is_loss(layer: Any) -> bool:

@@ -300,11 +300,20 @@ class TrainingStep:
 
         The first call compiles; later ones pack the weights anew.
         """
-        if self._compiled is None:
-            from tvmlayers.codegen import compile
+        from tvmlayers.codegen import compile
+        from tvmlayers.codegen.fold import folded
 
-            self._compiled = compile(self.update_model(), threads=self._threads)
-        return self._compiled.with_weights(self.weights())
+        model = self.update_model()
+        given = {
+            f"{layer.name}/{key}": array
+            for layer in folded(model, halves=False).graph.layers
+            for key, array in {**layer.weights, **layer.operands()}.items()
+        }
+        # Which normalisations a Dense takes in follows from their weights.
+        made = self._compiled
+        if made is None or {row["name"] for row in made.manifest["weights"]} != set(given):
+            self._compiled = compile(model, threads=self._threads)
+        return self._compiled.with_weights(given)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and states as safetensors: whole, or not at all.

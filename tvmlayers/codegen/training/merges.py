@@ -23,6 +23,7 @@ from tvmlayers.codegen.cpu.normalization_gradient import (
     normalization_gradient,
 )
 from tvmlayers.codegen.fuse import Step
+from tvmlayers.codegen.training.broadcasting import Broadcast
 from tvmlayers.codegen.training.parts import forward, view
 from tvmlayers.codegen.training.shared import joined
 from tvmlayers.codegen.training.tape import (
@@ -42,23 +43,43 @@ from tvmlayers.operations import operation_of
 
 
 def elementwise(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
-    """An operation element by element without weights, of tensors of one shape."""
+    """An operation element by element."""
     layer: Any = step.layer
-    if layer.operands():
-        raise ConfigError(
-            f"{layer.describe()} has numbers of its own for each element, and has no derivative "
-            "yet: train the model without it"
-        )
-    if any(value.dims != dims_of(step.output) for value in inputs):
-        raise ConfigError(
-            f"{layer.describe()} broadcasts {[value.dims for value in inputs]}: steps take tensors "
-            "of one shape so far"
-        )
+    if layer.operands() or any(value.dims != dims_of(step.output) for value in inputs):
+        return _broadcast(tape, step, inputs)
     out = forward(tape, step, inputs, needs=any(value.needs for value in inputs))
 
     def backward(dy: Value) -> list[Value | None]:
         return [
             _slope(tape, layer, inputs, i, out, dy) if value.needs else None
+            for i, value in enumerate(inputs)
+        ]
+
+    return out, backward
+
+
+def _broadcast(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
+    """With operands that are broadcast: gradients are summed over the axes of that. A weight has
+    one too; the numbers of a Rescaling stay."""
+    layer: Any = step.layer
+    work = Broadcast.of(tape, step, inputs)
+    is_trained = bool(layer.weights) and layer.trainable
+    needs = is_trained or any(value.needs for value in inputs)
+    out = forward(tape, step, inputs, needs=needs)
+
+    def slope(i: int, given: Sequence[Expr], y: Expr) -> Expr:
+        return _derivative(layer, given, i, y)
+
+    def backward(dy: Value) -> list[Value | None]:
+        names = [name.rpartition("/")[2] for name in work.work.weights]
+        for i, name in enumerate(names, len(inputs)):
+            if is_trained and name in layer.weights:
+                rows = work.through(i, slope, out, dy)
+                lengths = work.work.operands[i].lengths
+                lead = rows.dims[: len(rows.dims) - len(lengths)]
+                follow_columns(tape, layer, name, tape.view(rows, (*lead, prod(lengths))))
+        return [
+            work.through(i, slope, out, dy) if value.needs else None
             for i, value in enumerate(inputs)
         ]
 
@@ -130,11 +151,15 @@ def normalization(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Valu
 
 def _follow(tape: Tape, layer: Any, name: str, dy: Value, width: int) -> None:
     """A weight of the last axes follows the sum of dy over all others."""
-    if not layer.trainable:
-        return
-    rows = tape.view(dy, (*dy.dims[: len(dy.dims) - len(layer.axes)], width))
-    full_name = f"{layer.name}/{name}"
-    tape.follow(full_name, partial(_column_update, tape, layer, full_name), rows)
+    lead = dy.dims[: len(dy.dims) - len(layer.axes)]
+    follow_columns(tape, layer, name, tape.view(dy, (*lead, width)))
+
+
+def follow_columns(tape: Tape, layer: Any, name: str, rows: Value) -> None:
+    """A weight follows the sum of rows, (..., its size), of its gradient."""
+    if layer.trainable:
+        full_name = f"{layer.name}/{name}"
+        tape.follow(full_name, partial(_column_update, tape, layer, full_name), rows)
 
 
 def _column_update(tape: Tape, layer: Any, name: str, uses: list[Value]) -> None:

@@ -15,6 +15,7 @@ from tvmlayers.codegen.cpu.activation import elementwise_function
 from tvmlayers.codegen.cpu.backward import (
     bag_gradient,
     elementwise_kernel,
+    max_pooling_gradient,
     pooling_gradient,
     softmax_gradient,
 )
@@ -52,8 +53,9 @@ def forward(tape: Tape, step: Step, inputs: Sequence[Value], needs: bool) -> Val
     lowered = lower(use, tape.name(step.layer.name), tape.selector, tape.arena)
     for name in lowered.weights:
         assert not isinstance(step.layer, NormalizedMerge)
-        shape = step.layer.weights[name.rpartition("/")[2]].shape
-        tape.kept.setdefault(name, Kept("weight", shape))
+        weight = step.layer.weights.get(name.rpartition("/")[2])
+        if weight is not None:
+            tape.kept.setdefault(name, Kept("weight", weight.shape))
     out = tape.value(step.output.name, dims_of(step.output), step.output.dtype, needs=needs)
     masks = [tape.masks[id(t.mask_of)] for t in step.inputs if t.mask_of is not None]
     taken = [*inputs, *(masks if lowered.takes_masks else [])]
@@ -240,6 +242,21 @@ def average_pooling(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Va
         made = tape.value("pooling_gradient", x.dims, x.dtype, needs=True)
         lanes = tape.target.lanes(x.dtype)
         tape.call(pooling_gradient(tape.name("pooling"), width, lanes, x.dtype), dy, made)
+        return [made]
+
+    return out, backward
+
+
+def max_pooling(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
+    """GlobalMaxPooling1D: steps that are alike share the gradient."""
+    (x,) = inputs
+    out = forward(tape, step, inputs, needs=x.needs)
+    width = int(x.dims[-1])
+
+    def backward(dy: Value) -> list[Value | None]:
+        made = tape.value("pooling_gradient", x.dims, x.dtype, needs=True)
+        lanes, name = tape.target.lanes(x.dtype), tape.name("max_pooling")
+        tape.call(max_pooling_gradient(name, width, lanes, x.dtype), x, out, dy, made)
         return [made]
 
     return out, backward
