@@ -107,6 +107,42 @@ def test_equal_steps_share_the_gradient_of_their_maximum() -> None:
     moves_as_autograd(tl.Model(x, pooled), given, columns=(5,))
 
 
+def test_bags_of_extremes_and_of_weights_have_the_gradients_of_autograd() -> None:
+    ids, x = tl.Input((4,), dtype="int64"), tl.Input((6,), dtype=DTYPE)
+    weights = tl.Dense(4, activation="softplus", dtype=DTYPE, seed=1)(x)
+    made = [
+        tl.EmbeddingBag(50, 11, mode=mode, padding_idx=padding, dtype=DTYPE, seed=2)(ids)
+        for mode, padding in (("max", None), ("min", 3))
+    ]
+    for mode, padding in (("sum", None), ("mean", 5)):
+        bag = tl.EmbeddingBag(50, 11, mode=mode, padding_idx=padding, dtype=DTYPE, seed=3)
+        made.append(bag(ids, per_sample_weights=weights))
+    model = tl.Model([ids, x], tl.Concatenate()(made))
+    indices = RNG.integers(0, 12, (BATCH, 4))
+    indices[:, 0] = 9
+    moves_as_autograd(model, indices, RNG.standard_normal((BATCH, 6)), columns=(44,))
+
+
+def test_weights_that_are_given_with_a_bag_have_no_gradient() -> None:
+    ids, w = tl.Input((4,), dtype="int64"), tl.Input((4,), dtype=DTYPE)
+    model = tl.Model([ids, w], tl.EmbeddingBag(50, 3, dtype=DTYPE)(ids, per_sample_weights=w))
+    weights = RNG.uniform(0.5, 2, (BATCH, 4))
+    moves_as_autograd(model, RNG.integers(0, 50, (BATCH, 4)), weights, columns=(3,))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_dots_of_matrices_have_the_gradients_of_autograd(normalize: bool) -> None:
+    x, v = tl.Input((3, 4), dtype=DTYPE), tl.Input((5,), dtype=DTYPE)
+    a, b = (tl.Dense(5, dtype=DTYPE, seed=seed)(x) for seed in (1, 2))
+    c = tl.Dense(3, dtype=DTYPE, seed=3)(x)
+    u = tl.Dense(5, dtype=DTYPE, seed=4)(v)
+    pairs = [((2, 2), a, b), ((1, 1), a, c), ((2, 1), c, b), ((2, 1), a, u), ((1, 2), u, b)]
+    dots = [tl.Dot(axes, normalize)([left, right]) for axes, left, right in pairs]
+    made = tl.Concatenate()([tl.Flatten()(each) for each in dots])
+    given = RNG.standard_normal((BATCH, 3, 4)), RNG.standard_normal((BATCH, 5))
+    moves_as_autograd(tl.Model([x, v], made), *given, columns=(int(made.shape[1]),))
+
+
 def normalised() -> tl.Model:
     """Features last, before other axes, without gamma, without beta, used twice."""
     x = tl.Input((3, 5), dtype=DTYPE)

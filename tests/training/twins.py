@@ -104,8 +104,7 @@ def _layer(
     if isinstance(layer, tl.Embedding):
         return F.embedding(x, weights[f"{layer.name}/embeddings"], layer.padding_idx)
     if isinstance(layer, tl.EmbeddingBag):
-        table = weights[f"{layer.name}/embeddings"]
-        return F.embedding_bag(x, table, mode=layer.mode, padding_idx=layer.padding_idx)
+        return _bag(layer, weights[f"{layer.name}/embeddings"], inputs)
     if isinstance(layer, tl.GlobalAveragePooling1D):
         mask = node.inputs[0].mask_of
         if mask is None:
@@ -122,6 +121,8 @@ def _layer(
     if isinstance(layer, tl.DotInteraction):
         rows, columns = torch.tril_indices(x.shape[1], x.shape[1], -1)
         return (x @ x.mT)[:, rows, columns]
+    if isinstance(layer, tl.Dot) and max(each.ndim for each in inputs) > 2:
+        return _dot_of_matrices(layer, inputs)
     if isinstance(layer, tl.Dot):
         if layer.normalize:
             return F.cosine_similarity(*inputs)[:, None]
@@ -141,6 +142,30 @@ def _layer(
     if isinstance(layer, tl.Reshape):
         return x.reshape(x.shape[0], *layer.target_shape)
     raise AssertionError(f"no twin of {type(layer).__name__}")
+
+
+def _bag(layer: Any, table: torch.Tensor, inputs: list[torch.Tensor]) -> torch.Tensor:
+    if layer.mode == "min":
+        return -F.embedding_bag(inputs[0], -table, mode="max", padding_idx=layer.padding_idx)
+    if len(inputs) == 1:
+        return F.embedding_bag(inputs[0], table, mode=layer.mode, padding_idx=layer.padding_idx)
+    ids, weight = inputs
+    if layer.padding_idx is not None:
+        weight = weight * (ids != layer.padding_idx)
+    total = (F.embedding(ids, table, layer.padding_idx) * weight[..., None]).sum(1)
+    return total / weight.sum(1, keepdim=True) if layer.mode == "mean" else total
+
+
+def _dot_of_matrices(layer: Any, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """The contracted axis last, vectors as matrices of one."""
+    moved = [each.movedim(axis, -1) for each, axis in zip(inputs, layer.axes, strict=True)]
+    left, right = (each[:, None] if each.ndim == 2 else each for each in moved)
+    if layer.normalize:
+        left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
+    made = left @ right.mT
+    for place, each in ((2, moved[1]), (1, moved[0])):
+        made = made.squeeze(place) if each.ndim == 2 else made
+    return made
 
 
 def _batch_normalization(

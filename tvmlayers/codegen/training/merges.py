@@ -13,7 +13,9 @@ from tvmlayers import layers
 from tvmlayers.codegen.cpu.backward import elementwise_kernel
 from tvmlayers.codegen.cpu.dropout import dropout_kernel
 from tvmlayers.codegen.cpu.merge_gradient import (
+    DotOperand,
     dot_gradient,
+    dot_of_matrices_gradient,
     interaction_gradient,
     part_of_columns,
 )
@@ -34,7 +36,6 @@ from tvmlayers.codegen.training.tape import (
     Value,
     dims_of,
 )
-from tvmlayers.errors import ConfigError
 from tvmlayers.expr import math as m
 from tvmlayers.expr.differentiate import derivative_of
 from tvmlayers.expr.optimizers import rule_of
@@ -221,14 +222,11 @@ def dot_interaction(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Va
 
 
 def dot(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
-    """Dot of two vectors for each sample."""
+    """Dot."""
     layer = step.layer
     assert isinstance(layer, layers.Dot)
     if any(len(value.dims) != 2 for value in inputs):
-        raise ConfigError(
-            f"{layer.describe()} contracts {[value.dims for value in inputs]}: steps take two "
-            "vectors for each sample, (batch, d), so far"
-        )
+        return _dot_of_matrices(tape, step, inputs)
     out = forward(tape, step, inputs, needs=any(value.needs for value in inputs))
     width = int(inputs[0].dims[1])
 
@@ -242,6 +240,38 @@ def dot(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backwar
             lanes, name = tape.target.lanes(own.dtype), tape.name("dot_gradient")
             kernel = dot_gradient(name, width, lanes, own.dtype, normalize=layer.normalize)
             tape.call(kernel, own, other, dy, slope)
+            made.append(slope)
+        return made
+
+    return out, backward
+
+
+def _dot_of_matrices(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
+    layer: Any = step.layer
+    out = forward(tape, step, inputs, needs=any(value.needs for value in inputs))
+    operands = []
+    for value, place in zip(inputs, layer.axes_of(step.inputs), strict=True):
+        counts = [int(dim) for i, dim in enumerate(value.dims) if i not in (0, place)]
+        is_contiguous = place == len(value.dims) - 1
+        length = int(value.dims[place])
+        operands.append(DotOperand(counts[0] if counts else 1, length, is_contiguous))
+
+    def backward(dy: Value) -> list[Value | None]:
+        made: list[Value | None] = []
+        for i, own in enumerate(inputs):
+            if not own.needs:
+                made.append(None)
+                continue
+            slope = tape.value("dot_gradient", own.dims, own.dtype, needs=True)
+            kernel = dot_of_matrices_gradient(
+                tape.name("dot_gradient"),
+                operands[i],
+                operands[1 - i],
+                own.dtype,
+                is_left=i == 0,
+                normalize=layer.normalize,
+            )
+            tape.call(kernel, own, inputs[1 - i], out, dy, slope)
             made.append(slope)
         return made
 
