@@ -66,7 +66,7 @@ def _own(layer: str, reference: str, cpu: str, cuda: str, training: str = "") ->
     )
 
 
-def _elementwise(layer: str, name: str) -> Operation:
+def _elementwise(layer: str, name: str, training: str = "merges:elementwise") -> Operation:
     """An operation element by element: all of them have one kind of kernel."""
     return Operation(
         layer,
@@ -74,7 +74,7 @@ def _elementwise(layer: str, name: str) -> Operation:
         "codegen.cpu.elementwise:lower_elementwise",
         "codegen.cuda.kernels.formulas:lower_elementwise",
         formula=f"expr.formulas:{name}",
-        training=_training("merges:elementwise"),
+        training=_training(training),
     )
 
 
@@ -102,7 +102,9 @@ OPERATIONS: dict[str, Operation] = {
     "Add": _elementwise("layers.merge:Add", "add"),
     "Average": _elementwise("layers.merge:Average", "average"),
     "BatchNormalization": _elementwise(
-        "layers.batch_normalization:BatchNormalization", "batch_normalization"
+        "layers.batch_normalization:BatchNormalization",
+        "batch_normalization",
+        "batch_normalization:batch_normalization",
     ),
     "Concatenate": _own(
         "layers.concatenate:Concatenate",
@@ -157,6 +159,7 @@ OPERATIONS: dict[str, Operation] = {
         "reference:max_pooling",
         "pooling:lower_max_pooling",
         f"{_ROWS}:lower_max_pooling",
+        "parts:max_pooling",
     ),
     "LayerNormalization": _normalisation(
         "layers.normalization:LayerNormalization", "layer_normalization"

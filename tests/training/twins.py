@@ -37,16 +37,27 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def _rescaled(layer: Any, inputs: list[torch.Tensor]) -> torch.Tensor:
-    return inputs[0] * layer.scale + layer.offset
+    scale, offset = (
+        torch.as_tensor(each, dtype=torch.float64) for each in (layer.scale, layer.offset)
+    )
+    return inputs[0] * scale + offset
+
+
+def _of_one_rank(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Axes of length 1 after the first, where a tensor has fewer than another."""
+    rank = max(each.ndim for each in tensors)
+    return [
+        each.reshape(each.shape[0], *(1,) * (rank - each.ndim), *each.shape[1:]) for each in tensors
+    ]
 
 
 MERGES: dict[str, Callable[[Any, list[torch.Tensor]], torch.Tensor]] = {
-    "Add": lambda _, x: sum(x[1:], x[0]),
-    "Subtract": lambda _, x: x[0] - x[1],
-    "Multiply": lambda _, x: x[0] * x[1],
-    "Average": lambda _, x: sum(x[1:], x[0]) / len(x),
-    "Maximum": lambda _, x: torch.maximum(*x),
-    "Minimum": lambda _, x: torch.minimum(*x),
+    "Add": lambda _, x: sum(_of_one_rank(x)[1:], _of_one_rank(x)[0]),
+    "Subtract": lambda _, x: _of_one_rank(x)[0] - _of_one_rank(x)[1],
+    "Multiply": lambda _, x: _of_one_rank(x)[0] * _of_one_rank(x)[1],
+    "Average": lambda _, x: sum(_of_one_rank(x)[1:], _of_one_rank(x)[0]) / len(x),
+    "Maximum": lambda _, x: torch.maximum(*_of_one_rank(x)),
+    "Minimum": lambda _, x: torch.minimum(*_of_one_rank(x)),
     "LeakyReLU": lambda layer, x: F.leaky_relu(x[0], layer.negative_slope),
     "ELU": lambda layer, x: F.elu(x[0], layer.alpha),
     "Rescaling": _rescaled,
@@ -93,18 +104,25 @@ def _layer(
     if isinstance(layer, tl.Embedding):
         return F.embedding(x, weights[f"{layer.name}/embeddings"], layer.padding_idx)
     if isinstance(layer, tl.EmbeddingBag):
-        table = weights[f"{layer.name}/embeddings"]
-        return F.embedding_bag(x, table, mode=layer.mode, padding_idx=layer.padding_idx)
+        return _bag(layer, weights[f"{layer.name}/embeddings"], inputs)
     if isinstance(layer, tl.GlobalAveragePooling1D):
         mask = node.inputs[0].mask_of
         if mask is None:
             return x.mean(1)
         raise AssertionError("masked means are written out by the tests that have some")
+    if isinstance(layer, tl.GlobalMaxPooling1D):
+        return x.amax(1)
+    if isinstance(layer, tl.PReLU):
+        return torch.where(x < 0, x * weights[f"{layer.name}/alpha"], x)
+    if isinstance(layer, tl.BatchNormalization):
+        return _batch_normalization(layer, weights, x)
     if isinstance(layer, tl.Concatenate):
         return torch.cat(inputs, layer.axis)
     if isinstance(layer, tl.DotInteraction):
         rows, columns = torch.tril_indices(x.shape[1], x.shape[1], -1)
         return (x @ x.mT)[:, rows, columns]
+    if isinstance(layer, tl.Dot) and max(each.ndim for each in inputs) > 2:
+        return _dot_of_matrices(layer, inputs)
     if isinstance(layer, tl.Dot):
         if layer.normalize:
             return F.cosine_similarity(*inputs)[:, None]
@@ -124,6 +142,48 @@ def _layer(
     if isinstance(layer, tl.Reshape):
         return x.reshape(x.shape[0], *layer.target_shape)
     raise AssertionError(f"no twin of {type(layer).__name__}")
+
+
+def _bag(layer: Any, table: torch.Tensor, inputs: list[torch.Tensor]) -> torch.Tensor:
+    if layer.mode == "min":
+        return -F.embedding_bag(inputs[0], -table, mode="max", padding_idx=layer.padding_idx)
+    if len(inputs) == 1:
+        return F.embedding_bag(inputs[0], table, mode=layer.mode, padding_idx=layer.padding_idx)
+    ids, weight = inputs
+    if layer.padding_idx is not None:
+        weight = weight * (ids != layer.padding_idx)
+    total = (F.embedding(ids, table, layer.padding_idx) * weight[..., None]).sum(1)
+    return total / weight.sum(1, keepdim=True) if layer.mode == "mean" else total
+
+
+def _dot_of_matrices(layer: Any, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """The contracted axis last, vectors as matrices of one."""
+    moved = [each.movedim(axis, -1) for each, axis in zip(inputs, layer.axes, strict=True)]
+    left, right = (each[:, None] if each.ndim == 2 else each for each in moved)
+    if layer.normalize:
+        left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
+    made = left @ right.mT
+    for place, each in ((2, moved[1]), (1, moved[0])):
+        made = made.squeeze(place) if each.ndim == 2 else made
+    return made
+
+
+def _batch_normalization(
+    layer: Any, weights: Mapping[str, torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """By the statistics of the batch, or where it is frozen by the moving ones."""
+    own = {name: weights.get(f"{layer.name}/{name}") for name in ("gamma", "beta")}
+    moving = [weights[f"{layer.name}/moving_{name}"].detach() for name in ("mean", "variance")]
+    moved = x.movedim(layer.axis, 1)
+    made = F.batch_norm(
+        moved,
+        *([None, None] if layer.trainable else moving),
+        own["gamma"],
+        own["beta"],
+        training=layer.trainable,
+        eps=layer.epsilon,
+    )
+    return made.movedim(1, layer.axis)
 
 
 def _is_loss(layer: Any) -> bool:

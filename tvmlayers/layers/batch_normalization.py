@@ -1,4 +1,4 @@
-"""BatchNormalization, with the statistics of training as they were at its end."""
+"""BatchNormalization: by the statistics of training, which a training step follows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from tvmlayers.numeric import not_negative_real, positive, real, whole
 class BatchNormalization(Layer):
     """(x - moving_mean) / sqrt(moving_variance + epsilon) * gamma + beta for each feature.
 
-    S. Ioffe and C. Szegedy, Batch Normalization, ICML 2015; inference only. Beside a linear Dense
-    nothing of it is left when a model is compiled: see `codegen.fold`.
+    S. Ioffe and C. Szegedy, Batch Normalization, ICML 2015. Beside a linear Dense nothing of it is
+    left when a model is compiled: see `codegen.fold`. A training step normalises by the batch.
 
-    axis: that of the features; any but the batch. momentum: of training, kept for `get_config`.
+    axis: that of the features; any but the batch. momentum: how much of a moving average stays in a
+    training step: average = average * momentum + that of the batch * (1 - momentum).
     center, scale: whether there are a beta and a gamma.
     """
 

@@ -19,9 +19,9 @@ class Verbs:
 
     x: a tensor; a list or a dict by name for several inputs; a Dataset or a DataLoader of PyTorch;
     or any iterable of (x, y) or (x, y, sample_weight). y and sample_weight: arrays of one row a
-    sample, left out where x gives them. batch_size: 32 where it is left out; the last batch may be
-    smaller. verbose: 0 silent, 1 a bar, 2 a line an epoch; "auto" is 1, and where the output is no
-    terminal 1 is 2.
+    sample, left out where x gives them; for several outputs y is a list or a dict by name.
+    batch_size: 32 where it is left out; the last batch may be smaller. verbose: 0 silent, 1 a bar,
+    2 a line an epoch; "auto" is 1, and where the output is no terminal 1 is 2.
     """
 
     stop_training: bool = False
@@ -33,6 +33,7 @@ class Verbs:
         optimizer: object = "sgd",
         loss: object = None,
         *,
+        loss_weights: object = None,
         metrics: object = None,
         weighted_metrics: object = None,
         tables: object = None,
@@ -41,15 +42,16 @@ class Verbs:
     ) -> None:
         """Say how to train; nothing is compiled before the first `fit`, and states begin anew.
 
-        optimizer, loss, tables, target, threads: as for `tl.compile_step`. metrics: names such as
-        "accuracy", objects of `tl.metrics` or functions of (y_true, y_pred); sample weights count
-        for the weighted_metrics alone. UnknownNameError for a name that is not known.
+        optimizer, loss, loss_weights, tables, target, threads: as for `tl.compile_step`. metrics:
+        names such as "accuracy", objects of `tl.metrics` or functions of (y_true, y_pred); sample
+        weights count for the weighted_metrics alone. For several outputs a list or a dict by name
+        of one or some for each. UnknownNameError for a name that is not known.
         """
         from tvmlayers.training.trainer import Trainer
 
         model: Model = self  # type: ignore[assignment]
         self._trainer = Trainer(
-            model, optimizer, loss, metrics, weighted_metrics, tables, target, threads
+            model, optimizer, loss, loss_weights, metrics, weighted_metrics, tables, target, threads
         )
 
     def fit(

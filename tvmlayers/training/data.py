@@ -22,19 +22,20 @@ from tvmlayers.layers import Model
 from tvmlayers.numeric import positive, real
 from tvmlayers.runtime.signature import Slot
 from tvmlayers.runtime.tensors import import_array, type_list
+from tvmlayers.training.outputs import output_names, parts_of
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs in the model's order, the truth and the sample weights; None for what was not given.
+    """Inputs and truths in the model's order, and sample weights; None for what was not given.
 
     Each has one row a sample.
     """
 
     x: tuple[Array, ...]
-    y: Array | None = None
+    y: tuple[Array, ...] | None = None
     sample_weight: Array | None = None
 
     def __len__(self) -> int:
@@ -50,7 +51,7 @@ class Batch:
         y, weight = self.y, self.sample_weight
         return Batch(
             tuple(array[chosen] for array in self.x),
-            None if y is None else y[chosen],
+            None if y is None else tuple(array[chosen] for array in y),
             None if weight is None else weight[chosen],
         )
 
@@ -82,21 +83,26 @@ class Reader:
     def batch(self, x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
         """ShapeError where they have different lengths, DTypeError for what are no numbers."""
         inputs = self._inputs(x)
-        given = {"y": y, "sample_weight": sample_weight}
-        truth, weight = (
-            None if value is None else _numbers(value, name) for name, value in given.items()
-        )
-        for name, array in (("y", truth), ("sample_weight", weight)):
-            if array is not None and len(array) != len(inputs[0]):
+        names = output_names(self._model)
+        truths = None if y is None else [_numbers(each, "y") for each in parts_of(y, names)]
+        weight = None if sample_weight is None else _numbers(sample_weight, "sample_weight")
+        lengths = [("y", array) for array in truths or []]
+        lengths += [] if weight is None else [("sample_weight", weight)]
+        for name, array in lengths:
+            if len(array) != len(inputs[0]):
                 raise ShapeError(
                     f"{name} has {len(array)} samples and x has {len(inputs[0])}: give both alike"
                 )
         if self._class_weight is not None:
             if weight is not None:
                 raise ConfigError("give class_weight or sample_weight, not both")
-            if truth is not None:
-                weight = _weights_of(truth, self._class_weight)
-        return Batch(inputs, truth, weight)
+            if len(names) > 1:
+                raise ConfigError(
+                    f"class_weight is for models of one output, got {names}: give sample_weight"
+                )
+            if truths is not None:
+                weight = _weights_of(truths[0], self._class_weight)
+        return Batch(inputs, None if truths is None else tuple(truths), weight)
 
     def item(self, item: Any) -> Batch:
         """A batch of an iterable: x, (x, y) or (x, y, sample_weight)."""
@@ -356,7 +362,10 @@ def _is_arrays(x: Any, y: Any) -> bool:
 
 def _is_pair(item: Any) -> bool:
     """Whether an item of a list is (x, y) or (x, y, sample_weight), and not a row of numbers."""
-    return isinstance(item, tuple) and len(item) in (2, 3) and hasattr(item[1], "shape")
+    if not isinstance(item, tuple) or len(item) not in (2, 3):
+        return False
+    several = isinstance(item[1], (list, tuple)) and all(hasattr(y, "shape") for y in item[1])
+    return several or isinstance(item[1], Mapping) or hasattr(item[1], "shape")
 
 
 def _length(iterable: Any) -> int | None:

@@ -16,7 +16,6 @@ from tvmlayers.artifact.panels import pack, unpack
 from tvmlayers.artifact.weights import as_numbers
 from tvmlayers.errors import (
     ConfigError,
-    DTypeError,
     IndexOutOfRangeError,
     ShapeError,
     TvmLayersError,
@@ -32,8 +31,8 @@ from tvmlayers.runtime.signature import LAST_STATUS_BIT, Entry, Slot, read_slot
 from tvmlayers.runtime.threads import count as count_threads
 from tvmlayers.safetensors_file import chunks
 from tvmlayers.safetensors_file import read as read_arrays
-from tvmlayers.training.loss_values import class_numbers
 from tvmlayers.training.optimizers import Optimizer, from_config
+from tvmlayers.training.outputs import as_float, parts_of, truth_array
 from tvmlayers.training.predictions import read_predictions
 
 Array = NDArray[Any]
@@ -63,18 +62,20 @@ class TrainingStep:
         self._function = self._scratch.given_to(function)
         self._arena, self._arena_tensor = arena, ffi.from_array(arena)
         inputs = tuple(read_slot(each) for each in manifest["inputs"])
-        self._inputs, self._truth = inputs, read_slot(manifest["truth"])
+        self._outputs = [output["name"] for output in manifest["outputs"]]
+        truths = tuple(read_slot(output["truth"]) for output in manifest["outputs"])
+        self._inputs, self._truths = inputs, truths
         self._weight = Slot("sample_weight", ("n",), np.dtype(manifest["dtype"]))
         self._entries = [
             Entry(self._function, slots, (), self._function, True)
-            for slots in ((*inputs, self._truth), (*inputs, self._truth, self._weight))
+            for slots in ((*inputs, *truths), (*inputs, *truths, self._weight))
         ]
         self._rows = {row["name"]: row for row in manifest["weights"]}
         self._no_weight = ffi.from_array(np.ones(1, self._weight.dtype))
-        self._loss, self._rates = np.zeros(1), np.zeros(2)
+        self._loss, self._rates = np.zeros(1 + len(truths)), np.zeros(2)
         self._rates[:] = self._rates_of(None)
         self._loss_tensor, self._rates_tensor = map(ffi.from_array, (self._loss, self._rates))
-        self._dtypes = tuple(slot.dtype for slot in (*inputs, self._truth))
+        self._dtypes = tuple(slot.dtype for slot in (*inputs, *truths))
         self._last: Sequence[Array] = ()
         self._compiled: Any = None
         self.threads = threads
@@ -89,7 +90,8 @@ class TrainingStep:
     ) -> float:
         """Forwards, backwards and update for one batch; gives its loss before the update.
 
-        x: a tensor, or a sequence or a dict of them for several inputs; y: as the loss says;
+        x: a tensor, or a sequence or a dict of them for several inputs; y: as the loss says, a
+        sequence or a dict by name for several outputs;
         sample_weight: (batch,), how much each sample counts. learning_rate: instead of the
         optimiser's for this call; that of tables, where it is another, changes in proportion.
         ShapeError, DTypeError and IndexOutOfRangeError for what does not fit, and nothing is
@@ -128,7 +130,8 @@ class TrainingStep:
     def _packed_arrays(self, x: Any, y: Any) -> list[Array] | None:
         """The inputs and y where they are arrays that compiled code takes as they are, which checks
         their shapes by itself; None for all others."""
-        arrays = [*x, y] if type(x) is tuple else [x, y]
+        several = len(self._truths) > 1 and type(y) is tuple
+        arrays = [*(x if type(x) is tuple else [x]), *(y if several else [y])]
         if len(arrays) != len(self._dtypes):
             return None
         for array, dtype in zip(arrays, self._dtypes, strict=True):
@@ -138,11 +141,23 @@ class TrainingStep:
                 return None
         return arrays
 
-    def predictions(self) -> Array:
+    def predictions(self) -> Any:
         """What the model gave for the batch of the last call, before its update and in training
-        mode: (batch, outputs), a copy."""
+        mode: (batch, outputs), a copy; a list of them for several outputs."""
+        made = self.predictions_by_output()
+        return made if len(made) > 1 else made[0]
+
+    def predictions_by_output(self) -> list[Array]:
+        """`predictions`, always as a list."""
         sizes = diagnose.bind_sizes(self._entries[0], self._last)
-        return read_predictions(self.manifest["prediction"], self._scratch.array, sizes)
+        return [
+            read_predictions(output["prediction"], self._scratch.array, sizes)
+            for output in self.manifest["outputs"]
+        ]
+
+    def losses(self) -> dict[str, float]:
+        """The loss of each output in the last call, by the output's name, without its weight."""
+        return {name: float(loss) for name, loss in zip(self._outputs, self._loss[1:], strict=True)}
 
     # Inputs.
 
@@ -156,11 +171,12 @@ class TrainingStep:
             for (array, kind), slot in zip(imported, self._inputs, strict=True)
         ]
         kinds = [kind for _, kind in imported]
-        arrays.append(self._truth_of(y))
-        kinds.append(tensors.identity)
+        for part, slot in zip(parts_of(y, self._outputs), self._truths, strict=True):
+            arrays.append(truth_array(part, slot))
+            kinds.append(tensors.identity)
         if sample_weight is not None:
             array, _ = tensors.import_array(sample_weight, "sample_weight")
-            arrays.append(_as_float(array, self._weight))
+            arrays.append(as_float(array, self._weight))
             kinds.append(tensors.identity)
         entry = self._entries[sample_weight is not None]
         _, sizes = diagnose.choose_entry([entry], entry.names, arrays, kinds)
@@ -173,7 +189,7 @@ class TrainingStep:
         arrays = self._arrays(x, y, sample_weight)
         for check in self.manifest["checks"]:
             if check["kind"] == "label":
-                self._refuse_label(arrays[check["input"]], check["classes"])
+                self._refuse_label(check, arrays)
             else:
                 diagnose.check_input(check, self._entries[0], arrays)
 
@@ -190,27 +206,22 @@ class TrainingStep:
             )
         return dict(zip(names, values, strict=True))
 
-    def _truth_of(self, y: Any) -> Array:
-        array, _ = tensors.import_array(y, self._truth.name)
-        if self._truth.kind != "label":
-            if array.ndim == 1 and len(self._truth.shape) == 2 and self._truth.shape[1] == 1:
-                array = array[:, None]
-            return _as_float(array, self._truth)
-        return class_numbers(array)
-
     def _refuse(self, status: int, arrays: Sequence[Array]) -> NoReturn:
         for i, check in enumerate(self.manifest["checks"]):
             if status >> min(i, LAST_STATUS_BIT) & 1 and check["kind"] == "label":
-                self._refuse_label(arrays[check["input"]], check["classes"])
+                self._refuse_label(check, arrays)
         diagnose.raise_for_status(status, self.manifest["checks"], self._entries[0], arrays)
 
-    def _refuse_label(self, labels: Array, classes: int) -> None:
+    def _refuse_label(self, check: Mapping[str, Any], arrays: Sequence[Array]) -> None:
+        labels, classes = arrays[check["input"]], check["classes"]
+        name = self._entries[0].inputs[check["input"]].name
         wrong = (labels < 0) | (labels >= classes)
         if wrong.any():
             place = int(np.argmax(wrong))
             raise IndexOutOfRangeError(
-                f"label {labels[place]} at position {place} of y is none of the {classes} classes "
-                f"that the model has outputs for (valid 0..{classes - 1}); nothing was updated"
+                f"label {labels[place]} at position {place} of {name} is none of the {classes} "
+                f"classes that the model has outputs for (valid 0..{classes - 1}); nothing was "
+                "updated"
             )
 
     # Rates and threads.
@@ -289,11 +300,20 @@ class TrainingStep:
 
         The first call compiles; later ones pack the weights anew.
         """
-        if self._compiled is None:
-            from tvmlayers.codegen import compile
+        from tvmlayers.codegen import compile
+        from tvmlayers.codegen.fold import folded
 
-            self._compiled = compile(self.update_model(), threads=self._threads)
-        return self._compiled.with_weights(self.weights())
+        model = self.update_model()
+        given = {
+            f"{layer.name}/{key}": array
+            for layer in folded(model, halves=False).graph.layers
+            for key, array in {**layer.weights, **layer.operands()}.items()
+        }
+        # Which normalisations a Dense takes in follows from their weights.
+        made = self._compiled
+        if made is None or {row["name"] for row in made.manifest["weights"]} != set(given):
+            self._compiled = compile(model, threads=self._threads)
+        return self._compiled.with_weights(given)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and states as safetensors: whole, or not at all.
@@ -376,10 +396,3 @@ class TrainingStep:
             f"<TrainingStep ({takes}), {self.manifest['loss']}, {self.optimizer.kind}, "
             f"{self.iterations} steps made>"
         )
-
-
-def _as_float(array: Array, slot: Slot) -> Array:
-    """Numbers in the dtype of `slot`; DTypeError for what are none."""
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"{slot.name} expected numbers, got {array.dtype}")
-    return array.astype(slot.dtype, copy=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers import Model
 from tvmlayers.numeric import not_negative, positive
-from tvmlayers.training import losses, metrics, optimizers
+from tvmlayers.training import optimizers
 from tvmlayers.training.callbacks import CallbackList, History
 from tvmlayers.training.callbacks.backup import BackupAndRestore
 from tvmlayers.training.callbacks.base import Logs
 from tvmlayers.training.data import Batch, Indexed, Reader, Source, Steps, indexed, source_of, split
-from tvmlayers.training.loss_values import aligned, loss_values
 from tvmlayers.training.progress import close, display
+from tvmlayers.training.scores import Scores
 from tvmlayers.training.step import TrainingStep
 
 Array = NDArray[Any]
@@ -35,6 +35,7 @@ class Trainer:
         model: Model,
         optimizer: object,
         loss: object,
+        loss_weights: object,
         asked: object,
         weighted: object,
         tables: object,
@@ -45,21 +46,17 @@ class Trainer:
             raise ConfigError(
                 "compile expected a loss, such as loss='sparse_categorical_crossentropy' or 'mse'"
             )
-        self.model, self.loss = model, losses.get(loss)
+        self.model, self.scores = model, Scores(model, loss, loss_weights, asked, weighted)
         self.step: TrainingStep | None = None
         self._options: dict[str, Any] = {
+            "loss": self.scores.losses,
+            "loss_weights": self.scores.weights,
             "optimizer": optimizers.get(optimizer),
             "tables": None if tables is None else optimizers.get(tables),
             "target": target,
             "threads": threads,
         }
-        self._mean_loss = metrics.Mean(lambda y, p: p, "loss")
-        self._plain = [metrics.get(each) for each in _listed(asked)]
-        self._weighted = [metrics.get(each) for each in _listed(weighted)]
-        self.names = ["loss", *(each.name for each in (*self._plain, *self._weighted))]
-        twice = [name for name in self.names if self.names.count(name) > 1]
-        if twice:
-            raise ConfigError(f"two metrics are called {twice[0]!r}: give one another name=")
+        self.names = self.scores.names
         self._graph: object = None
         self._versions: list[int] = []
         self._moved = False
@@ -103,7 +100,7 @@ class Trainer:
             )
             validation = indexed(held, held_size)
             source: Source = indexed(
-                weighing.batch(whole.inputs, whole.y, whole.sample_weight), batch_size
+                weighing.batch(whole.inputs, _alone(_truth(whole)), whole.sample_weight), batch_size
             )
         else:
             source = source_of(weighing, x, y, sample_weight, batch_size=batch_size)
@@ -121,7 +118,7 @@ class Trainer:
         for each in (source, validation):
             samples = each.whole if isinstance(each, Indexed) else None
             if samples is not None:
-                step.check(samples.inputs, _truth(samples), samples.sample_weight)
+                step.check(samples.inputs, _alone(_truth(samples)), samples.sample_weight)
 
         keys = [*self.names, *(f"val_{name}" for name in self.names if validation is not None)]
         params |= {
@@ -129,7 +126,7 @@ class Trainer:
             "steps": steps.batches,
             "verbose": verbose,
             "metrics": keys,
-            "directions": self._directions(),
+            "directions": self.scores.directions(),
         }
         listeners = CallbackList(callbacks, self.model, params, own=[history, *shown])
         for callback in listeners.callbacks:
@@ -193,11 +190,10 @@ class Trainer:
             self._train(batch)
         finally:
             self._sync()
-        return self._results(self._logs(), return_dict)
+        return self._results(self.scores.logs(), return_dict)
 
     def reset_metrics(self) -> None:
-        for metric in (self._mean_loss, *self._plain, *self._weighted):
-            metric.reset_state()
+        self.scores.reset()
 
     def predictor(self) -> Predict:
         """What predicts with the weights that the layers have."""
@@ -215,7 +211,7 @@ class Trainer:
         if self.step is None or self._graph is not graph:
             from tvmlayers.codegen.training import compile_step
 
-            self.step = compile_step(self.model, self.loss, **self._options)
+            self.step = compile_step(self.model, **self._options)
             self._graph = graph
             self._versions = self._versions_now()
         self._pull()
@@ -254,7 +250,7 @@ class Trainer:
             self._train(batch)
             made += 1
             if hears_end:
-                listeners.call("on_train_batch_end", place, self._logs())
+                listeners.call("on_train_batch_end", place, self.scores.logs())
             if self.model.stop_training:
                 break
         if not made:
@@ -262,19 +258,18 @@ class Trainer:
         if isinstance(source, Steps) and made < source.batches:
             self.model.stop_training = True
         self._sync()
-        return self._logs()
+        return self.scores.logs()
 
     def _train(self, batch: Batch) -> None:
         """One step, and the metrics of its batch with the weights before it."""
         step = self.step
         assert step is not None
-        truth = self._aligned(batch)
+        truths = self._aligned(batch)
         self._moved = True
-        loss = step(batch.inputs, truth, batch.sample_weight)
-        self._mean_loss.add(loss, len(batch))
-        if self._plain or self._weighted:
-            predicted = step.predictions()
-            self._add(truth, predicted, batch)
+        loss = step(batch.inputs, _alone(truths), batch.sample_weight)
+        self.scores.add_losses(loss, list(step.losses().values()), len(batch))
+        if self.scores.has_metrics:
+            self.scores.add(truths, step.predictions_by_output(), batch.sample_weight)
 
     def _evaluate(self, source: Source, listeners: CallbackList) -> Logs:
         predict = self.predictor()
@@ -283,41 +278,23 @@ class Trainer:
         seen = 0
         for place, batch in enumerate(source.epoch(0)):
             listeners.call("on_test_batch_begin", place, {})
-            predicted = _array(predict(*batch.x))
-            truth = self._aligned(batch)
-            each = loss_values(self.loss, truth, predicted, seen)
-            weight = batch.sample_weight
-            counted = each if weight is None else each * weight
-            self._mean_loss.add(float(counted.mean()), len(batch))
-            self._add(truth, predicted, batch)
+            predicted = _arrays(predict(*batch.x))
+            truths = self._aligned(batch)
+            self.scores.evaluate(truths, predicted, batch.sample_weight, seen)
+            self.scores.add(truths, predicted, batch.sample_weight)
             seen += len(batch)
-            listeners.call("on_test_batch_end", place, self._logs())
+            listeners.call("on_test_batch_end", place, self.scores.logs())
         if not seen:
             raise ConfigError("the data to evaluate gave no batch")
-        logs = self._logs()
+        logs = self.scores.logs()
         listeners.call("on_test_end", logs)
         return logs
 
-    def _aligned(self, batch: Batch) -> Array:
-        """y in the form that the loss and the metrics take."""
-        shape = (len(batch), *self.model.output_shape[1:])
-        return aligned(_truth(batch), shape, self.loss.is_sparse)
-
-    def _add(self, truth: Array, predicted: Array, batch: Batch) -> None:
-        for metric in self._plain:
-            metric.update_state(truth, predicted)
-        for metric in self._weighted:
-            metric.update_state(truth, predicted, batch.sample_weight)
-
-    def _logs(self) -> Logs:
-        return {
-            metric.name: metric.result()
-            for metric in (self._mean_loss, *self._plain, *self._weighted)
-        }
-
-    def _directions(self) -> dict[str, str | None]:
-        found = {each.name: each.direction for each in (*self._plain, *self._weighted)}
-        return {"loss": "min", **found}
+    def _aligned(self, batch: Batch) -> list[Array]:
+        """y of each output in the form that its loss and metrics take."""
+        shape = self.model.output_shape
+        shapes = shape if len(self.scores.outputs) > 1 else [shape]
+        return self.scores.aligned(_truth(batch), [(len(batch), *each[1:]) for each in shapes])
 
     def _results(self, logs: Logs, return_dict: bool) -> Any:
         if return_dict:
@@ -347,9 +324,7 @@ def predict(
         for place, batch in enumerate(source.epoch(0)):
             listeners.call("on_predict_batch_begin", place, {})
             made = call(*batch.x)
-            parts.append(
-                [_array(each) for each in (made if isinstance(made, (list, tuple)) else [made])]
-            )
+            parts.append(_arrays(made))
             listeners.call("on_predict_batch_end", place, {"outputs": made})
         listeners.call("on_predict_end", {})
     finally:
@@ -360,7 +335,7 @@ def predict(
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def _truth(batch: Batch) -> Array:
+def _truth(batch: Batch) -> tuple[Array, ...]:
     if batch.y is None:
         raise ConfigError("expected y beside x, got none: pass both, or batches of (x, y)")
     return batch.y
@@ -370,11 +345,9 @@ def _limited(source: Source, steps: int | None) -> Source:
     return source if steps is None else Steps(source, steps)
 
 
-def _listed(asked: object) -> list[object]:
-    """Metrics as a list: one may come alone."""
-    if asked is None:
-        return []
-    return list(asked) if isinstance(asked, (list, tuple)) else [asked]
+def _drawn() -> int:
+    """A seed that nobody gave."""
+    return int(np.random.SeedSequence().generate_state(1)[0])
 
 
 def _parts(data: Any) -> tuple[Any, ...]:
@@ -383,10 +356,12 @@ def _parts(data: Any) -> tuple[Any, ...]:
     return tuple(data) if is_list or isinstance(data, tuple) else (data,)
 
 
-def _array(made: Any) -> Array:
-    return made if isinstance(made, np.ndarray) else np.asarray(made)
+def _alone(values: Sequence[Any]) -> Any:
+    """The values as a tuple, or the one that there is."""
+    return tuple(values) if len(values) > 1 else values[0]
 
 
-def _drawn() -> int:
-    """A seed that nobody gave."""
-    return int(np.random.SeedSequence().generate_state(1)[0])
+def _arrays(made: Any) -> list[Array]:
+    """What a model gives, of each output."""
+    several = made if isinstance(made, (list, tuple)) else [made]
+    return [each if isinstance(each, np.ndarray) else np.asarray(each) for each in several]

@@ -62,7 +62,7 @@ def sum_kernel(name: str, dtype: str) -> Kernel:
 
 
 def padded_columns(name: str, n: int, first: int, width: int, dtype: str) -> Kernel:
-    """Columns first.. of x (count, n) with zeros behind them: (count, width)."""
+    """Columns first.. of x (..., n) with zeros behind them: (..., width)."""
     valid = n - first
 
     def body() -> None:
@@ -75,7 +75,7 @@ def padded_columns(name: str, n: int, first: int, width: int, dtype: str) -> Ker
 
     pointers = [Pointer("x", dtype, fixed(n)), Pointer("out", dtype, fixed(width))]
     return written_rows(
-        name, body, pointers, lambda shapes: [axis(shapes[0][0])], ["count"], 2 * width
+        name, body, pointers, lambda shapes: [elements(shapes[0][:-1])], ["count"], 2 * width
     )
 
 
@@ -171,6 +171,46 @@ def pooling_gradient(name: str, width: int, lanes: int, dtype: str) -> Kernel:
     ]
     return written_rows(
         name, body, pointers, lambda s: [axis(s[1][0]), axis(s[1][1])], ["count", "time"], 2 * width
+    )
+
+
+def max_pooling_gradient(name: str, width: int, lanes: int, dtype: str) -> Kernel:
+    """The gradient of a maximum y over time: dy at the steps that are y, shared among them.
+
+    `f(x, y, dy, out, count, time)`.
+    """
+
+    def body() -> None:
+        floats = dict.fromkeys(("x", "y", "dy", "out"), f"*{dtype}")
+        x, y, dy, out, count, time = parameters(**floats, count="int64", time="int64")
+        alike = local(-(-width // lanes) * lanes, dtype)
+        zero, one = number(0.0, dtype), number(1.0, dtype)
+        with emit.loop(emit.i64(0), count) as i:
+            begin = emit.bound(i * emit.i64(width))
+
+            def over_time(write: Callable[[Expr, Expr, Expr], None]) -> None:
+                """write(place in x, column, 1 where it is the largest else 0)"""
+                with emit.loop(emit.i64(0), time) as t:
+                    at = emit.bound((i * time + t) * emit.i64(width))
+
+                    def column(j: Expr, _: Expr) -> None:
+                        is_most = x[at + j] == y[begin + j]
+                        write(at + j, j, tirx.Select(is_most, one, zero))
+
+                    over_columns(width, lanes, column)
+
+            over_columns(width, lanes, lambda j, _: put(alike, j, zero))
+            over_time(lambda _, j, there: put(alike, j, alike[j] + there))
+            over_time(lambda at, j, there: put(out, at, there * dy[begin + j] / alike[j]))
+
+    pointers = [
+        Pointer("x", dtype, lambda s: s["time"] * emit.i64(width)),
+        Pointer("y", dtype, fixed(width)),
+        Pointer("dy", dtype, fixed(width)),
+        Pointer("out", dtype, lambda s: s["time"] * emit.i64(width)),
+    ]
+    return written_rows(
+        name, body, pointers, lambda s: [axis(s[0][0]), axis(s[0][1])], ["count", "time"], 3 * width
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from tvmlayers import targets
 from tvmlayers.codegen.cpu.losses import LABELS, loss_kernel
 from tvmlayers.codegen.fuse import Step, fused_steps
 from tvmlayers.codegen.modules import Modules
-from tvmlayers.codegen.training.function import StepSpec, step_function
+from tvmlayers.codegen.training.function import OutputSpec, StepSpec, step_function
 from tvmlayers.codegen.training.parts import INDEX_DTYPE, part_of
 from tvmlayers.codegen.training.tape import ITERATIONS, Backward, Tape, Value
 from tvmlayers.codegen.training.target import selector_for
@@ -19,8 +20,10 @@ from tvmlayers.codegen.weights import Packed
 from tvmlayers.dtypes import is_half
 from tvmlayers.errors import ConfigError, DTypeError, TargetError
 from tvmlayers.layers import Activation, Dense, Layer, Model, as_model
+from tvmlayers.layers.graph import SymbolicTensor
 from tvmlayers.layers.names import naming
 from tvmlayers.training import losses, optimizers
+from tvmlayers.training.outputs import losses_of, output_names, weights_of
 from tvmlayers.training.step import TrainingStep
 
 _SYMBOL = "step"
@@ -32,6 +35,7 @@ def compile_step(
     optimizer: object = "sgd",
     *,
     tables: object = None,
+    loss_weights: object = None,
     target: object = "native",
     threads: int | None = None,
     example: object = None,
@@ -39,15 +43,19 @@ def compile_step(
     """A compiled training step of `model`: `step(x, y, sample_weight=None) -> loss`.
 
     loss: an object of `tl.losses`, its name such as "sparse_categorical_crossentropy", or a
-    function of two tensor expressions (y_true, y_pred). optimizer: an object of `tl.optimizers` or
-    its name; tables: that of the tables of `Embedding` and `EmbeddingBag`, where it is another.
-    The step begins with the weights that the model has, and keeps its own: `step.weights()` reads
-    them, `step.update_model()` puts them into the model. target, threads, example: as for
-    `compile`. ConfigError for a layer without a derivative, and TargetError for a target whose
-    code this machine cannot run.
+    function of two tensor expressions (y_true, y_pred). For a model of several outputs one that
+    counts for each, or a list, or a dict by the names of the layers that give them; loss_weights:
+    how much each counts, in the same form, 1 where nothing is said. optimizer: an object of
+    `tl.optimizers` or its name; tables: that of the tables of `Embedding` and `EmbeddingBag`, where
+    it is another. The step begins with the weights that the model has, and keeps its own:
+    `step.weights()` reads them, `step.update_model()` puts them into the model. target, threads,
+    example: as for `compile`. ConfigError for a layer without a derivative, and TargetError for a
+    target whose code this machine cannot run.
     """
     built = as_model(model, example).ready()
-    wanted_loss, wanted = losses.get(loss), optimizers.get(optimizer)
+    names, wanted = output_names(built), optimizers.get(optimizer)
+    wanted_losses = losses_of(loss, names)
+    weights = weights_of(loss_weights, names)
     for_tables = wanted if tables is None else optimizers.get(tables)
     resolved = targets.resolve(target)
     if isinstance(resolved, targets.CudaTarget):
@@ -58,59 +66,75 @@ def compile_step(
     selector = selector_for(resolved)
     tape = Tape(selector, wanted, for_tables)
     with Modules(selector.target) as modules, naming:
-        spec = _written(tape, built, wanted_loss)
+        spec = _written(tape, built, list(zip(names, wanted_losses, weights, strict=True)))
         functions, checks = step_function(_SYMBOL, spec)
-        for run in (*tape.rows, *tape.before, *tape.updates):
+        for run in tape.runs:
             functions |= run.what.functions
         library = modules.finish(functions)
-    manifest = _manifest(built, tape, spec, checks, wanted_loss)
+    manifest = _manifest(built, tape, spec, checks, wanted_losses)
     return TrainingStep(built, manifest, library[_SYMBOL], tape.arena.fill(), threads)
 
 
-def _written(tape: Tape, model: Model, loss: losses.Loss) -> StepSpec:
-    """The whole step on the tape."""
+def _written(
+    tape: Tape, model: Model, wanted: Sequence[tuple[str, losses.Loss, float]]
+) -> StepSpec:
+    """The whole step on the tape. wanted: of each output its name, its loss and how it counts."""
     graph = model.graph
-    if len(graph.outputs) != 1:
-        raise ConfigError(f"a step takes a model of one output so far, got {len(graph.outputs)}")
-    _refuse_shared(graph)
     _refuse_halves(graph)
-    (output,) = graph.outputs
     steps = fused_steps(graph, joins_merges=False)
-    final = next(step for step in steps if step.output is output)
-    _note_logits(tape, final, loss)
+    for output, (_, loss, _) in zip(graph.outputs, wanted, strict=True):
+        _note_logits(tape, steps, output, loss)
     tape.keep(ITERATIONS, Packed((1,), "int64", lambda out: None), "state", (1,))
     values: dict[int, Value] = {}
-    is_logits = id(output) in tape.logits
     for tensor in graph.inputs:
         dtype = INDEX_DTYPE if tensor.dtype.startswith(("int", "uint")) else tensor.dtype
         values[id(tensor)] = Value(tensor.name, tensor.dims, dtype, given=True)
         tape.masks[id(tensor)] = values[id(tensor)]
-    written: list[tuple[Step, list[Value], Backward]] = []
+    written: list[tuple[Step, Backward]] = []
     for step in steps:
         inputs = [values[id(tensor)] for tensor in step.inputs]
         made, backward = part_of(step)(tape, step, inputs)
         values[id(step.output)] = made
-        written.append((step, inputs, backward))
-    prediction = values[id(output)]
-    if not prediction.needs:
+        written.append((step, backward))
+    predictions = [values[id(output)] for output in graph.outputs]
+    if not any(prediction.needs for prediction in predictions):
         raise ConfigError(
             "no layer of the model has weights to train: all are frozen, or none has any"
         )
-    spec = _loss(tape, prediction, loss, [values[id(tensor)] for tensor in graph.inputs])
-    spec = replace(spec, activation=loss.activation if is_logits else None)
-    gradients: dict[int, list[Value]] = {id(output): [spec.gradient]}
-    for step, _, backward in reversed(written):
+    dtypes = sorted({prediction.dtype for prediction in predictions})
+    if len(dtypes) > 1:
+        raise DTypeError(f"a step takes outputs of one dtype, got {dtypes}: cast none of them")
+    weight = Value("sample_weight", ("n",), dtypes[0])
+    outputs, gradients = [], dict[int, list[Value]]()
+    for output, prediction, each in zip(graph.outputs, predictions, wanted, strict=True):
+        made_loss = _loss(tape, prediction, weight, *each, is_alone=len(wanted) == 1)
+        activation = each[1].activation if id(output) in tape.logits else None
+        outputs.append(replace(made_loss, activation=activation))
+        gradients.setdefault(id(output), []).append(made_loss.gradient)
+    for step, backward in reversed(written):
         own = gradients.get(id(step.output))
         if own is None or not values[id(step.output)].needs:
             continue
         for tensor, gradient in zip(step.inputs, backward(tape.sum(own)), strict=True):
             if gradient is not None and values[id(tensor)].needs:
                 gradients.setdefault(id(tensor), []).append(gradient)
-    return spec
+    tape.finish()
+    return StepSpec(
+        tape, [values[id(tensor)] for tensor in graph.inputs], outputs, weight, dtypes[0]
+    )
 
 
-def _loss(tape: Tape, prediction: Value, loss: losses.Loss, inputs: list[Value]) -> StepSpec:
-    """The loss on the tape."""
+def _loss(
+    tape: Tape,
+    prediction: Value,
+    sample_weight: Value,
+    name: str,
+    loss: losses.Loss,
+    counts: float,
+    *,
+    is_alone: bool,
+) -> OutputSpec:
+    """The loss of one output on the tape."""
     dims, dtype = prediction.dims, prediction.dtype
     if len(dims) != 2 or not isinstance(dims[1], int):
         raise ConfigError(
@@ -118,42 +142,39 @@ def _loss(tape: Tape, prediction: Value, loss: losses.Loss, inputs: list[Value])
             "end it with Flatten, a pooling or a Dense"
         )
     n = dims[1]
-    truth = Value("y", ("n",) if loss.is_sparse else dims, LABELS if loss.is_sparse else dtype)
-    weight = Value("sample_weight", ("n",), dtype)
+    label = "y" if is_alone else f"y[{name!r}]"
+    truth = Value(label, ("n",) if loss.is_sparse else dims, LABELS if loss.is_sparse else dtype)
     numbers = Value("loss_numbers", (2,), dtype)
     rows = tape.value("loss", ("n",), dtype)
     gradient = tape.value("loss_gradient", dims, dtype, needs=True)
     kernel = loss_kernel(tape.name("loss"), loss, n, tape.target.lanes(dtype), dtype)
-    tape.call(kernel, prediction, truth, weight, numbers, gradient, rows)
-    return StepSpec(tape, inputs, truth, weight, rows, numbers, prediction, gradient, dtype)
+    tape.call(kernel, prediction, truth, sample_weight, numbers, gradient, rows)
+    return OutputSpec(name, counts, truth, rows, numbers, prediction, gradient)
 
 
-def _note_logits(tape: Tape, final: Step, loss: losses.Loss) -> None:
+def _note_logits(
+    tape: Tape, steps: Sequence[Step], output: SymbolicTensor, loss: losses.Loss
+) -> None:
     """Leave out the last activation where the loss is computed without it; ConfigError where the
     model gives neither logits nor what the loss needs."""
     wanted = loss.activation
     if wanted is None or getattr(loss, "from_logits", False):
         return
-    layer: Any = final.layer
-    if isinstance(layer, Dense | Activation) and layer.activation == wanted:
-        tape.logits.add(id(final.output))
-        return
-    raise ConfigError(
-        f"{loss.kind} expected a model that ends with activation={wanted!r}, got "
-        f"{layer.describe()}: add it, or pass tl.losses.{loss.kind}(from_logits=True) for a model "
-        "that gives logits"
-    )
-
-
-def _refuse_shared(graph: Any) -> None:
-    seen: set[int] = set()
-    for node in graph.nodes:
-        if id(node.layer) in seen and node.layer.weights:
-            raise ConfigError(
-                f"{node.layer.describe()} is used twice in the model, and steps train weights that "
-                "are used once so far"
-            )
-        seen.add(id(node.layer))
+    final: Any = next((step for step in steps if step.output is output), None)
+    layer = None if final is None else final.layer
+    if not isinstance(layer, Dense | Activation) or layer.activation != wanted:
+        got = output.name if layer is None else layer.describe()
+        raise ConfigError(
+            f"{loss.kind} expected a model that ends with activation={wanted!r}, got {got}: add "
+            f"it, or pass tl.losses.{loss.kind}(from_logits=True) for a model that gives logits"
+        )
+    if any(output is tensor for step in steps for tensor in step.inputs):
+        raise ConfigError(
+            f"{layer.describe()} gives an output, whose {loss.kind} is computed without its "
+            f"{wanted}, and another layer reads it too: give that layer an Activation of its own, "
+            f"and the output logits with tl.losses.{loss.kind}(from_logits=True)"
+        )
+    tape.logits.add(id(output))
 
 
 def _refuse_halves(graph: Any) -> None:
@@ -166,7 +187,11 @@ def _refuse_halves(graph: Any) -> None:
 
 
 def _manifest(
-    model: Model, tape: Tape, spec: StepSpec, checks: list[dict[str, Any]], loss: losses.Loss
+    model: Model,
+    tape: Tape,
+    spec: StepSpec,
+    checks: list[dict[str, Any]],
+    wanted: Sequence[losses.Loss],
 ) -> dict[str, Any]:
     """What the step says of itself, JSON-able."""
 
@@ -178,20 +203,24 @@ def _manifest(
             "kind": kind,
         }
 
+    def output_of(output: OutputSpec, loss: losses.Loss) -> dict[str, Any]:
+        earlier = tape.values[: tape.values.index(output.prediction.root)]
+        return {
+            "name": output.name,
+            "truth": slot(output.truth, "label" if loss.is_sparse else "value"),
+            "prediction": {
+                **slot(output.prediction, "value"),
+                "activation": output.activation,
+                "behind": [[list(v.dims), np.dtype(v.dtype).itemsize] for v in earlier],
+            },
+        }
+
     inputs = [slot(v, "index" if v.dtype == INDEX_DTYPE else "value") for v in spec.inputs]
-    prediction = spec.prediction
-    earlier = tape.values[: tape.values.index(prediction.root)]
-    classes = next((check["classes"] for check in checks if check["kind"] == "label"), None)
     return {
         "model": model.get_config(),
         "target": tape.target.describe(),
         "inputs": inputs,
-        "truth": {**slot(spec.truth, "label" if loss.is_sparse else "value"), "classes": classes},
-        "prediction": {
-            **slot(prediction, "value"),
-            "activation": spec.activation,
-            "behind": [[list(v.dims), np.dtype(v.dtype).itemsize] for v in earlier],
-        },
+        "outputs": [output_of(*each) for each in zip(spec.outputs, wanted, strict=True)],
         "dtype": spec.dtype,
         "checks": checks,
         "weights": [
@@ -203,5 +232,5 @@ def _manifest(
         "iterations": ITERATIONS,
         "optimizer": tape.optimizer.get_config(),
         "tables": tape.tables.get_config(),
-        "loss": loss.kind,
+        "loss": ", ".join(dict.fromkeys(loss.kind for loss in wanted)),
     }

@@ -17,6 +17,7 @@ from tvmlayers.codegen.cpu.dense import gemm_spec
 from tvmlayers.codegen.cpu.dense_gradient import DenseUpdate, dense_update
 from tvmlayers.codegen.cpu.gemm_driver import gemm_functions
 from tvmlayers.codegen.cpu.kernel import Kernel, elements
+from tvmlayers.codegen.training.shared import joined
 from tvmlayers.codegen.training.tape import Dims, Tape, Value
 from tvmlayers.codegen.training.target import block_regimes
 from tvmlayers.codegen.weights import Packed
@@ -75,18 +76,14 @@ class DenseTraining:
         transposed = _layout(self.tape, self.layout.n, self.layout.k, self.layer.dtype)
         # One row or one column lies alike in both.
         is_shared = 1 in (self.layout.k, self.layout.n)
-        second = None
         dx = None
         if x.needs:
-            other = self.kernel
-            if not is_shared:
-                second = transposed
-                other = self._keep_transposed(transposed)
+            other = self.kernel if is_shared else self._keep_transposed(transposed)
             dx = self.tape.value(f"{self.layer.name}_dx", x.dims, x.dtype, needs=True)
             kernel = _gemm(self.tape, f"{self.layer.name}_dx", transposed, "linear", False)
             self.tape.call(kernel, dy, other, dx)
         if self.layer.trainable:
-            self._update(x, dy, second)
+            self.tape.follow(self.layer.name, partial(self._update, transposed), (x, dy))
         return dx
 
     def _keep_transposed(self, layout: PanelLayout) -> Value:
@@ -98,8 +95,13 @@ class DenseTraining:
         packed = Packed((layout.size,), self.layer.dtype, fill, layout.describe())
         return self.tape.keep(f"{self.layer.name}/kernel^T", packed, "derived", kernel.T.shape)
 
-    def _update(self, x: Value, dy: Value, transposed: PanelLayout | None) -> None:
+    def _update(self, layout: PanelLayout, uses: list[tuple[Value, Value]]) -> None:
+        """layout: of W^T, where a gradient is a product with it."""
         tape, name, optimizer = self.tape, self.layer.name, self.tape.optimizer
+        x, dy = (
+            joined(tape, self.layer.describe(), values, 1) for values in zip(*uses, strict=True)
+        )
+        transposed = layout if f"{name}/kernel^T" in tape.kept else None
         begin = getattr(optimizer, "initial_accumulator_value", 0.0)
         lanes, dtype = tape.target.lanes(self.layer.dtype), self.layer.dtype
         rule = rule_of(optimizer)

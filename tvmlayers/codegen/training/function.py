@@ -1,9 +1,10 @@
-"""The step as one host function: what the tape says, in two rounds of work that threads share.
+"""The step as one host function: what the tape says, in phases of work that threads share.
 
-First the rows of the batch go forwards and backwards through all layers, a block at a time: what a
-block needs stays in the cache of the thread that has it. Whatever needs the inputs alone goes along
-with them. Then, if nothing was refused, all weights are updated. Blocks and units are the same
-whatever the number of threads, and so are the bits of the result.
+Mostly there are two. First the rows of the batch go forwards and backwards through all layers, a
+block at a time: what a block needs stays in the cache of the thread that has it. Whatever needs the
+inputs alone goes along with them. Then, if nothing was refused, all weights are updated. A layer
+that needs the whole batch has phases of its own in between. Blocks and units are the same whatever
+the number of threads, and so are the bits of the result.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.cpu.units import Units
 from tvmlayers.codegen.graph import extent
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
-from tvmlayers.codegen.training.tape import FIRST_ROW, ITERATIONS, Dims, Run, Tape, Value
+from tvmlayers.codegen.training.tape import FIRST_ROW, ITERATIONS, Dims, Phase, Run, Tape, Value
 from tvmlayers.codegen.weights import ALIGNMENT
 from tvmlayers.codegen.work_stealing import go_over, taken_pieces, with_stealing
 from tvmlayers.expr.optimizers import rounded, rule_of
@@ -36,30 +37,45 @@ _LEAST_ROWS, _MOST_ROWS, _BLOCKS = 16, 64, 8
 
 
 @dataclass(frozen=True)
-class StepSpec:
-    """What the host function takes and gives, as values of its tape.
+class OutputSpec:
+    """One output of the model and its loss, as values of the tape.
 
-    loss_rows: the loss of each sample; loss_numbers: see `codegen.cpu.losses`; gradient: that of
-    the prediction, the model's output without `activation`; dtype: of all of them.
+    weight: how much its loss counts; rows: the loss of each sample; numbers: see
+    `codegen.cpu.losses`; gradient: that of the prediction, the output without `activation`.
     """
+
+    name: str
+    weight: float
+    truth: Value
+    rows: Value
+    numbers: Value
+    prediction: Value
+    gradient: Value
+    activation: str | None = None
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What the host function takes and gives, as values of its tape; dtype: of all outputs."""
 
     tape: Tape
     inputs: Sequence[Value]
-    truth: Value
+    outputs: Sequence[OutputSpec]
     sample_weight: Value
-    loss_rows: Value
-    loss_numbers: Value
-    prediction: Value
-    gradient: Value
     dtype: str
-    activation: str | None = None
+
+    @property
+    def given(self) -> list[Value]:
+        """What comes with a call: the inputs, and the truth of each output."""
+        return [*self.inputs, *(output.truth for output in self.outputs)]
 
 
 def step_function(symbol: str, spec: StepSpec) -> tuple[Functions, list[dict[str, Any]]]:
     """(the function with what it calls but the kernels, what the bits of its status mean).
 
-    `f(*inputs, y_true, sample_weight, weighted, loss, arena, rate, threads, scratch) -> status`:
-    weighted is 1 where sample_weight counts; loss: float64 (1,); rate: of the optimiser of dense
+    `f(*inputs, *truths, sample_weight, weighted, loss, arena, rate, threads, scratch) -> status`:
+    weighted is 1 where sample_weight counts; loss: float64 (1 + outputs,), the sum of the outputs'
+    losses by their weights, and each of them without; rate: of the optimiser of dense
     weights and that of tables, float64 (2,). A status of 0 is a step that was made. Bit i of a
     positive one is set where check i failed, and a negative one is minus the bytes of scratch that
     are needed: then nothing was changed.
@@ -76,14 +92,14 @@ class _Writer:
         self.functions: Functions = {}
         self.checks: list[dict[str, Any]] = []
         self.flags_of: dict[int, list[int]] = {}
-        places = {id(value): i for i, value in enumerate([*spec.inputs, spec.truth])}
-        for run in self.tape.rows:
+        places = {id(value): i for i, value in enumerate(spec.given)}
+        for run in (run for phase in self.tape.phases for run in phase.rows):
             self.flags_of[id(run)] = []
             for check in run.checks:
                 self.flags_of[id(run)].append(len(self.checks))
                 given = next(v for v in run.values if id(v.root) in places)
                 if check["kind"] == "label":
-                    given = spec.truth
+                    _, given, *_ = run.values
                 self.checks.append({**check, "input": places[id(given.root)]})
 
     # The values of all functions: pointers and sizes.
@@ -99,20 +115,18 @@ class _Writer:
         return list(dict.fromkeys(["n", *names]))
 
     def written(self) -> Functions:
-        rows = self._rows_function()
-        first = self._round("first", self.tape.before, rows)
-        second = self._round("second", self.tape.updates, None)
+        rounds = [self._round(f"phase{i}", phase) for i, phase in enumerate(self.tape.phases)]
+        updates = self._round("updates", self.tape.updates)
 
         def body() -> Expr:
-            return self._host(first, second)
+            return self._host(rounds, updates)
 
         return {**self.functions, **emit.entry_point(self.symbol, body)}
 
     # Rows: a block goes through all kernels.
 
-    def _rows_function(self) -> GlobalVar:
-        runs = self.tape.rows
-        name = GlobalVar(f"{self.symbol}_rows")
+    def _rows_function(self, label: str, runs: Sequence[Run]) -> GlobalVar:
+        name = GlobalVar(f"{self.symbol}_{label}_rows")
 
         def body() -> None:
             pointers, flags, sizes = self._arguments(runs, len(self.checks))
@@ -145,8 +159,9 @@ class _Writer:
 
     # A round: units that threads take one after another.
 
-    def _round(self, label: str, runs: Sequence[Run], rows: GlobalVar | None) -> _Round:
-        every = [*runs, *(self.tape.rows if rows is not None else [])]
+    def _round(self, label: str, phase: Phase) -> _Round:
+        every = phase.runs
+        rows = self._rows_function(label, phase.rows) if phase.rows else None
         flag_count = len(self.checks) if rows is not None else 0
         task = GlobalVar(f"{self.symbol}_{label}")
 
@@ -156,11 +171,11 @@ class _Writer:
             i, tasks = emit.argument("i", "int32"), emit.argument("tasks", "int32")
             work = [
                 (emit.kept(self._count(run, sizes)), self._unit(run, pointers, sizes))
-                for run in runs
+                for run in phase.units
             ]
             if rows is not None:
                 blocks = emit.kept(_blocks(sizes["n"]))
-                work.append((blocks, self._block(rows, pointers, flags, sizes)))
+                work.append((blocks, self._block(rows, phase.rows, pointers, flags, sizes)))
 
             def share(of: Expr) -> tuple[Expr, Callable[[Expr], None]]:
                 """Of every run some units, the same ones in each step, whose data may lie near."""
@@ -186,7 +201,7 @@ class _Writer:
 
         if every:
             self.functions[task] = emit.noinline(with_stealing(emit.private(body)))
-        return _Round(task, every, runs, flag_count, rows is not None)
+        return _Round(task, phase)
 
     def _count(self, run: Run, sizes: dict[str, Var]) -> Expr:
         assert isinstance(run.what, Units)
@@ -212,6 +227,7 @@ class _Writer:
     def _block(
         self,
         rows: GlobalVar,
+        runs: Sequence[Run],
         pointers: dict[Value, Var],
         flags: Sequence[Var],
         sizes: dict[str, Var],
@@ -219,11 +235,11 @@ class _Writer:
         """A block of rows of all values that have some."""
 
         def do(unit: Expr, count: Expr) -> None:
-            n, *others = (sizes[name] for name in self._symbols(self.tape.rows))
+            n, *others = (sizes[name] for name in self._symbols(runs))
             first, last = emit.task_bounds(unit, count, n)
             first = emit.bound(first)
             moved = []
-            for value in self._values(self.tape.rows):
+            for value in self._values(runs):
                 step = _product(value.dims[1:], sizes)
                 pointer = pointers[value]
                 moved.append(emit.offset(pointer, first * step) if value.has_rows else pointer)
@@ -233,15 +249,16 @@ class _Writer:
 
     # The host function.
 
-    def _host(self, first: _Round, second: _Round) -> Expr:
+    def _host(self, rounds: Sequence[_Round], updates: _Round) -> Expr:
         spec, tape = self.spec, self.tape
         pointers: dict[Value, Expr] = {}
-        for i, value in enumerate([*spec.inputs, spec.truth]):
+        for i, value in enumerate(spec.given):
             pointers[value] = self._tensor(f"in{i}", value).data
         given = Value(spec.sample_weight.name, ("weights",), spec.dtype)
         pointers[spec.sample_weight] = self._tensor("sample_weight", given).data
         weighted = T.arg("weighted", Var("weighted", "int64"))
-        loss = T.arg("loss", T.buffer((1,), "float64", align=8))
+        count = len(spec.outputs)
+        loss = T.arg("loss", T.buffer((1 + count,), "float64", align=8))
         arena = T.arg("arena", T.buffer((tape.arena.arena_bytes,), "uint8", align=64))
         rates = T.arg("rates", T.buffer((2,), "float64", align=8))
         threads = T.arg("threads", Var("threads", "int32"))
@@ -249,19 +266,21 @@ class _Writer:
         scratch = T.arg("scratch", T.buffer((room,), "uint8", align=ALIGNMENT))
         n = self.symbols["n"]
         self._place_scratch(scratch, room, pointers)
-        for value in self._values([*tape.rows, *tape.before, *tape.updates]):
+        for value in self._values(tape.runs):
             if value.offset is not None:
                 pointers[value] = tirx.address_of(arena[emit.i64(value.offset)])
         flags = T.alloc_buffer((max(len(self.checks), 1),), "int32")
         for i in range(len(self.checks)):
             T.buffer_store(flags, tirx.const(0, "int32"), [i])
-        numbers = T.alloc_buffer((2,), spec.dtype)
-        share = tirx.const(1.0, "float64") / tirx.Cast("float64", n)
-        T.buffer_store(numbers, rounded(share, spec.dtype), [0])
-        T.buffer_store(numbers, tirx.Cast(spec.dtype, weighted), [1])
-        pointers[spec.loss_numbers] = numbers.data
+        for output in spec.outputs:
+            numbers = T.alloc_buffer((2,), spec.dtype)
+            share = tirx.const(output.weight, "float64") / tirx.Cast("float64", n)
+            T.buffer_store(numbers, rounded(share, spec.dtype), [0])
+            T.buffer_store(numbers, tirx.Cast(spec.dtype, weighted), [1])
+            pointers[output.numbers] = numbers.data
         flag_pointers = [tirx.address_of(flags[i]) for i in range(len(self.checks))]
-        self._share(first, pointers, flag_pointers, threads)
+        for made in rounds:
+            self._share(made, pointers, flag_pointers, threads)
         status: Expr = emit.i64(0)
         for i in range(len(self.checks)):
             bit = emit.i64(min(i, LAST_STATUS_BIT))
@@ -270,7 +289,7 @@ class _Writer:
         emit.when(status != emit.i64(0), lambda: T.Return(status))
         self._add_losses(pointers, loss, n)
         self._numbers(arena, rates, pointers)
-        self._share(second, pointers, [], threads)
+        self._share(updates, pointers, [], threads)
         return emit.i64(0)
 
     def _tensor(self, name: str, value: Value) -> Any:
@@ -291,20 +310,21 @@ class _Writer:
         self, made: _Round, pointers: dict[Value, Expr], flags: Sequence[Expr], threads: Expr
     ) -> None:
         """Do the units of a round, on as many threads as there may be."""
-        if not made.every:
+        phase, every = made.phase, made.phase.runs
+        if not every:
             return
         total: Expr = emit.i64(0)
-        for run in made.runs:
+        for run in phase.units:
             total = total + self._count(run, self.symbols)
-        if made.has_rows:
+        if phase.rows:
             total = total + _blocks(self.symbols["n"])
         total = emit.kept(total)
         most = te.min(te.min(emit.i64(threads), total), emit.i64(MOST_TASKS))
         tasks = emit.bound(emit.i32(emit.kept(te.max(most, emit.i64(1)))))
         arguments = [
-            *(pointers[value] for value in self._values(made.every)),
-            *flags,
-            *(self.symbols[name] for name in self._symbols(made.every)),
+            *(pointers[value] for value in self._values(every)),
+            *(flags if phase.rows else []),
+            *(self.symbols[name] for name in self._symbols(every)),
             taken_pieces(tasks),
         ]
 
@@ -318,13 +338,17 @@ class _Writer:
         emit.chain([(tasks <= 1, everything), (None, shared_out)])
 
     def _add_losses(self, pointers: dict[Value, Expr], loss: Any, n: Var) -> None:
-        """The mean of the samples' losses, summed in float64 in the order of the samples."""
-        rows = emit.view(emit.bound(pointers[self.spec.loss_rows]), self.spec.dtype)
-        sums = T.alloc_buffer((1,), "float64")
-        T.buffer_store(sums, tirx.const(0.0, "float64"), [0])
-        with T.serial(emit.i64(0), n) as i:
-            T.buffer_store(sums, sums[0] + tirx.Cast("float64", rows[i]), [0])
-        T.buffer_store(loss, sums[0] / tirx.Cast("float64", n), [0])
+        """The means of the samples' losses, summed in float64 in the order of the samples."""
+        total: Expr = tirx.const(0.0, "float64")
+        for place, output in enumerate(self.spec.outputs, 1):
+            rows = emit.view(emit.bound(pointers[output.rows]), self.spec.dtype)
+            sums = T.alloc_buffer((1,), "float64")
+            T.buffer_store(sums, tirx.const(0.0, "float64"), [0])
+            with T.serial(emit.i64(0), n) as i:
+                T.buffer_store(sums, sums[0] + tirx.Cast("float64", rows[i]), [0])
+            T.buffer_store(loss, sums[0] / tirx.Cast("float64", n), [place])
+            total = total + loss[place] * tirx.const(output.weight, "float64")
+        T.buffer_store(loss, total, [0])
 
     def _numbers(self, arena: Any, rates: Any, pointers: dict[Value, Expr]) -> None:
         """What all elements of an update share; and count the step."""
@@ -348,13 +372,10 @@ _Unit = Callable[[Expr, Expr], None]
 
 @dataclass(frozen=True)
 class _Round:
-    """The function of a task, the runs whose values it takes, and those that it does in units."""
+    """The function of a task, and the phase whose units it does."""
 
     task: GlobalVar
-    every: Sequence[Run]
-    runs: Sequence[Run]
-    flag_count: int
-    has_rows: bool
+    phase: Phase
 
 
 def _size(dim: int | str, sizes: dict[str, Var]) -> Expr:

@@ -13,7 +13,9 @@ from tvmlayers import layers
 from tvmlayers.codegen.cpu.backward import elementwise_kernel
 from tvmlayers.codegen.cpu.dropout import dropout_kernel
 from tvmlayers.codegen.cpu.merge_gradient import (
+    DotOperand,
     dot_gradient,
+    dot_of_matrices_gradient,
     interaction_gradient,
     part_of_columns,
 )
@@ -23,7 +25,9 @@ from tvmlayers.codegen.cpu.normalization_gradient import (
     normalization_gradient,
 )
 from tvmlayers.codegen.fuse import Step
+from tvmlayers.codegen.training.broadcasting import Broadcast
 from tvmlayers.codegen.training.parts import forward, view
+from tvmlayers.codegen.training.shared import joined
 from tvmlayers.codegen.training.tape import (
     FIRST_ROW,
     ITERATIONS,
@@ -32,7 +36,6 @@ from tvmlayers.codegen.training.tape import (
     Value,
     dims_of,
 )
-from tvmlayers.errors import ConfigError
 from tvmlayers.expr import math as m
 from tvmlayers.expr.differentiate import derivative_of
 from tvmlayers.expr.optimizers import rule_of
@@ -41,23 +44,43 @@ from tvmlayers.operations import operation_of
 
 
 def elementwise(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
-    """An operation element by element without weights, of tensors of one shape."""
+    """An operation element by element."""
     layer: Any = step.layer
-    if layer.operands():
-        raise ConfigError(
-            f"{layer.describe()} has numbers of its own for each element, and has no derivative "
-            "yet: train the model without it"
-        )
-    if any(value.dims != dims_of(step.output) for value in inputs):
-        raise ConfigError(
-            f"{layer.describe()} broadcasts {[value.dims for value in inputs]}: steps take tensors "
-            "of one shape so far"
-        )
+    if layer.operands() or any(value.dims != dims_of(step.output) for value in inputs):
+        return _broadcast(tape, step, inputs)
     out = forward(tape, step, inputs, needs=any(value.needs for value in inputs))
 
     def backward(dy: Value) -> list[Value | None]:
         return [
             _slope(tape, layer, inputs, i, out, dy) if value.needs else None
+            for i, value in enumerate(inputs)
+        ]
+
+    return out, backward
+
+
+def _broadcast(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
+    """With operands that are broadcast: gradients are summed over the axes of that. A weight has
+    one too; the numbers of a Rescaling stay."""
+    layer: Any = step.layer
+    work = Broadcast.of(tape, step, inputs)
+    is_trained = bool(layer.weights) and layer.trainable
+    needs = is_trained or any(value.needs for value in inputs)
+    out = forward(tape, step, inputs, needs=needs)
+
+    def slope(i: int, given: Sequence[Expr], y: Expr) -> Expr:
+        return _derivative(layer, given, i, y)
+
+    def backward(dy: Value) -> list[Value | None]:
+        names = [name.rpartition("/")[2] for name in work.work.weights]
+        for i, name in enumerate(names, len(inputs)):
+            if is_trained and name in layer.weights:
+                rows = work.through(i, slope, out, dy)
+                lengths = work.work.operands[i].lengths
+                lead = rows.dims[: len(rows.dims) - len(lengths)]
+                follow_columns(tape, layer, name, tape.view(rows, (*lead, prod(lengths))))
+        return [
+            work.through(i, slope, out, dy) if value.needs else None
             for i, value in enumerate(inputs)
         ]
 
@@ -129,16 +152,27 @@ def normalization(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Valu
 
 def _follow(tape: Tape, layer: Any, name: str, dy: Value, width: int) -> None:
     """A weight of the last axes follows the sum of dy over all others."""
-    if not layer.trainable:
-        return
-    weight, optimizer = tape.weight(f"{layer.name}/{name}"), tape.optimizer
+    lead = dy.dims[: len(dy.dims) - len(layer.axes)]
+    follow_columns(tape, layer, name, tape.view(dy, (*lead, width)))
+
+
+def follow_columns(tape: Tape, layer: Any, name: str, rows: Value) -> None:
+    """A weight follows the sum of rows, (..., its size), of its gradient."""
+    if layer.trainable:
+        full_name = f"{layer.name}/{name}"
+        tape.follow(full_name, partial(_column_update, tape, layer, full_name), rows)
+
+
+def _column_update(tape: Tape, layer: Any, name: str, uses: list[Value]) -> None:
+    dy = joined(tape, layer.describe(), uses, 1)
+    weight, optimizer, width = tape.weight(name), tape.optimizer, int(dy.dims[-1])
     rule = rule_of(optimizer)
     begin = getattr(optimizer, "initial_accumulator_value", 0.0)
     states = tape.states(weight, optimizer.state, begin)
     lanes, dtype = tape.target.lanes(dy.dtype), dy.dtype
-    units = column_update(tape.name(f"{layer.name}_{name}"), width, rule, lanes, dtype)
+    units = column_update(tape.name(name.replace("/", "_")), width, rule, lanes, dtype)
     numbers = tape.numbers_of(dtype, of_table=False)
-    tape.update(units, dy, weight, *states, numbers, n=dy.dims[: len(dy.dims) - len(layer.axes)])
+    tape.update(units, dy, weight, *states, numbers, n=dy.dims[:-1])
 
 
 def concatenate(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
@@ -188,14 +222,11 @@ def dot_interaction(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Va
 
 
 def dot(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
-    """Dot of two vectors for each sample."""
+    """Dot."""
     layer = step.layer
     assert isinstance(layer, layers.Dot)
     if any(len(value.dims) != 2 for value in inputs):
-        raise ConfigError(
-            f"{layer.describe()} contracts {[value.dims for value in inputs]}: steps take two "
-            "vectors for each sample, (batch, d), so far"
-        )
+        return _dot_of_matrices(tape, step, inputs)
     out = forward(tape, step, inputs, needs=any(value.needs for value in inputs))
     width = int(inputs[0].dims[1])
 
@@ -209,6 +240,38 @@ def dot(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backwar
             lanes, name = tape.target.lanes(own.dtype), tape.name("dot_gradient")
             kernel = dot_gradient(name, width, lanes, own.dtype, normalize=layer.normalize)
             tape.call(kernel, own, other, dy, slope)
+            made.append(slope)
+        return made
+
+    return out, backward
+
+
+def _dot_of_matrices(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
+    layer: Any = step.layer
+    out = forward(tape, step, inputs, needs=any(value.needs for value in inputs))
+    operands = []
+    for value, place in zip(inputs, layer.axes_of(step.inputs), strict=True):
+        counts = [int(dim) for i, dim in enumerate(value.dims) if i not in (0, place)]
+        is_contiguous = place == len(value.dims) - 1
+        length = int(value.dims[place])
+        operands.append(DotOperand(counts[0] if counts else 1, length, is_contiguous))
+
+    def backward(dy: Value) -> list[Value | None]:
+        made: list[Value | None] = []
+        for i, own in enumerate(inputs):
+            if not own.needs:
+                made.append(None)
+                continue
+            slope = tape.value("dot_gradient", own.dims, own.dtype, needs=True)
+            kernel = dot_of_matrices_gradient(
+                tape.name("dot_gradient"),
+                operands[i],
+                operands[1 - i],
+                own.dtype,
+                is_left=i == 0,
+                normalize=layer.normalize,
+            )
+            tape.call(kernel, own, inputs[1 - i], out, dy, slope)
             made.append(slope)
         return made
 

@@ -15,9 +15,17 @@ from tvmlayers.codegen.cpu.activation import elementwise_function
 from tvmlayers.codegen.cpu.backward import (
     bag_gradient,
     elementwise_kernel,
+    max_pooling_gradient,
     pooling_gradient,
     softmax_gradient,
 )
+from tvmlayers.codegen.cpu.bag_gradient import (
+    BagGradient,
+    extreme_rows,
+    weight_gradient,
+    weighted_rows,
+)
+from tvmlayers.codegen.cpu.lookup import add_table
 from tvmlayers.codegen.fuse import NormalizedMerge, PooledLookup, Step
 from tvmlayers.codegen.training.dense import DenseTraining
 from tvmlayers.codegen.training.tables import follow_table
@@ -52,8 +60,9 @@ def forward(tape: Tape, step: Step, inputs: Sequence[Value], needs: bool) -> Val
     lowered = lower(use, tape.name(step.layer.name), tape.selector, tape.arena)
     for name in lowered.weights:
         assert not isinstance(step.layer, NormalizedMerge)
-        shape = step.layer.weights[name.rpartition("/")[2]].shape
-        tape.kept.setdefault(name, Kept("weight", shape))
+        weight = step.layer.weights.get(name.rpartition("/")[2])
+        if weight is not None:
+            tape.kept.setdefault(name, Kept("weight", weight.shape))
     out = tape.value(step.output.name, dims_of(step.output), step.output.dtype, needs=needs)
     masks = [tape.masks[id(t.mask_of)] for t in step.inputs if t.mask_of is not None]
     taken = [*inputs, *(masks if lowered.takes_masks else [])]
@@ -178,20 +187,59 @@ def pooled_lookup(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Valu
 
 
 def embedding_bag(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
-    """EmbeddingBag with indices alone, as sums or means."""
+    """EmbeddingBag of bags of one length."""
     layer = step.layer
     assert isinstance(layer, layers.EmbeddingBag)
-    if step.roles != ("indices",):
+    if "offsets" in step.roles:
         raise ConfigError(
-            f"{layer.describe()} is called with {', '.join(step.roles)}: steps take bags of one "
-            "length, (batch, length) indices alone, so far"
+            f"{layer.describe()} is called with offsets: steps take bags of one length, (batch, "
+            "length) indices, so far"
         )
-    if layer.mode not in ("sum", "mean"):
-        raise ConfigError(
-            f"{layer.describe()} has mode={layer.mode!r}, which has no derivative yet: steps take "
-            "'sum' and 'mean'"
-        )
+    if "per_sample_weights" in step.roles or layer.mode in ("max", "min"):
+        return _bag_by_index(tape, step, inputs, layer)
     return _bag(tape, step, inputs, layer, layer.mode, layer.padding_idx)
+
+
+def _bag_by_index(
+    tape: Tape, step: Step, inputs: Sequence[Value], layer: layers.EmbeddingBag
+) -> tuple[Value, Backward]:
+    """Bags whose indices have gradients of their own: weighted ones, and extremes."""
+    indices, *weights = inputs
+    needs = layer.trainable or any(weight.needs for weight in weights)
+    out = forward(tape, step, inputs, needs=needs)
+    dtype = layer.dtype
+    spec = BagGradient(
+        layer.input_dim,
+        layer.output_dim,
+        tape.target.lanes(dtype),
+        dtype,
+        INDEX_DTYPE,
+        layer.padding_idx,
+        layer.oob,
+        layer.mode == "mean",
+    )
+
+    def backward(dy: Value) -> list[Value | None]:
+        table = tape.weight(add_table(layer, tape.arena))
+        made: list[Value | None] = [None]
+        for weight in weights:
+            slope = None
+            if weight.needs:
+                slope = tape.value("bag_weights", weight.dims, dtype, needs=True)
+                kernel = weight_gradient(tape.name("bag_weights"), spec)
+                tape.call(kernel, indices, weight, table, out, dy, slope)
+            made.append(slope)
+        if layer.trainable:
+            rows = tape.value("bag_rows", (*indices.dims, layer.output_dim), dtype)
+            if weights:
+                tape.call(weighted_rows(tape.name("bag_rows"), spec), indices, *weights, dy, rows)
+            else:
+                kernel = extreme_rows(tape.name("bag_rows"), spec)
+                tape.call(kernel, indices, table, out, dy, rows)
+            follow_table(tape, layer, indices, rows, skipped=layer.padding_idx, is_bag=False)
+        return made
+
+    return out, backward
 
 
 def _bag(
@@ -240,6 +288,21 @@ def average_pooling(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Va
         made = tape.value("pooling_gradient", x.dims, x.dtype, needs=True)
         lanes = tape.target.lanes(x.dtype)
         tape.call(pooling_gradient(tape.name("pooling"), width, lanes, x.dtype), dy, made)
+        return [made]
+
+    return out, backward
+
+
+def max_pooling(tape: Tape, step: Step, inputs: Sequence[Value]) -> tuple[Value, Backward]:
+    """GlobalMaxPooling1D: steps that are alike share the gradient."""
+    (x,) = inputs
+    out = forward(tape, step, inputs, needs=x.needs)
+    width = int(x.dims[-1])
+
+    def backward(dy: Value) -> list[Value | None]:
+        made = tape.value("pooling_gradient", x.dims, x.dtype, needs=True)
+        lanes, name = tape.target.lanes(x.dtype), tape.name("max_pooling")
+        tape.call(max_pooling_gradient(name, width, lanes, x.dtype), x, out, dy, made)
         return [made]
 
     return out, backward

@@ -66,6 +66,22 @@ class Run:
     sizes: dict[str, Dims] = field(default_factory=dict)
 
 
+@dataclass
+class Phase:
+    """Work that may go on at the same time: kernels over rows, block by block, and work in units.
+
+    All of it is done before the next phase begins.
+    """
+
+    rows: list[Run] = field(default_factory=list)
+    units: list[Run] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All work."""
+        return [*self.units, *self.rows]
+
+
 @dataclass(frozen=True)
 class Kept:
     """A tensor of the arena. role: "weight", "state" or "derived" from another; plain: its shape
@@ -88,15 +104,16 @@ class Tape:
         self.selector, self.target = selector, selector.target
         self.optimizer, self.tables = optimizer, tables
         self.arena = ArenaPlan()
-        self.rows: list[Run] = []
-        self.before: list[Run] = []
-        self.updates: list[Run] = []
+        self.phases = [Phase()]
+        self.updates = Phase()
+        self._is_whole = False  # whether the last phase is of units that need the whole batch
         self.values: list[Value] = []
         self.kept: dict[str, Kept] = {}
         self.logits: set[int] = set()
         self.numbers: dict[tuple[str, bool], Value] = {}
         self.masks: dict[int, Value] = {}
         self.drops = 0
+        self._uses: dict[str, tuple[Callable[[list[Any]], None], list[Any]]] = {}
         self._count = 0
 
     def name(self, what: str) -> str:
@@ -116,15 +133,40 @@ class Tape:
 
     def call(self, kernel: Kernel, *values: Value, **sizes: Dims) -> None:
         """A kernel over rows, the last value its result; sizes: what it takes after its scalars."""
-        self.rows.append(Run(kernel, values, kernel.checks, sizes))
-
-    def update(self, units: Units, *values: Value, **sizes: Dims) -> None:
-        """Work that follows when all gradients are there."""
-        self.updates.append(Run(units, values, sizes=sizes))
+        if self._is_whole:
+            self.phases.append(Phase())
+            self._is_whole = False
+        self.phases[-1].rows.append(Run(kernel, values, kernel.checks, sizes))
 
     def prepare(self, units: Units, *values: Value, **sizes: Dims) -> None:
         """Work that needs the inputs alone."""
-        self.before.append(Run(units, values, sizes=sizes))
+        self.phases[0].units.append(Run(units, values, sizes=sizes))
+
+    def gather(self, units: Units, *values: Value, **sizes: Dims) -> None:
+        """Work that needs all rows of what was made so far; what comes next may need its result."""
+        if not self._is_whole:
+            self.phases.append(Phase())
+            self._is_whole = True
+        self.phases[-1].units.append(Run(units, values, sizes=sizes))
+
+    def update(self, units: Units, *values: Value, **sizes: Dims) -> None:
+        """Work that follows when all gradients are there and nothing was refused."""
+        self.updates.units.append(Run(units, values, sizes=sizes))
+
+    @property
+    def runs(self) -> list[Run]:
+        """All work of the step."""
+        return [run for phase in (*self.phases, self.updates) for run in phase.runs]
+
+    def follow(self, weights: str, update: Callable[[list[Any]], None], use: object) -> None:
+        """Weights, by the name of their layer, follow what `use` stands for: `finish` calls
+        `update` with all uses of theirs."""
+        self._uses.setdefault(weights, (update, []))[1].append(use)
+
+    def finish(self) -> None:
+        """Write the updates, when the gradients of all uses are there."""
+        for update, uses in self._uses.values():
+            update(uses)
 
     def weight(self, name: str) -> Value:
         """A weight or state in the arena."""
