@@ -138,3 +138,19 @@ def test_an_original_of_another_framework_is_met_within_the_bound() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(30, 20), torch.nn.ReLU(), torch.nn.Linear(20, 5))
     imported = tl.quantize(tl.from_torch(network), weights="int8")
     assert tl.verify(tl.compile(imported), against=network, samples=SAMPLES).ok
+
+
+def test_errors_of_inputs_in_8_bits_that_agree_add_up() -> None:
+    # The two columns of one input have the same error, and so have all products of them.
+    last = tl.Dense(1, use_bias=False, name="last")
+    x, other = tl.Input((2,)), tl.Input((64,))
+    rows = [tl.Dense(64, use_bias=False, seed=1)(x), other]
+    model = tl.Model([x, other], last(tl.Multiply()(rows)))
+    for layer, kernel in ((model.layers[0], np.ones((2, 64))), (last, np.ones((64, 1)))):
+        layer.set_weights([kernel.astype(np.float32)])
+    small = tl.quantize(model, weights="int8", activations="int8", keep=["last"])
+    # 0.5 of a step is lost of the second number, in each of the 64 columns.
+    given = np.array([[127, 0.5]], np.float32), np.ones((1, 64), np.float32)
+    compiled = tl.compile(small)
+    assert abs(compiled(*given)[0, 0] - 64 * 127.5) > 31
+    assert tl.verify(compiled, inputs=given).ok

@@ -16,7 +16,8 @@ the sums along the way:
   sum (w_i e_i)^2. The certain sum |w_i e_i| grows by about sqrt(n) too much a layer: after three
   layers of 512 it would let any result of a sigmoid pass.
 - What fewer bits change in weights is one error for all results, and no rounding: beside a model
-  with float weights all errors are passed on by their certain sum.
+  with float weights all errors are passed on by their certain sum. So they are behind inputs that
+  are rounded to 16 or 8 bits: the error of one number goes into every column.
 - An elementary function adds FUNCTION_ULPS of its own and moves by as much as it does when its
   argument moves by what came in. Where a formula must round its argument on the way to an
   exponential, its argument moves by so many roundings as well (mixed forward-backward stability,
@@ -67,16 +68,32 @@ class Rounding:
     reference_share: float  # the reference's own error, in errors of the compiled code
     half: Limits | None = None  # of the dtype itself, where it is a half
     beside_floats: bool = False  # results are held against those of the weights before quantisation
+    adds_up: bool = False  # errors that come in are not independent: their certain sum is passed on
     from_halves: bool = False  # what comes in was rounded to a half
 
     @classmethod
-    def of(cls, dtype: str, *, beside_floats: bool = False, from_halves: bool = False) -> Rounding:
+    def of(
+        cls,
+        dtype: str,
+        *,
+        beside_floats: bool = False,
+        adds_up: bool = False,
+        from_halves: bool = False,
+    ) -> Rounding:
         """That of a float dtype; in float64 the reference rounds as coarsely itself."""
         own, computed = limits(dtype), limits(wide(dtype))
         share = 1.0 if dtype == "float64" else 0.0
         half = own if is_half(dtype) else None
+        sums = beside_floats or adds_up
         return cls(
-            computed.eps, own.largest, computed.smallest, share, half, beside_floats, from_halves
+            computed.eps,
+            own.largest,
+            computed.smallest,
+            share,
+            half,
+            beside_floats,
+            sums,
+            from_halves,
         )
 
     def gamma(self, n: int) -> float:
@@ -107,7 +124,7 @@ class Rounding:
         half is what a single rounding can come to, sqrt(3) deviations of an error that lies
         anywhere in it.
         """
-        if self.beside_floats:
+        if self.adds_up:
             return certain()
         if not self.from_halves:
             return probable()

@@ -16,7 +16,7 @@ from tvmlayers.operations import operation_of
 from tvmlayers.testing import activations
 from tvmlayers.testing.bounds import Array, Bounded, Rounding
 from tvmlayers.testing.custom import custom_step
-from tvmlayers.testing.stored import code_roundings, digit_errors, kernel_of
+from tvmlayers.testing.stored import code_roundings, digit_errors, kernel_of, rounds_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,7 @@ class Reference:
         self.graph = model.graph
         self.weights = model.weights if weights is None else weights
         self._beside_floats = beside_floats
+        self._adds_up = any(rounds_inputs(layer) for layer in self.graph.layers)
 
     def __call__(self, *inputs: Array, **more: Array) -> list[Bounded]:
         """inputs: those of the graph; more: a lone bag's "offsets" and "per_sample_weights"."""
@@ -76,6 +77,7 @@ class Reference:
         rounding = Rounding.of(
             node.output.dtype,
             beside_floats=self._beside_floats,
+            adds_up=self._adds_up,
             from_halves=any(is_half(tensor.dtype) for tensor in (*node.inputs, node.output)),
         )
         for role, tensor in zip(node.roles, node.inputs, strict=True):
@@ -137,7 +139,7 @@ def dense(
         value, magnitude = value + bias, magnitude + bias.abs()
     own = rounding.gamma(k + 1 + code_roundings(layer)) * magnitude + k * rounding.smallest
     own = own + digit_errors(layer, x) * kernel.abs().sum(0)
-    if rounding.beside_floats:
+    if rounding.adds_up:
         bound = own + x.bound @ kernel.abs() + (x.value.abs() + x.bound) @ stored.bound
     else:
         bound = (rounding.passed_on(x.bound, kernel).square() + own.square()).sqrt()
@@ -248,7 +250,7 @@ def _products(left: Bounded, right: Bounded, rounding: Rounding) -> Bounded:
 def _lengths(x: Bounded, rounding: Rounding) -> Bounded:
     """Euclidean lengths, at least 1e-6 as in Keras; the bound is relative."""
     squares = x.value.square().sum(-1).clamp(min=1e-12)
-    if rounding.beside_floats:
+    if rounding.adds_up:
         moved = (x.bound.square().sum(-1) / squares).sqrt()
     else:
         moved = (x.value * x.bound).square().sum(-1).sqrt() / squares
