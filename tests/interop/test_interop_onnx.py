@@ -287,3 +287,15 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         tl.from_onnx(3)
     with pytest.raises(FileNotFoundError):
         tl.from_onnx(tmp_path / "absent.onnx")
+
+
+def test_a_reshape_of_which_no_size_is_0_may_set_allowzero() -> None:
+    nodes = [
+        node("Gather", "table ids", "rows"),
+        node("Reshape", "rows sizes", "flat", allowzero=1),
+        node("Gemm", "flat w", "y"),
+    ]
+    given = {"table": floats(9, 3), "w": floats(12, 2)}
+    check(model_of(nodes, IDS, ["y"], **given, sizes=[-1, 12]))
+    with pytest.raises(tl.ModelImportError, match="begin with the batch"):
+        tl.from_onnx(model_of(nodes, IDS, ["y"], **given, sizes=[0, 12]))

@@ -241,6 +241,40 @@ def test_networks_of_halves_are_compiled(dtype: torch.dtype) -> None:
     assert all(each.why is None for each in backend.parts)
 
 
+def test_weights_that_move_into_shared_memory_are_pytorchs_from_then_on() -> None:
+    network, x = seed(), ids(3)
+    backend = Backend()
+    compiled = torch.compile(network, backend=backend, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), network(x))
+        network.share_memory()
+        for value in (0.5, 0.25):
+            network[2].weight.data.fill_(value)  # which no version counter tells
+            torch.testing.assert_close(compiled(x), network(x))
+
+
+def test_a_graph_that_is_one_part_is_called_without_its_own_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unused(*arguments: object) -> None:
+        raise AssertionError("the graph's own code ran")
+
+    seen: list[Any] = []
+    made = compiling.partitioned
+
+    def remembered(graph: Any, target: str) -> Any:
+        seen.append(made(graph, target))
+        seen[-1].graph.forward = unused
+        return seen[-1]
+
+    monkeypatch.setattr(compiling, "partitioned", remembered)
+    network, x = seed(), ids(3)
+    compiled = torch.compile(network, backend=tt.backend, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), network(x))
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("change", ["share_memory", "autocast"])
 def test_networks_that_compiled_code_does_not_take_are_pytorchs(change: str) -> None:
     network = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))

@@ -150,7 +150,7 @@ class Packed:
         if kernel is not self._kernel:
             return False
         for weight, seen in zip(weights, self._seen, strict=True):
-            if not seen.is_at(weight) or not (self._in_place or seen.is_unchanged(weight)):
+            if not (seen.is_at(weight) if self._in_place else seen.holds(weight)):
                 return False
         return True
 
@@ -185,12 +185,15 @@ class Seen:
             and weight.untyped_storage()._cdata == self.storage.cdata
         )
 
-    def is_unchanged(self, weight: Tensor) -> bool:
-        """By the version counter; and by a few numbers, as changes through `.data` count none.
-
-        weight: one that is where it was, so that its memory is there.
-        """
-        return bool(weight._version == self._version and self._bytes.raw == self._sample)
+    def holds(self, weight: Tensor) -> bool:
+        """Whether it is there and unchanged: by the version counter, and by a few numbers, as
+        changes through `.data` count none."""
+        return bool(
+            weight.data_ptr() == self._place
+            and weight._version == self._version
+            and weight.untyped_storage()._cdata == self.storage.cdata
+            and self._bytes.raw == self._sample  # last, as only then its memory is there
+        )
 
 
 def pack(kernel: Kernel, weights: Sequence[Tensor]) -> Packed:

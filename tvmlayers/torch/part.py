@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ class Part(nn.Module):  # type: ignore[misc]
             if not static[place] and isinstance(node.meta["val"], Tensor)
         ]
         self._model: Compiled | None = None
-        self._seen: list[Seen] | None = None
+        # Of each parameter, its place and whether a tensor is still what was packed.
+        self._holds: list[tuple[int, Callable[[Tensor], bool]]] = []
 
     @property
     def operators(self) -> str:
@@ -56,23 +57,24 @@ class Part(nn.Module):  # type: ignore[misc]
         return ", ".join(dict.fromkeys(names))
 
     def forward(self, *arguments: Any) -> Any:
-        if self.why is None and not self._is_current(arguments):
-            self._take_weights(arguments)
-        if self.why is not None or self._model is None:
+        # What a call of a few microseconds pays for; `_taken` is for the others.
+        model = self._model
+        for place, holds in self._holds:
+            if not holds(arguments[place]):
+                model = None
+                break
+        if model is None and (model := self._taken(arguments)) is None:
             return self.plain(*arguments)
         try:
-            return self._model(*[arguments[place] for place in self._given])
+            return model(*[arguments[place] for place in self._given])
         except TvmLayersError:
             return self.plain(*arguments)
 
-    def _is_current(self, arguments: Sequence[Any]) -> bool:
-        if self._seen is None:
-            return False
-        for place, seen in zip(self._static, self._seen, strict=True):
-            weight = arguments[place]
-            if not seen.is_at(weight) or not seen.is_unchanged(weight):
-                return False
-        return True
+    def _taken(self, arguments: Sequence[Any]) -> Compiled | None:
+        """The model with the parameters that there are now; None where PyTorch computes."""
+        if self.why is None:
+            self._take_weights(arguments)
+        return self._model if self.why is None else None
 
     def _take_weights(self, arguments: Sequence[Any]) -> None:
         """Compile with the parameters that are there now, or pack them for the code that is."""
@@ -80,6 +82,7 @@ class Part(nn.Module):  # type: ignore[misc]
             weights = [arguments[place] for place in self._static]
             self.why = next(filter(None, map(_why_not, weights)), None)
             if self.why is not None:
+                self._model = None
                 return
             seen = [Seen(weight) for weight in weights]
             try:
@@ -89,10 +92,12 @@ class Part(nn.Module):  # type: ignore[misc]
                 else:
                     self._model.set_weights(model.weights)
             except TvmLayersError as error:
-                self.why = str(error)
+                self.why, self._model = str(error), None
                 return
             self.layers = [layer.name for layer in model.layers]
-            self._seen = seen
+            self._holds = [
+                (place, each.holds) for place, each in zip(self._static, seen, strict=True)
+            ]
 
     def _read(self, arguments: Sequence[Any]) -> Model:
         known = {self._inputs[place]: arguments[place] for place in self._static}

@@ -30,7 +30,8 @@ def flatten(call: Call) -> SymbolicTensor:
 def reshape(call: Call) -> SymbolicTensor:
     """Reshape of all axes but the batch."""
     x, sizes = call.tensor(), _sizes(call, call.inputs[1])
-    if call.get("allowzero", 0) or not sizes:
+    # Without a 0 among the sizes the attribute says nothing; PyTorch's exporter always sets it.
+    if not sizes or (call.get("allowzero", 0) and 0 in sizes):
         raise Unsupported("only shapes that begin with the batch are there")
     sizes = [x.shape[i] if size == 0 and i else size for i, size in enumerate(sizes)]
     wanted = sizes[1:]
