@@ -111,3 +111,18 @@ def test_two_processes_train_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     assert import_module("examples.data_parallel").main([]) == 0
     assert "weights are the same in all: True" in capsys.readouterr().out
+
+
+def test_fewer_bits_lose_no_more_than_they_may(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    train, fewer_bits = (import_module(f"examples.{name}") for name in ("train", "fewer_bits"))
+    monkeypatch.setattr(train, "SHARE", 0.1)
+    monkeypatch.setattr(train, "TASKS", (train.filtering,))
+    assert fewer_bits.main(["--table"]) == 0
+    rows = [list(map(str.strip, row.split("|"))) for row in capsys.readouterr().out.splitlines()]
+    assert [row[2].split(":")[0] for row in rows] == ["int8", "int4", "chosen"]
+    assert 0 < float(rows[0][6]) < float(rows[1][6])  # errors
+    assert all(float(row[7]) >= 1 for row in rows)  # bounds hold
