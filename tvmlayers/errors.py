@@ -77,6 +77,10 @@ class ModelExportError(TvmLayersError, ValueError):
     """A model has parts that another framework does not compute."""
 
 
+class GradientError(TvmLayersError, RuntimeError):
+    """A gradient is asked for that compiled code does not have, such as that of a gradient."""
+
+
 class RecordError(TvmLayersError, ValueError):
     """A record of a tuned decision is damaged, or cannot be written."""
 

@@ -2,6 +2,7 @@
 
 Each gives None where compiled code does not do it, so that PyTorch does: for tensors that it cannot
 read where they lie, and for arguments that it refuses, for which PyTorch has errors of its own.
+Results of tables have no gradient yet; see `gradients`.
 """
 
 from __future__ import annotations
@@ -52,11 +53,7 @@ def linear(
 
 def embedding(keeper: Keeper, indices: Tensor, weight: Tensor | None, target: str) -> Tensor | None:
     """Rows of weight (rows, columns), indices: int32 or int64 of any shape."""
-    if (
-        not plain.is_weight(weight)
-        or not plain.is_plain(indices, plain.INDICES)
-        or plain.needs_grad((weight,))
-    ):
+    if not plain.is_weight(weight) or not plain.is_plain(indices, plain.INDICES):
         return None
     kernel = embedding_kernel(*weight.shape, weight.dtype, target)
     return _call(keeper, kernel, (weight,), (indices,), {})
@@ -74,11 +71,7 @@ def bag(
     target: str,
 ) -> Tensor | None:
     """Bags of rows, (batch, length) indices, or (total,) with offsets."""
-    if (
-        not plain.is_weight(weight)
-        or not plain.is_plain(indices, plain.INDICES)
-        or plain.needs_grad((weight, per_sample_weights))
-    ):
+    if not plain.is_weight(weight) or not plain.is_plain(indices, plain.INDICES):
         return None
     inputs, named = [indices], {}
     if offsets is not None:
@@ -88,7 +81,7 @@ def bag(
     if per_sample_weights is not None:
         if mode != "sum" or not plain.is_plain(per_sample_weights, (weight.dtype,)):
             return None
-        named["per_sample_weights"] = per_sample_weights
+        named["per_sample_weights"] = per_sample_weights.detach()
     kernel = bag_kernel(*weight.shape, weight.dtype, mode, include_last_offset, padding_idx, target)
     return _call(keeper, kernel, (weight,), inputs, named)
 

@@ -2,7 +2,8 @@
 
 They are PyTorch's own classes with another forward: parameters, their names, initialisation,
 copies, pickles and state dicts are PyTorch's. Compiled code takes over for contiguous float32 or
-float64 tensors of the CPU that autograd does not follow; everything else PyTorch computes.
+float64 tensors of the CPU: tables whether autograd follows or not, see `gradients`, and a Linear
+where it does not. Everything else PyTorch computes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from tvmlayers.errors import ConfigError
 from tvmlayers.layers.activations import canonical
 from tvmlayers.torch import calls, plain
+from tvmlayers.torch.following import Trained
+from tvmlayers.torch.gradients import Lookup, looked_up
 from tvmlayers.torch.kernels import Packed, runnable
 
 
@@ -80,43 +83,75 @@ class Linear(Compilable, nn.Linear):  # type: ignore[misc]
         return f"{super().extra_repr()}{own}"
 
 
-class Embedding(Compilable, nn.Embedding):  # type: ignore[misc]
+class Embedding(Trained, Compilable, nn.Embedding):  # type: ignore[misc]
     """`torch.nn.Embedding`: indices (*) int32 or int64 -> rows (*, embedding_dim).
 
     The arguments are PyTorch's. The table is read where PyTorch keeps it. With `max_norm`, which
-    changes the table, PyTorch computes.
+    changes the table, and while autograd follows with `scale_grad_by_freq`, PyTorch computes.
+    optimizer: of `tl.optimizers`, which the table follows in the backward pass, see `Trained`.
     """
 
-    def __init__(self, *args: Any, target: str = "native", **named: Any) -> None:
+    def __init__(
+        self, *args: Any, target: str = "native", optimizer: object = None, **named: Any
+    ) -> None:
         super().__init__(*args, **named)
         self._aim(target)
+        self._follow(optimizer)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self._follows():
+            followed: Tensor = self._following()(self, input)
+            return followed
         if self.max_norm is None:
             if torch.compiler.is_compiling():
                 if plain.is_traceable((self.weight,), input):
                     traced: Tensor = torch.ops.tvmlayers.embedding(input, self.weight, self.target)
                     return traced
             elif plain.is_eager():
-                weight = self._parameters.get("weight")
-                made = calls.embedding(self, input, weight, self.target)
+                made = self._looked_up(input)
                 if made is not None:
                     return made
         result: Tensor = super().forward(input)
         return result
 
+    def _looked_up(self, input: Tensor) -> Tensor | None:
+        """What compiled code does, with its gradient; None where PyTorch is to do all."""
+        weight = self._parameters.get("weight")
+        is_trained = plain.needs_grad((weight,))
+        if is_trained and self.scale_grad_by_freq:
+            return None
+        made = calls.embedding(self, input, weight, self.target)
+        if made is None or not is_trained:
+            return made
+        lookup = Lookup(self.target, self.padding_idx, self.sparse)
+        return looked_up(made, weight, None, input, None, lookup)
 
-class EmbeddingBag(Compilable, nn.EmbeddingBag):  # type: ignore[misc]
+    def _followed(self, input: Tensor) -> Tensor:
+        weight = self.weight
+        made = calls.embedding(self, input, weight, self.target)
+        if made is None:
+            with torch.no_grad():
+                made = super().forward(input)
+        lookup = Lookup(self.target, self.padding_idx, trained=self)
+        return looked_up(made, weight, None, input, None, lookup)
+
+
+class EmbeddingBag(Trained, Compilable, nn.EmbeddingBag):  # type: ignore[misc]
     """`torch.nn.EmbeddingBag`: indices (batch, length), or (total,) with offsets -> (batch, dim).
 
     The arguments are PyTorch's. The table is read where PyTorch keeps it. With `max_norm`, which
-    changes the table, PyTorch computes. A NaN in a row makes a bag of "max" NaN, where PyTorch
+    changes the table, PyTorch computes, and while autograd follows with mode "max" or
+    `scale_grad_by_freq`. A NaN in a row makes a bag of "max" NaN, where PyTorch
     keeps one of a bag's first row only.
+    optimizer: of `tl.optimizers`, which the table follows in the backward pass, see `Trained`.
     """
 
-    def __init__(self, *args: Any, target: str = "native", **named: Any) -> None:
+    def __init__(
+        self, *args: Any, target: str = "native", optimizer: object = None, **named: Any
+    ) -> None:
         super().__init__(*args, **named)
         self._aim(target)
+        self._follow(optimizer)
 
     def forward(
         self,
@@ -124,6 +159,10 @@ class EmbeddingBag(Compilable, nn.EmbeddingBag):  # type: ignore[misc]
         offsets: Tensor | None = None,
         per_sample_weights: Tensor | None = None,
     ) -> Tensor:
+        given = input, offsets, per_sample_weights
+        if self._follows():
+            followed: Tensor = self._following()(self, *given)
+            return followed
         if self.max_norm is None:
             options = self.mode, self.include_last_offset, self.padding_idx, self.target
             if torch.compiler.is_compiling():
@@ -133,9 +172,38 @@ class EmbeddingBag(Compilable, nn.EmbeddingBag):  # type: ignore[misc]
                     )
                     return traced
             elif plain.is_eager():
-                weight = self._parameters.get("weight")
-                made = calls.bag(self, input, weight, offsets, per_sample_weights, *options)
+                made = self._looked_up(*given)
                 if made is not None:
                     return made
-        result: Tensor = super().forward(input, offsets, per_sample_weights)
+        result: Tensor = super().forward(*given)
         return result
+
+    def _call(self, input: Tensor, offsets: Tensor | None, factors: Tensor | None) -> Tensor | None:
+        options = self.mode, self.include_last_offset, self.padding_idx, self.target
+        weight = self._parameters.get("weight")
+        return calls.bag(self, input, weight, offsets, factors, *options)
+
+    def _lookup(self, trained: Trained | None = None) -> Lookup:
+        return Lookup(
+            self.target, self.padding_idx, self.sparse, self.mode, self.include_last_offset, trained
+        )
+
+    def _looked_up(
+        self, input: Tensor, offsets: Tensor | None, factors: Tensor | None
+    ) -> Tensor | None:
+        """What compiled code does, with its gradient; None where PyTorch is to do all."""
+        weight = self._parameters.get("weight")
+        is_trained = plain.needs_grad((weight, factors))
+        if is_trained and (self.scale_grad_by_freq or self.mode == "max"):
+            return None
+        made = self._call(input, offsets, factors)
+        if made is None or not is_trained:
+            return made
+        return looked_up(made, weight, factors, input, offsets, self._lookup())
+
+    def _followed(self, input: Tensor, offsets: Tensor | None, factors: Tensor | None) -> Tensor:
+        made = self._call(input, offsets, factors)
+        if made is None:
+            with torch.no_grad():
+                made = super().forward(input, offsets, factors)
+        return looked_up(made, self.weight, factors, input, offsets, self._lookup(self))
