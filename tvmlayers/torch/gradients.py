@@ -1,7 +1,7 @@
 """Gradients of tables that compiled code reads, on the way back through autograd.
 
 The gradient of a table is the rows of the result's, each added to the rows that its indices name:
-dense, sparse as PyTorch's own, or not there at all where the table follows an optimiser.
+dense, or not there at all where the table follows an optimiser. Sparse ones PyTorch computes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class Lookup:
 
     target: str
     skipped: int | None = None
-    sparse: bool = False
     mode: str | None = None
     include_last_offset: bool = False
     trained: Trained | None = None
@@ -141,17 +140,10 @@ def _of_table(
     if lookup.trained is not None:
         lookup.trained._update(indices, rows, lookup.skipped)
         return None
-    if not lookup.sparse:
-        dense = dy.new_zeros(shape)
-        # Of rate -1: each row is added.
-        follow(dense, indices, rows, lookup.skipped, lookup.target, SGD(), (), -1.0, 1)
-        return dense
-    if len(rows) and len(rows) != len(indices):
-        rows = rows.repeat_interleave(len(indices) // len(rows), 0)
-    if lookup.skipped is not None:
-        there = indices != lookup.skipped
-        indices, rows = indices[there], rows[there]
-    return torch.sparse_coo_tensor(indices.long().unsqueeze(0), rows, shape, check_invariants=False)
+    dense = dy.new_zeros(shape)
+    # Of rate -1: each row is added.
+    follow(dense, indices, rows, lookup.skipped, lookup.target, SGD(), (), -1.0, 1)
+    return dense
 
 
 def once(what: object, dy: Tensor, *gradients: Tensor | None) -> list[Tensor | None]:

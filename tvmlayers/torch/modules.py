@@ -87,7 +87,8 @@ class Embedding(Trained, Compilable, nn.Embedding):  # type: ignore[misc]
     """`torch.nn.Embedding`: indices (*) int32 or int64 -> rows (*, embedding_dim).
 
     The arguments are PyTorch's. The table is read where PyTorch keeps it. With `max_norm`, which
-    changes the table, and while autograd follows with `scale_grad_by_freq`, PyTorch computes.
+    changes the table, PyTorch computes, and while autograd follows with `sparse` or
+    `scale_grad_by_freq`.
     optimizer: of `tl.optimizers`, which the table follows in the backward pass, see `Trained`.
     """
 
@@ -118,12 +119,12 @@ class Embedding(Trained, Compilable, nn.Embedding):  # type: ignore[misc]
         """What compiled code does, with its gradient; None where PyTorch is to do all."""
         weight = self._parameters.get("weight")
         is_trained = plain.needs_grad((weight,))
-        if is_trained and self.scale_grad_by_freq:
+        if is_trained and (self.scale_grad_by_freq or self.sparse):
             return None
         made = calls.embedding(self, input, weight, self.target)
         if made is None or not is_trained:
             return made
-        lookup = Lookup(self.target, self.padding_idx, self.sparse)
+        lookup = Lookup(self.target, self.padding_idx)
         return looked_up(made, weight, None, input, None, lookup)
 
     def _followed(self, input: Tensor) -> Tensor:
@@ -140,8 +141,8 @@ class EmbeddingBag(Trained, Compilable, nn.EmbeddingBag):  # type: ignore[misc]
     """`torch.nn.EmbeddingBag`: indices (batch, length), or (total,) with offsets -> (batch, dim).
 
     The arguments are PyTorch's. The table is read where PyTorch keeps it. With `max_norm`, which
-    changes the table, PyTorch computes, and while autograd follows with mode "max" or
-    `scale_grad_by_freq`. A NaN in a row makes a bag of "max" NaN, where PyTorch
+    changes the table, PyTorch computes, and while autograd follows with mode "max",
+    `sparse` or `scale_grad_by_freq`. A NaN in a row makes a bag of "max" NaN, where PyTorch
     keeps one of a bag's first row only.
     optimizer: of `tl.optimizers`, which the table follows in the backward pass, see `Trained`.
     """
@@ -184,9 +185,7 @@ class EmbeddingBag(Trained, Compilable, nn.EmbeddingBag):  # type: ignore[misc]
         return calls.bag(self, input, weight, offsets, factors, *options)
 
     def _lookup(self, trained: Trained | None = None) -> Lookup:
-        return Lookup(
-            self.target, self.padding_idx, self.sparse, self.mode, self.include_last_offset, trained
-        )
+        return Lookup(self.target, self.padding_idx, self.mode, self.include_last_offset, trained)
 
     def _looked_up(
         self, input: Tensor, offsets: Tensor | None, factors: Tensor | None
@@ -194,7 +193,7 @@ class EmbeddingBag(Trained, Compilable, nn.EmbeddingBag):  # type: ignore[misc]
         """What compiled code does, with its gradient; None where PyTorch is to do all."""
         weight = self._parameters.get("weight")
         is_trained = plain.needs_grad((weight, factors))
-        if is_trained and (self.scale_grad_by_freq or self.mode == "max"):
+        if is_trained and (self.scale_grad_by_freq or self.sparse or self.mode == "max"):
             return None
         made = self._call(input, offsets, factors)
         if made is None or not is_trained:
