@@ -17,7 +17,6 @@ from tvm.tirx import Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.codegen import emit
-from tvmlayers.codegen.cpu.backward import elementwise_kernel, softmax_gradient
 from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.cpu.table_gradient import (
     TableUpdate,
@@ -28,8 +27,6 @@ from tvmlayers.codegen.cpu.table_gradient import (
 from tvmlayers.codegen.cpu.units import Sizes, Units
 from tvmlayers.codegen.modules import Modules
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
-from tvmlayers.expr.activations import ROW_ACTIVATIONS
-from tvmlayers.expr.derivatives import FROM_INPUT, FROM_OUTPUT
 from tvmlayers.expr.optimizers import rounded, rule_of
 from tvmlayers.layers.names import naming
 from tvmlayers.targets import Target
@@ -116,37 +113,6 @@ def table_function(
 def needs_pairs(optimizer: Optimizer) -> bool:
     """Whether an update needs the whole gradient of a row at once, so that indices are sorted."""
     return not isinstance(optimizer, SGD) or bool(optimizer.moves_unused or optimizer.clipvalue)
-
-
-def activation_gradient(kind: str, columns: int, dtype: str, target: Target) -> Function:
-    """`f(saved, dy, out, threads)`: out = dy f'(x), all of one size.
-
-    saved: y = f(x) where `from_output` says so, else x. columns: of a row; they only matter to
-    activations of whole rows.
-    """
-    if kind in ROW_ACTIVATIONS:
-        log = kind == "log_softmax"
-        lanes = target.lanes(dtype)
-        kernel = softmax_gradient("gradient", columns, lanes, dtype, log=log)
-    else:
-        derivative = FROM_OUTPUT.get(kind) or FROM_INPUT[kind]
-        kernel = elementwise_kernel("gradient", lambda v, d: d * derivative(v), dtype, operands=2)
-    rows = Var("rows", "int64")
-
-    def body() -> Expr:
-        shape = (rows, columns) if kind in ROW_ACTIVATIONS else (rows,)
-        pointers = [_tensor(name, shape, dtype) for name in ("saved", "dy", "out")]
-        threads = T.arg("threads", Var("threads", "int32"))
-        emit.call(kernel.entry, *pointers, emit.kept(rows), threads)
-        return emit.i64(0)
-
-    with naming:
-        return _compiled("through", body, kernel.functions, target)
-
-
-def from_output(kind: str) -> bool:
-    """Whether the derivative of an activation is computed from its output."""
-    return kind in FROM_OUTPUT or kind in ROW_ACTIVATIONS
 
 
 def _compiled(
