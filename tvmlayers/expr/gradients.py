@@ -59,6 +59,11 @@ def adding() -> Rule:
     return Rule(0, 0, lambda rate, step: [], lambda *_: [], lambda numbers, w, g, new: w + g)
 
 
+def collecting() -> Rule:
+    """The gradient takes the place of what lies there."""
+    return Rule(0, 0, lambda rate, step: [], lambda *_: [], lambda numbers, w, g, new: g)
+
+
 def completed(rule: Rule) -> Rule:
     """`rule` for the last block; its first state is the sum of the blocks before."""
 

@@ -110,6 +110,19 @@ def _adam(adam: Adam, is_sparse: bool) -> Rule:
     return Rule(2, 3, numbers, state, weight)
 
 
+def scaled(rule: Rule, place: int, count: int) -> Rule:
+    """`rule` for gradients times a number, the one at `place` of `count` behind the rule's own."""
+    own, at = rule.count, rule.count + place
+
+    def state(numbers: Elements, w: Expr, g: Expr, old: Elements) -> Elements:
+        return rule.state(numbers[:own], w, g * numbers[at], old)
+
+    def weight(numbers: Elements, w: Expr, g: Expr, new: Elements) -> Expr:
+        return rule.weight(numbers[:own], w, g * numbers[at], new)
+
+    return Rule(rule.slots, own + count, rule.numbers, state, weight, rule.kept)
+
+
 def square(value: Expr) -> Expr:
     """value * value, computed once."""
     return m.bind(value, lambda v: v * v)

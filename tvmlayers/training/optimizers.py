@@ -7,11 +7,13 @@ another with each call. The formulas as tensor expressions are in `expr.optimize
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from tvmlayers.errors import ConfigError, unknown_name
 from tvmlayers.numeric import not_negative_real
+
+_LIMITS = ("clipvalue", "clipnorm", "global_clipnorm")
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,17 @@ class Optimizer:
     """What all optimisers share.
 
     learning_rate: at least 0; weight_decay: this times the weight is added to its gradient;
-    clipvalue: each number of a gradient is kept within plus and minus this; None for no limit.
+    clipvalue: each number of a gradient is kept within plus and minus this; clipnorm: the norm of
+    the gradient of each weight is at most this, and global_clipnorm that of all gradients together:
+    g * limit / max(norm, limit), as in Keras, before any decay. None for no limit, one of them at
+    most.
     """
 
     learning_rate: float = 0.01
     weight_decay: float = 0.0
     clipvalue: float | None = None
+    clipnorm: float | None = field(default=None, kw_only=True)
+    global_clipnorm: float | None = field(default=None, kw_only=True)
 
     slots: ClassVar[tuple[str, ...]] = ()
     """State of the shape of the weight, by name."""
@@ -41,10 +48,22 @@ class Optimizer:
             number = not_negative_real(type(self).__name__, each.name, value)
             object.__setattr__(self, each.name, number)
 
+        limits = [name for name in _LIMITS if getattr(self, name) is not None]
+        if len(limits) > 1:
+            raise ConfigError(f"{self.kind} expected one limit of gradients, got {limits}")
+        for name in limits[:1]:
+            if name != "clipvalue" and not getattr(self, name):
+                raise ConfigError(f"{self.kind} expected {name} above 0, got 0: no weight moves")
+
     @property
     def kind(self) -> str:
         """The name of its class."""
         return type(self).__name__
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients have a limit."""
+        return any(getattr(self, name) is not None for name in _LIMITS)
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -103,7 +122,7 @@ class RowwiseAdagrad(Adagrad):
     """Adagrad with one accumulator for each row of a table: a += mean of g^2 over the row.
 
     As FBGEMM's `EXACT_ROWWISE_ADAGRAD`. It is for tables; other weights follow `Adagrad`. It takes
-    no weight_decay and no clipvalue.
+    no weight_decay and no limit of gradients.
     """
 
     epsilon: float = 1e-8
@@ -111,10 +130,10 @@ class RowwiseAdagrad(Adagrad):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weight_decay or self.clipvalue is not None:
+        if self.weight_decay or self.clips:
             raise ConfigError(
-                "RowwiseAdagrad expected no weight_decay and no clipvalue: take tl.optimizers."
-                "Adagrad, which has both"
+                "RowwiseAdagrad expected no weight_decay and no limit of gradients: take "
+                "tl.optimizers.Adagrad, which has both"
             )
 
 

@@ -39,7 +39,7 @@ class DenseUpdate:
 
     transposed: the layout of W^T, None where nobody reads it or where it is W's own memory;
     lanes: of a vector; is_padded: whether the columns of dY past the full panels come in a tensor
-    of their own, (batch, tail_width), filled up with zeros.
+    of their own, (batch, tail_width), filled up with zeros; bias_rule: where it is another one.
     """
 
     layout: PanelLayout
@@ -47,6 +47,7 @@ class DenseUpdate:
     rule: Rule
     lanes: int
     use_bias: bool
+    bias_rule: Rule | None = None
 
     @property
     def dtype(self) -> str:
@@ -134,7 +135,9 @@ def _panel_units(name: str, spec: DenseUpdate, functions: Functions):  # type: i
                 )
         if spec.use_bias:
             expression = bias_gradient(width=width, dy_length=dy_length, dtype=spec.dtype)
-            bias = _made(f"{name}_{label}_bias", spec.rule, functions, expression, lanes)
+            bias = _made(
+                f"{name}_{label}_bias", spec.bias_rule or spec.rule, functions, expression, lanes
+            )
 
         def dy_of(given: dict[str, Var]) -> Var:
             return given["dy_tail" if label == "tail" and spec.is_padded else "dy"]
@@ -292,7 +295,7 @@ def _vector_units(name: str, spec: DenseUpdate, functions: Functions):  # type: 
     )
     if spec.use_bias:
         expression = bias_gradient(width=1, dy_length=1, dtype=spec.dtype)
-        bias = _made(f"{name}_bias", spec.rule, functions, expression, 1)
+        bias = _made(f"{name}_bias", spec.bias_rule or spec.rule, functions, expression, 1)
 
     def work(given: dict[str, Var], m: Expr, unit: Expr) -> None:
         def columns(made: GlobalVar | None, first: Expr | int) -> None:

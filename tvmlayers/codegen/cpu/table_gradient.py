@@ -26,7 +26,7 @@ from tvmlayers.codegen.cpu.columns import (
     parameters,
     put,
 )
-from tvmlayers.codegen.cpu.units import Units
+from tvmlayers.codegen.cpu.units import Sizes, Units
 from tvmlayers.codegen.private import prefetch_line
 from tvmlayers.expr.optimizers import Rule
 from tvmlayers.expr.reduction import tree
@@ -216,33 +216,75 @@ def sorted_units(name: str, spec: TableUpdate) -> Units:
         row = _RowUpdate(spec, tables[0], tables[1:], numbers, pairs, gradient, total)
         at = local(1, "int64")
 
-        def named_rows() -> None:
-            first, last = emit.task_bounds(unit, units, total)
-            put(at, 0, first)
-            here = at[emit.i64(0)]
-            # A row whose first pair is another unit's is that one's.
-            before = row.of(te.max(here - emit.i64(1), emit.i64(0)))
-            with T.While(tirx.all(here > 0, here < last, row.of(here) == before)):
-                put(at, 0, here + emit.i64(1))
-            inside = tirx.all(here < last, row.of(here) < emit.i64(spec.rows))
-            with T.While(inside):
-                row.update(emit.kept(row.of(here)), at)
-
         def every_row() -> None:
             first, last = emit.task_bounds(unit, units, emit.i64(spec.rows))
             put(at, 0, _lower_bound(row, first, total))
             with T.serial(first, last) as number_of_row:
                 row.update(number_of_row, at)
 
-        (every_row if spec.every_row else named_rows)()
+        if spec.every_row:
+            every_row()
+        else:
+            _named_rows(row, unit, units, at, lambda own: row.update(own, at))
 
-    def count(sizes: dict[str, Expr]) -> Expr:
-        work = emit.i64(spec.rows) if spec.every_row else sizes["total"]
-        wanted = emit.quotient(work, emit.i64(_ROWS_OF_UNIT)) + emit.i64(1)
-        return te.min(wanted, emit.i64(_MOST_UNITS))
+    def count(sizes: Sizes) -> Expr:
+        return _units_of(emit.i64(spec.rows) if spec.every_row else sizes["total"])
 
     entry = GlobalVar(name)
-    return Units(entry, {entry: emit.noinline(emit.private(body))}, count)  # type: ignore[arg-type]
+    return Units(entry, {entry: emit.noinline(emit.private(body))}, count)
+
+
+def row_squares(name: str, spec: TableUpdate) -> Units:
+    """`f(pairs, gradient, squares, total, unit, units)`: squares[unit], float64, of the gradients
+    of its rows, duplicates added up."""
+
+    def body() -> None:
+        pairs, gradient, squares, total, unit, units = parameters(
+            pairs="*int64",
+            gradient=f"*{spec.dtype}",
+            squares="*float64",
+            total="int64",
+            unit="int64",
+            units="int64",
+        )
+        row = _RowUpdate(spec, gradient, [], gradient, pairs, gradient, total)
+        at, found = local(1, "int64"), local(1, "float64")
+        put(found, 0, number(0.0, "float64"))
+
+        def add(own: Expr) -> None:
+            sums = row.summed(own, at)
+            with T.serial(emit.i64(0), emit.i64(spec.width)) as j:
+                value = emit.bound(tirx.Cast("float64", sums[j]))
+                put(found, 0, found[emit.i64(0)] + value * value)
+
+        _named_rows(row, unit, units, at, add)
+        put(squares, unit, found[emit.i64(0)])
+
+    entry = GlobalVar(name)
+    functions = {entry: emit.noinline(emit.private(body))}
+    return Units(entry, functions, lambda sizes: _units_of(sizes["total"]))
+
+
+def _units_of(work: Expr) -> Expr:
+    """In how many units so many indices or rows are gone over."""
+    wanted = emit.quotient(work, emit.i64(_ROWS_OF_UNIT)) + emit.i64(1)
+    return te.min(wanted, emit.i64(_MOST_UNITS))
+
+
+def _named_rows(
+    row: _RowUpdate, unit: Expr, units: Expr, at: Buffer, use: Callable[[Expr], None]
+) -> None:
+    """`use(row)` for the rows of a unit that indices name; it moves `at` past the row's pairs."""
+    first, last = emit.task_bounds(unit, units, row.total)
+    put(at, 0, first)
+    here = at[emit.i64(0)]
+    # A row whose first pair is another unit's is that one's.
+    before = row.of(te.max(here - emit.i64(1), emit.i64(0)))
+    with T.While(tirx.all(here > 0, here < last, row.of(here) == before)):
+        put(at, 0, here + emit.i64(1))
+    inside = tirx.all(here < last, row.of(here) < emit.i64(row.spec.rows))
+    with T.While(inside):
+        use(emit.kept(row.of(here)))
 
 
 def _lower_bound(row: _RowUpdate, first: Expr, total: Expr) -> Expr:
@@ -279,8 +321,8 @@ class _RowUpdate:
         """The row of the pair at a place before the end, of the last one from there on."""
         return self.pairs[te.min(place, te.max(self.total - emit.i64(1), emit.i64(0)))] >> 32
 
-    def update(self, row: Expr, at: Buffer) -> None:
-        """The row follows the gradients of its pairs, which begin at `at`; that moves past them."""
+    def summed(self, row: Expr, at: Buffer) -> Buffer:
+        """The sum of the gradients of the row's pairs, from `at` on; that moves past them."""
         spec, here = self.spec, at[emit.i64(0)]
         sums = local(-(-spec.width // spec.lanes) * spec.lanes, spec.dtype)
         zero = number(0.0, spec.dtype)
@@ -294,6 +336,11 @@ class _RowUpdate:
                 lambda j, _: put(sums, j, sums[j] + self.gradient[begin + j]),
             )
             put(at, 0, here + emit.i64(1))
+        return sums
+
+    def update(self, row: Expr, at: Buffer) -> None:
+        """The row follows the gradients of its pairs; see `summed`."""
+        spec, sums = self.spec, self.summed(row, at)
         shared = [emit.bound(self.numbers[emit.i64(i)]) for i in range(spec.rule.count)]
         start = emit.bound(row * emit.i64(spec.width))
         if spec.is_row_state:

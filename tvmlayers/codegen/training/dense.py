@@ -17,12 +17,14 @@ from tvmlayers.codegen.cpu.dense import gemm_spec
 from tvmlayers.codegen.cpu.dense_gradient import DenseUpdate, dense_update
 from tvmlayers.codegen.cpu.gemm_driver import gemm_functions
 from tvmlayers.codegen.cpu.kernel import Kernel, elements
+from tvmlayers.codegen.training.clipping import Clip
 from tvmlayers.codegen.training.shared import joined
 from tvmlayers.codegen.training.tape import Dims, Tape, Value
 from tvmlayers.codegen.training.target import block_regimes
 from tvmlayers.codegen.weights import Packed
 from tvmlayers.errors import ConfigError
 from tvmlayers.expr.activations import CHEAP
+from tvmlayers.expr.gradients import collecting
 from tvmlayers.expr.optimizers import rule_of
 from tvmlayers.spaces import gemm
 from tvmlayers.workload import Workload
@@ -103,9 +105,15 @@ class DenseTraining:
         )
         transposed = layout if f"{name}/kernel^T" in tape.kept else None
         begin = getattr(optimizer, "initial_accumulator_value", 0.0)
-        lanes, dtype = tape.target.lanes(self.layer.dtype), self.layer.dtype
-        rule = rule_of(optimizer)
-        spec = DenseUpdate(self.layout, transposed, rule, lanes, self.layer.use_bias)
+        lanes, dtype, rule = (
+            tape.target.lanes(self.layer.dtype),
+            self.layer.dtype,
+            rule_of(optimizer),
+        )
+        weights = [each for each in (self.kernel, self.bias) if each is not None]
+        clip = Clip.of(tape, [weight.name for weight in weights], of_table=False)
+        own, *of_bias = clip.rules(rule) or [rule]
+        spec = DenseUpdate(self.layout, transposed, own, lanes, self.layer.use_bias, *of_bias)
         values = [x, dy]
         if spec.is_padded:
             first, width = self.layout.full_panels * self.layout.width, self.layout.tail_width
@@ -113,12 +121,16 @@ class DenseTraining:
             kernel = padded_columns(tape.name("padded"), self.layout.n, first, width, dtype)
             tape.call(kernel, dy, padded)
             values.append(padded)
-        for weight in (self.kernel, self.bias):
-            if weight is not None:
-                values += [weight, *tape.states(weight, optimizer.state, begin)]
+        if clip.norms:
+            alone = DenseUpdate(self.layout, None, collecting(), lanes, self.layer.use_bias)
+            units = dense_update(tape.name(f"{name}_gradient"), alone)
+            # It has no numbers: any pointer will do.
+            tape.collect(units, *values, *clip.gradients(tape, weights), x, n=x.dims[:-1])
+        for weight in weights:
+            values += [weight, *tape.states(weight, optimizer.state, begin)]
         if transposed is not None:
             values.append(tape.weight(f"{name}/kernel^T"))
-        values.append(tape.numbers_of(dtype, of_table=False))
+        values.append(tape.numbers_of(dtype, of_table=False, norms=clip.norms))
         units = dense_update(tape.name(f"{name}_update"), spec)
         tape.update(units, *values, n=x.dims[:-1])
 

@@ -26,10 +26,18 @@ from tvmlayers.codegen.cpu.kernel import Functions
 from tvmlayers.codegen.cpu.units import Units
 from tvmlayers.codegen.graph import extent
 from tvmlayers.codegen.parallel import MOST_TASKS, each_task
-from tvmlayers.codegen.training.tape import FIRST_ROW, ITERATIONS, Dims, Phase, Run, Tape, Value
+from tvmlayers.codegen.training.numbers import write_numbers, zero_squares
+from tvmlayers.codegen.training.tape import (
+    FIRST_ROW,
+    Dims,
+    Phase,
+    Run,
+    Tape,
+    Value,
+)
 from tvmlayers.codegen.weights import ALIGNMENT
 from tvmlayers.codegen.work_stealing import go_over, taken_pieces, with_stealing
-from tvmlayers.expr.optimizers import rounded, rule_of
+from tvmlayers.expr.optimizers import rounded
 from tvmlayers.runtime.signature import LAST_STATUS_BIT
 
 # Rows of a block: a share of the batch for all threads to have some, within these bounds.
@@ -117,9 +125,10 @@ class _Writer:
     def written(self) -> Functions:
         rounds = [self._round(f"phase{i}", phase) for i, phase in enumerate(self.tape.phases)]
         updates = self._round("updates", self.tape.updates)
+        norms = [self._round(f"norms{i}", each) for i, each in enumerate(self.tape.collecting)]
 
         def body() -> Expr:
-            return self._host(rounds, updates)
+            return self._host(rounds, norms, updates)
 
         return {**self.functions, **emit.entry_point(self.symbol, body)}
 
@@ -249,7 +258,7 @@ class _Writer:
 
     # The host function.
 
-    def _host(self, rounds: Sequence[_Round], updates: _Round) -> Expr:
+    def _host(self, rounds: Sequence[_Round], norms: Sequence[_Round], updates: _Round) -> Expr:
         spec, tape = self.spec, self.tape
         pointers: dict[Value, Expr] = {}
         for i, value in enumerate(spec.given):
@@ -288,7 +297,10 @@ class _Writer:
         status = emit.kept(status)
         emit.when(status != emit.i64(0), lambda: T.Return(status))
         self._add_losses(pointers, loss, n)
-        self._numbers(arena, rates, pointers)
+        squares = zero_squares(tape, pointers)
+        for made in norms:
+            self._share(made, pointers, [], threads)
+        write_numbers(tape, arena, rates, pointers, squares)
         self._share(updates, pointers, [], threads)
         return emit.i64(0)
 
@@ -349,21 +361,6 @@ class _Writer:
             T.buffer_store(loss, sums[0] / tirx.Cast("float64", n), [place])
             total = total + loss[place] * tirx.const(output.weight, "float64")
         T.buffer_store(loss, total, [0])
-
-    def _numbers(self, arena: Any, rates: Any, pointers: dict[Value, Expr]) -> None:
-        """What all elements of an update share; and count the step."""
-        place = emit.bound(tirx.address_of(arena[emit.i64(self.tape.arena.offsets[ITERATIONS])]))
-        counted = emit.view(place, "int64")
-        step = emit.kept(counted[emit.i64(0)] + emit.i64(1))
-        T.buffer_store(counted, step, [emit.i64(0)])
-        for (dtype, of_table), value in self.tape.numbers.items():
-            optimizer = self.tape.tables if of_table else self.tape.optimizer
-            rule = rule_of(optimizer, of_table=of_table)
-            buffer = T.alloc_buffer((rule.count,), dtype)
-            made = rule.numbers(rates[int(of_table)], tirx.Cast("float64", step))
-            for i, each in enumerate(made):
-                T.buffer_store(buffer, rounded(each, dtype), [i])
-            pointers[value] = buffer.data
 
 
 _Unit = Callable[[Expr, Expr], None]

@@ -26,6 +26,7 @@ from tvmlayers.codegen.cpu.normalization_gradient import (
 )
 from tvmlayers.codegen.fuse import Step
 from tvmlayers.codegen.training.broadcasting import Broadcast
+from tvmlayers.codegen.training.clipping import Clip
 from tvmlayers.codegen.training.parts import forward, view
 from tvmlayers.codegen.training.shared import joined
 from tvmlayers.codegen.training.tape import (
@@ -38,6 +39,7 @@ from tvmlayers.codegen.training.tape import (
 )
 from tvmlayers.expr import math as m
 from tvmlayers.expr.differentiate import derivative_of
+from tvmlayers.expr.gradients import collecting
 from tvmlayers.expr.optimizers import rule_of
 from tvmlayers.layers.normalization import RowNormalization
 from tvmlayers.operations import operation_of
@@ -166,12 +168,18 @@ def follow_columns(tape: Tape, layer: Any, name: str, rows: Value) -> None:
 def _column_update(tape: Tape, layer: Any, name: str, uses: list[Value]) -> None:
     dy = joined(tape, layer.describe(), uses, 1)
     weight, optimizer, width = tape.weight(name), tape.optimizer, int(dy.dims[-1])
-    rule = rule_of(optimizer)
     begin = getattr(optimizer, "initial_accumulator_value", 0.0)
+    lanes, dtype, label = tape.target.lanes(dy.dtype), dy.dtype, name.replace("/", "_")
+    clip, rule = Clip.of(tape, [name], of_table=False), rule_of(optimizer)
+    if clip.norms:
+        (gradient,) = clip.gradients(tape, [weight])
+        alone = column_update(tape.name(f"{label}_gradient"), width, collecting(), lanes, dtype)
+        # It has no numbers: any pointer will do.
+        tape.collect(alone, dy, gradient, gradient, n=dy.dims[:-1])
+        (rule,) = clip.rules(rule)
     states = tape.states(weight, optimizer.state, begin)
-    lanes, dtype = tape.target.lanes(dy.dtype), dy.dtype
-    units = column_update(tape.name(name.replace("/", "_")), width, rule, lanes, dtype)
-    numbers = tape.numbers_of(dtype, of_table=False)
+    units = column_update(tape.name(label), width, rule, lanes, dtype)
+    numbers = tape.numbers_of(dtype, of_table=False, norms=clip.norms)
     tape.update(units, dy, weight, *states, numbers, n=dy.dims[:-1])
 
 

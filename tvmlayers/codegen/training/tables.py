@@ -10,10 +10,12 @@ from tvmlayers.codegen.cpu.lookup import add_table
 from tvmlayers.codegen.cpu.merge_gradient import rows_of_bags
 from tvmlayers.codegen.cpu.table_gradient import (
     TableUpdate,
+    row_squares,
     scatter_units,
     sort_units,
     sorted_units,
 )
+from tvmlayers.codegen.training.clipping import Clip
 from tvmlayers.codegen.training.shared import joined
 from tvmlayers.codegen.training.tape import Tape, Value, filled_with
 from tvmlayers.codegen.weights import Packed
@@ -84,6 +86,8 @@ def _update(tape: Tape, layer: Table, uses: list[_Use]) -> None:
     name = add_table(layer, tape.arena)
     table = tape.weight(name)
     rule = rule_of(optimizer, of_table=True)
+    clip = Clip.of(tape, [name], of_table=True)
+    (rule,) = clip.rules(rule) or [rule]
     spec = TableUpdate(
         layer.input_dim,
         layer.output_dim,
@@ -96,10 +100,10 @@ def _update(tape: Tape, layer: Table, uses: list[_Use]) -> None:
         is_row_state=bool(optimizer.row_slots),
         every_row=optimizer.moves_unused and not optimizer.lazy,
     )
-    numbers = tape.numbers_of(dtype, of_table=True)
+    numbers = tape.numbers_of(dtype, of_table=True, norms=clip.norms)
     rows_of = 1 if use.is_bag else len(indices.dims)
     count, per = indices.dims[:rows_of], indices.dims[rows_of:]
-    if isinstance(optimizer, SGD) and not (optimizer.moves_unused or optimizer.clipvalue):
+    if isinstance(optimizer, SGD) and not (optimizer.moves_unused or optimizer.clips):
         units = scatter_units(tape.name("scatter"), spec)
         tape.update(units, indices, rows, table, numbers, count=count, per=per)
         return
@@ -108,6 +112,9 @@ def _update(tape: Tape, layer: Table, uses: list[_Use]) -> None:
     sort = sort_units(tape.name("sort"), spec)
     sorted_when = tape.prepare if indices.root.given else tape.gather
     sorted_when(sort, indices, pairs, others, count=count, per=per)
+    if clip.norms:
+        squares = row_squares(tape.name("squares"), spec)
+        tape.collect(squares, pairs, rows, *clip.squares, total=pairs.dims)
     states = _states(tape, layer, spec, name)
     units = sorted_units(tape.name("table_update"), spec)
     tape.update(units, pairs, rows, table, *states, numbers, total=pairs.dims)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tvmlayers.codegen.cpu import Kernel
 from tvmlayers.codegen.cpu.backward import sum_kernel
+from tvmlayers.codegen.cpu.square_sums import PARTS
 from tvmlayers.codegen.cpu.units import Units
 from tvmlayers.codegen.weights import ArenaPlan, Packed
 from tvmlayers.layers.graph import SymbolicTensor
@@ -22,6 +23,7 @@ from tvmlayers.training.optimizers import Optimizer
 
 Dims = tuple[int | str, ...]
 ITERATIONS = "iterations"  # the name of the count of steps in the arena
+MOST_NUMBERS = 5  # of an optimiser's step: three of Adam, and what two norms leave
 FIRST_ROW = "first row"  # as a size: the place in the batch of the first row of a block
 
 
@@ -92,6 +94,15 @@ class Kept:
     layout: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of an optimiser's step: those of its rule, then what each norm leaves."""
+
+    value: Value
+    of_table: bool
+    norms: tuple[str, ...]
+
+
 Backward = Callable[[Value], Sequence["Value | None"]]
 """From the gradient of a layer's output to those of its inputs; None where there is none."""
 
@@ -106,11 +117,14 @@ class Tape:
         self.arena = ArenaPlan()
         self.phases = [Phase()]
         self.updates = Phase()
+        # Before the updates, where gradients are clipped by norm.
+        self.collecting = [Phase(), Phase()]
+        self.norms: dict[str, list[Value]] = {}
         self._is_whole = False  # whether the last phase is of units that need the whole batch
         self.values: list[Value] = []
         self.kept: dict[str, Kept] = {}
         self.logits: set[int] = set()
-        self.numbers: dict[tuple[str, bool], Value] = {}
+        self.numbers: list[Numbers] = []
         self.masks: dict[int, Value] = {}
         self.drops = 0
         self._uses: dict[str, tuple[Callable[[list[Any]], None], list[Any]]] = {}
@@ -156,7 +170,22 @@ class Tape:
     @property
     def runs(self) -> list[Run]:
         """All work of the step."""
-        return [run for phase in (*self.phases, self.updates) for run in phase.runs]
+        phases = (*self.phases, *self.collecting, self.updates)
+        return [run for phase in phases for run in phase.runs]
+
+    def collect(self, units: Units, *values: Value, **sizes: Dims) -> None:
+        """Work that gives gradients of weights alone, or sums of their squares."""
+        self.collecting[0].units.append(Run(units, values, sizes=sizes))
+
+    def sum_squares(self, units: Units, *values: Value, **sizes: Dims) -> None:
+        """Work that sums the squares of gradients that were collected."""
+        self.collecting[1].units.append(Run(units, values, sizes=sizes))
+
+    def squares(self, norm: str) -> Value:
+        """What takes sums of squares that belong to a norm, of that name."""
+        made = Value("squares", (PARTS,), "float64")
+        self.norms.setdefault(norm, []).append(made)
+        return made
 
     def follow(self, weights: str, update: Callable[[list[Any]], None], use: object) -> None:
         """Weights, by the name of their layer, follow what `use` stands for: `finish` calls
@@ -187,12 +216,15 @@ class Tape:
         packed = Packed((size,), of.dtype, filled_with(begin), like.layout)
         return [self.keep(f"{of.name}:{name}", packed, "state", like.plain) for name in names]
 
-    def numbers_of(self, dtype: str, *, of_table: bool) -> Value:
-        """The numbers of a step of an optimiser, in a dtype."""
-        key = dtype, of_table
-        if key not in self.numbers:
-            self.numbers[key] = Value(f"numbers_{dtype}", (4,), dtype)
-        return self.numbers[key]
+    def numbers_of(self, dtype: str, *, of_table: bool, norms: tuple[str, ...] = ()) -> Value:
+        """The numbers of a step of an optimiser, in a dtype; norms: by which it clips."""
+        for numbers in self.numbers:
+            own = numbers.value.dtype, numbers.of_table, numbers.norms
+            if own == (dtype, of_table, norms):
+                return numbers.value
+        made = Value(f"numbers_{dtype}", (MOST_NUMBERS,), dtype)
+        self.numbers.append(Numbers(made, of_table, norms))
+        return made
 
     def sum(self, gradients: Sequence[Value]) -> Value:
         """The sum of the gradients that a tensor gets from all its readers."""
