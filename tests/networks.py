@@ -171,17 +171,19 @@ class Maker:
         return tl.Reshape((1, x.shape[1]))(x)
 
 
-def onnx_session(path: Path) -> Any:
+def onnx_session(model: Path | bytes, *, optimised: bool = True) -> Any:
     """A session of ONNX Runtime, whether or not its process has a thread pool for all of them."""
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(path, providers=providers)
+        return onnxruntime.InferenceSession(model, options, providers=providers)
     except (RuntimeError, ValueError):
-        options = onnxruntime.SessionOptions()
         options.use_per_session_threads = False
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(model, options, providers=providers)
 
 
 def by_torch(model: tl.Model, inputs: tuple[Any, ...]) -> tuple[list[Any], tl.Model]:

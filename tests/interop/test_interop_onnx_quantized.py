@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import tvmlayers as tl
+from tests.networks import onnx_session
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
 TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 RNG = np.random.default_rng(0)
@@ -32,12 +33,8 @@ def proto(nodes: list[Any], k: int = K, **constants: Any) -> Any:
 
 
 def session(model: Any) -> Any:
-    options = runtime.SessionOptions()
     # Its optimiser may round the inputs of a product with a dequantised kernel.
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return runtime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnx_session(model.SerializeToString(), optimised=False)
 
 
 def imported(model: Any, stored: str) -> tl.Dense:
