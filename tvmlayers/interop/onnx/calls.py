@@ -8,14 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Builder, Unsupported
+from tvmlayers.interop.codes import Array, Held
 from tvmlayers.layers.graph import SymbolicTensor
-
-Array = NDArray[Any]
-Held = tuple[str, list[Array]]
 
 
 class Later(Exception):

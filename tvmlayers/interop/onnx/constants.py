@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tvmlayers.errors import ModelImportError
-from tvmlayers.interop.onnx.calls import Array
+from tvmlayers.interop.codes import Array
 
 LARGEST = 2**40  # elements that an initialiser may claim
 GROWTH, SMALL = 4, 2**20

@@ -8,7 +8,8 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.onnx.calls import Array, Call
+from tvmlayers.interop.codes import Array
+from tvmlayers.interop.onnx.calls import Call
 from tvmlayers.interop.onnx.patterns import (
     Normal,
     normal_of,

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tvmlayers.interop.onnx.calls import Array, Call
+from tvmlayers.interop.codes import Array
+from tvmlayers.interop.onnx.calls import Call
 
 MOST_FACTORS = 16  # of a product that is looked at as a whole
 SAME_NUMBERS = ("Cast", "Expand", "Identity")

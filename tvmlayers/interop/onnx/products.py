@@ -6,8 +6,9 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
+from tvmlayers.interop.codes import Array, Held
 from tvmlayers.interop.onnx import norms, quantized
-from tvmlayers.interop.onnx.calls import Array, Call, Held
+from tvmlayers.interop.onnx.calls import Call
 from tvmlayers.interop.onnx.patterns import Unit, is_near, same_axes, unit_of
 from tvmlayers.layers.graph import SymbolicTensor
 

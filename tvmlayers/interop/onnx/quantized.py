@@ -1,50 +1,18 @@
 """Kernels that come as whole numbers with scales, and the layers that keep them so.
 
 Formulas are those of ONNX's DequantizeLinear and of ONNX Runtime's MatMulNBits: a number is
-(code - zero point) * scale. A Dense keeps codes around zero with a scale for each column, or for
-each 32, 64 or 128 steps of one; a kernel of another form is brought into float32.
+(code - zero point) * scale.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.onnx.calls import Array, Call, Held
+from tvmlayers.interop.codes import BASES, Array, Codes, Held
+from tvmlayers.interop.onnx.calls import Call
 from tvmlayers.layers.graph import SymbolicTensor
-from tvmlayers.quantization import Kind
-from tvmlayers.quantization.columns import pack_pairs
-from tvmlayers.quantization.kinds import GROUPS
-
-_RANGES = {"int8": (-128, 127), "int4": (-8, 7)}
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A kernel (k, n): codes times scales (groups, n), a group of `group` steps of k, 0 for all.
-
-    base: "int8" or "int4", what the codes came as.
-    """
-
-    base: str
-    codes: Array
-    scales: Array
-    group: int = 0
-
-    def held(self) -> Held:
-        """(kind, arrays) as a Dense keeps them; the float32 numbers where it has no such kind."""
-        least, most = _RANGES[self.base]
-        is_kept = self.group in (0, *GROUPS)
-        if is_kept and self.codes.min() >= least and self.codes.max() <= most:
-            codes = self.codes.astype(np.int8)
-            kind = Kind(self.base, self.group)
-            kernel = codes if self.base == "int8" else pack_pairs(codes)
-            return kind.name, [kernel, self.scales if self.group else self.scales[0]]
-        steps = np.arange(len(self.codes)) // (self.group or len(self.codes))
-        return "float32", [(self.codes.astype(np.float32) * self.scales[steps])]
 
 
 def kept(call: Call, place: int, *, transposed: bool = False) -> Held | None:
@@ -66,7 +34,7 @@ def _codes_of(call: Call, name: str, transposed: bool) -> Codes | None:
     given, scales = source.constant(0), source.constant(1)
     zeros = source.constant(2) if source.has(2) else np.zeros((), np.int32)
     base = given.dtype.name.removeprefix("u")
-    if base not in _RANGES or scales.dtype.itemsize > 4:
+    if base not in BASES or scales.dtype.itemsize > 4:
         return None
     block, axis = source.get("block_size", 0), source.get("axis", 1) % 2
     numbers, wide = given.astype(np.int16), zeros.astype(np.int16)

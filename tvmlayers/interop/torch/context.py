@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers.errors import WeightsError
 from tvmlayers.interop.building import AnyLayer, Builder, Unsupported
 from tvmlayers.interop.torch.calls import Call, same_storage
+from tvmlayers.interop.torch.quantized import Fewer
 from tvmlayers.layers import Dense, Embedding, EmbeddingBag, Layer
 from tvmlayers.layers.graph import SymbolicTensor
 
@@ -24,9 +25,15 @@ class Context:
     """
 
     def __init__(
-        self, builder: Builder, constants: Mapping[Node, Tensor], names: Mapping[Node, str]
+        self,
+        builder: Builder,
+        constants: Mapping[Node, Tensor],
+        names: Mapping[Node, str],
+        fewer: Mapping[str, Fewer],
     ) -> None:
+        """As `reading.Source` has them."""
         self.builder, self.constants, self._names = builder, constants, names
+        self._fewer = fewer
         self.flat: set[Node] = set()
         self.masked: set[Node] = set()
 
@@ -45,13 +52,14 @@ class Context:
             raise Unsupported("its weight is no matrix, or its bias has another dtype")
         features, units = kernel.shape
         has_bias = bias is not None
+        stored, kept = self._kept(call, weight, kernel)
 
         def make(name: str) -> Dense:
-            return Dense(
-                units, use_bias=has_bias, input_dim=features, dtype=str(kernel.dtype), name=name
-            )
+            dtype = str(kernel.dtype)
+            given: dict[str, Any] = {"use_bias": has_bias, "input_dim": features, "dtype": dtype}
+            return Dense(units, **given, stored=stored, name=name)
 
-        return self._weighted(call, weight, make, "dense", kernel, *([bias] if has_bias else []))
+        return self._weighted(call, weight, make, "dense", *kept, *([bias] if has_bias else []))
 
     def embedding(self, call: Call, oob: str) -> Embedding:
         """The Embedding of a call of aten::embedding."""
@@ -59,12 +67,14 @@ class Context:
         rows, columns = table.shape
         uses = (self._call(user) for user in call["weight"].users)
         is_masked = any(use.arguments.get("indices") in self.masked for use in uses)
+        stored, kept = self._kept(call, "weight", table)
 
         def make(name: str) -> Embedding:
             dtype = str(table.dtype)
-            return Embedding(rows, columns, mask_zero=is_masked, oob=oob, dtype=dtype, name=name)
+            given: dict[str, Any] = {"mask_zero": is_masked, "oob": oob, "dtype": dtype}
+            return Embedding(rows, columns, **given, stored=stored, name=name)
 
-        return self._weighted(call, "weight", make, ("embedding", oob), table)
+        return self._weighted(call, "weight", make, ("embedding", oob), *kept)
 
     def bag(self, call: Call, **options: Any) -> Callable[..., SymbolicTensor]:
         """What calls the EmbeddingBag over the weight of a call, which is made then."""
@@ -72,12 +82,14 @@ class Context:
         def pool(*tensors: SymbolicTensor, **named: SymbolicTensor | None) -> SymbolicTensor:
             table = self.table(call)
             rows, columns = table.shape
+            stored, kept = self._kept(call, "weight", table)
 
             def make(name: str) -> EmbeddingBag:
-                return EmbeddingBag(rows, columns, **options, dtype=str(table.dtype), name=name)
+                given = {**options, "dtype": str(table.dtype)}
+                return EmbeddingBag(rows, columns, **given, stored=stored, name=name)
 
             kind = ("bag", *options.items())
-            made: SymbolicTensor = self._weighted(call, "weight", make, kind, table)(
+            made: SymbolicTensor = self._weighted(call, "weight", make, kind, *kept)(
                 *tensors, **named
             )
             return made
@@ -109,6 +121,10 @@ class Context:
         if table is None:
             raise Unsupported("its table depends on the inputs")
         return table
+
+    def _kept(self, call: Call, weight: str, floats: Tensor) -> tuple[str | None, Sequence[Tensor]]:
+        """How the weight of a call comes: in fewer bits, or None for as it is."""
+        return self._fewer.get(self._names[call[weight]], (None, [floats]))
 
     def _weighted(
         self,

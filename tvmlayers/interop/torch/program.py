@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvmlayers.errors import ConfigError, MissingDependencyError, ModelImportError
+from tvmlayers.interop.torch.quantized import Fewer, float_modules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,9 @@ PLAIN_MEMBER = re.compile(
 
 def program_of(
     given: object, example: object, dynamic_shapes: object
-) -> tuple[ExportedProgram, bool]:
-    """(functional program, whether it was exported here with its batch axis free)."""
+) -> tuple[ExportedProgram, bool, Mapping[str, Fewer]]:
+    """(functional program, whether it was exported here with its batch axis free, the weights that
+    come in fewer bits)."""
     try:
         import torch
         from torch.export import ExportedProgram
@@ -40,21 +42,22 @@ def program_of(
     if isinstance(given, (str, Path)):
         given = _load(Path(given))
     if isinstance(given, ExportedProgram):
-        return _functional(given), False
+        return _functional(given), False, {}
     if not isinstance(given, torch.nn.Module):
         raise ConfigError(
             "from_torch expected a torch.nn.Module, an ExportedProgram or the path of a .pt2 "
             f"file, got {type(given).__name__}"
         )
-    args, kwargs = _arguments(_inferred(given) if example is None else example)
-    if dynamic_shapes is None:
-        collected = torch.export.ShapesCollection()
-        for tensor in (*args, *kwargs.values()):
-            # Of an example that nobody gave, no length is meant.
-            axes = range(tensor.ndim) if example is None else (0,)
-            collected[tensor] = dict.fromkeys(axes, torch.export.Dim.AUTO)
-        dynamic_shapes = collected
-    return _functional(_export(given, args, kwargs, dynamic_shapes)), True
+    with float_modules(given) as (module, fewer):
+        args, kwargs = _arguments(_inferred(module) if example is None else example)
+        if dynamic_shapes is None:
+            collected = torch.export.ShapesCollection()
+            for tensor in (*args, *kwargs.values()):
+                # Of an example that nobody gave, no length is meant.
+                axes = range(tensor.ndim) if example is None else (0,)
+                collected[tensor] = dict.fromkeys(axes, torch.export.Dim.AUTO)
+            dynamic_shapes = collected
+        return _functional(_export(module, args, kwargs, dynamic_shapes)), True, fewer
 
 
 def _export(

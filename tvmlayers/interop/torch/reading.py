@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from tvmlayers.interop.building import Builder, Problem, Unsupported
 from tvmlayers.interop.torch.calls import Call, Plan, constants_of, dtype_of, shape_of
 from tvmlayers.interop.torch.context import Context
 from tvmlayers.interop.torch.program import program_of
+from tvmlayers.interop.torch.quantized import Fewer
 from tvmlayers.interop.torch.table import OPERATORS
 from tvmlayers.layers import Input, Model
 from tvmlayers.layers.graph import SymbolicTensor
@@ -36,15 +37,16 @@ def from_torch(
         free and the others keep the example's lengths.
 
     Layers are named by their modules' paths. Weights are copied bit by bit, and a module that is
-    used twice is one layer. ModelImportError names every operator or option that no layer here
-    computes, with its place in the module's source. A program is read by PyTorch's own reader:
-    open only files that you trust.
+    used twice is one layer. Quantised modules of torch.ao that take and give floats keep codes and
+    scales; inputs of a Linear are not rounded. ModelImportError names every operator or option that
+    no layer here computes, with its place in the module's source. A program is read by PyTorch's
+    own reader: open only files that you trust.
     """
-    program, is_free = program_of(module, example, dynamic_shapes)
+    program, is_free, fewer = program_of(module, example, dynamic_shapes)
     if name is None:
         own = Path(module).stem if isinstance(module, (str, Path)) else type(module).__name__
         name = snake_case(own)
-    return Reading(_source(program, is_free)).model(name)
+    return Reading(_source(program, is_free, fewer)).model(name)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Source:
 
     inputs: the placeholders of what the user gives; outputs: what is returned; constants, names:
     as `constants_of` gives them, and other names for inputs; is_free: whether the first axis of
-    each input has to be free; problems: what is known to be wrong with it.
+    each input has to be free; problems: what is known to be wrong with it; fewer: the arrays of
+    weights in fewer bits, by the names of the weights.
     """
 
     nodes: Sequence[Node]
@@ -63,9 +66,10 @@ class Source:
     names: Mapping[Node, str]
     is_free: bool = False
     problems: Sequence[Problem] = ()
+    fewer: Mapping[str, Fewer] = field(default_factory=dict)
 
 
-def _source(program: ExportedProgram, is_free: bool) -> Source:
+def _source(program: ExportedProgram, is_free: bool, fewer: Mapping[str, Fewer]) -> Source:
     signature = program.graph_signature
     given = {spec.arg.name for spec in signature.input_specs if spec.kind.name == "USER_INPUT"}
     placeholders = program.graph.find_nodes(op="placeholder")
@@ -80,7 +84,13 @@ def _source(program: ExportedProgram, is_free: bool) -> Source:
             problems.append(Problem(f"{spec.target}", why))
     inputs = [node for node in placeholders if node.name in given]
     return Source(
-        list(program.graph.nodes), inputs, outputs, *constants_of(program), is_free, problems
+        list(program.graph.nodes),
+        inputs,
+        outputs,
+        *constants_of(program),
+        is_free,
+        problems,
+        fewer,
     )
 
 
@@ -91,7 +101,7 @@ class Reading:
         self.source = source
         self.builder = Builder("PyTorch")
         self.builder.problems += source.problems
-        self.context = Context(self.builder, source.constants, source.names)
+        self.context = Context(self.builder, source.constants, source.names, source.fewer)
 
     def model(self, name: str) -> Model:
         """The model; ModelImportError where there are problems."""

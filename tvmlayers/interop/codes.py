@@ -1,0 +1,49 @@
+"""Kernels that come as whole numbers with scales, and how a Dense keeps them.
+
+A Dense keeps codes around zero with a scale for each column, or for each 32, 64 or 128 steps of
+one. A kernel of another form is brought into float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmlayers.quantization import Kind
+from tvmlayers.quantization.columns import pack_pairs
+from tvmlayers.quantization.kinds import GROUPS
+
+Array: TypeAlias = NDArray[Any]
+Held: TypeAlias = tuple[str, list[Array]]
+"""The kind of a weight, and the arrays that it is kept as."""
+
+_RANGES = {"int8": (-128, 127), "int4": (-8, 7)}
+BASES = tuple(_RANGES)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A kernel (k, n): codes times scales (groups, n), a group of `group` steps of k, 0 for all.
+
+    base: "int8" or "int4", what the codes came as.
+    """
+
+    base: str
+    codes: Array
+    scales: Array
+    group: int = 0
+
+    def held(self) -> Held:
+        """As a Dense keeps them; the float32 numbers where it has no such kind."""
+        least, most = _RANGES[self.base]
+        is_kept = self.group in (0, *GROUPS)
+        if is_kept and self.codes.min() >= least and self.codes.max() <= most:
+            codes = self.codes.astype(np.int8)
+            kind = Kind(self.base, self.group)
+            kernel = codes if self.base == "int8" else pack_pairs(codes)
+            return kind.name, [kernel, self.scales if self.group else self.scales[0]]
+        steps = np.arange(len(self.codes)) // (self.group or len(self.codes))
+        return "float32", [(self.codes.astype(np.float32) * self.scales[steps])]
