@@ -152,7 +152,7 @@ def kernel_blocks(manifest: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _ranges(batch: str, groups: Sequence[tuple[int, Mapping[str, Any]]]) -> Table:
     every = [group["decisions"].items() for _, group in groups]
     common = [pair for pair in every[0] if all(pair in each for each in every)]
-    made = Table.grid(padding=(0, 2, 0, 0))
+    made = PlainTable.grid(padding=(0, 2, 0, 0))
     for _ in range(3):
         made.add_column(no_wrap=True)
     made.add_column()
@@ -163,7 +163,7 @@ def _ranges(batch: str, groups: Sequence[tuple[int, Mapping[str, Any]]]) -> Tabl
         reached = (group.get("record") or {}).get("of_limit")
         limit = "" if reached is None else f"{reached:.0%}"
         differs = [pair for pair in group["decisions"].items() if pair not in common]
-        made.add_row(*map(styled, (size, _source(group), limit, _decisions(differs))))
+        made.add_row(size, _source(group), limit, _decisions(differs))
     return made
 
 

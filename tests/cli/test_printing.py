@@ -107,6 +107,19 @@ def test_records_are_text(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in out
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_kernels_are_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    regimes = [
+        {"up_to": 1, "source": name, "decisions": {"tile": name, "common": name}},
+        {"up_to": None, "source": "analytic", "decisions": {"tile": "1x4", "common": name}},
+    ]
+    kernel = {"layer": name, "kind": name, "batch": name, "trait": name, "regimes": regimes}
+    console = PlainConsole(width=200)
+    for block in tables.kernel_blocks({"kernels": [kernel]}):
+        console.print(block)
+    shown(capsys.readouterr().out)
+
+
 def test_causes_of_failed_trials_are_text(capsys: pytest.CaptureFixture[str]) -> None:
     state = State(parse("embedding", "5000x64x320"), "1/1", 1)
     lines = Lines(PlainConsole(width=200))
