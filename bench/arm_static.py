@@ -1,8 +1,9 @@
 """The inner loops that are generated for ARM cores, by llvm-mca's model: no ARM machine is needed.
 
-Cycles per multiply-add of 128 bits for register tiles, per row for lookups and bags, beside what
-the core's ports allow; and spills. Modelled, not measured: there are no caches and no memory in it.
-On a core with SVE, register tiles of its wider vectors are listed beside NEON's.
+Cycles per multiply-add of 128 bits, or per product of bytes, for register tiles, per row for
+lookups and bags, beside what the core's ports allow; and spills. Modelled, not measured: there are
+no caches and no memory in it. On a core with SVE, register tiles of its wider vectors are listed
+beside NEON's.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ K = 512
 NEAR_K = 16  # of a weight that stays in the caches near a core
 COLUMNS = {"float32": (512, 10, 4), "float64": (512,)}
 MANY_ROWS = 1024
+CODES = ("int8", "int8:int16", "int8:int8", "int4/32", "int4/128:int8")
 LOOKUPS = ("embedding 64", "embedding 128", "embedding 768", "bag 64 sum", "bag 128 sum")
 TABLE_ROWS, INDICES = 100_000, 4096
 
@@ -62,7 +64,7 @@ def run(names: Sequence[str] | None, path: Path | None) -> int:
         cores = [targets.resolve(name) for name in names or CORES]
         for core in cores:
             static.check_target(core)
-        made = tile_rows, lookup_rows
+        made = tile_rows, digit_rows, lookup_rows
         rows = [row for core in cores for rows_of in made for row in rows_of(core)]
         model = mca.version()
     except TvmLayersError as error:
@@ -111,6 +113,22 @@ def tile_rows(core: Target) -> list[StaticRow]:
                 cost = static.tile_cost(workload, core, decisions)
                 kernel = f"tile {tile.name} of {n} columns, {dtype}"
                 made.append(_row(core, kernel, "FMA", tile.name in chosen, cost))
+    return made
+
+
+def digit_rows(core: Target) -> list[StaticRow]:
+    """The register tiles that multiply digits with codes, where the core multiplies bytes."""
+    from tvmlayers.tune import static
+
+    made = []
+    for stored in CODES:
+        traits = {"dtype": "float32", "activation": "linear", "stored": stored}
+        workload = Workload.make("dense", m=MANY_ROWS, k=K, n=COLUMNS["float64"][0], **traits)
+        decisions = analytic(workload, core)
+        for tile in gemm.digit_tiles(workload, core):
+            cost = static.tile_cost(workload, core, {**decisions, "tile": tile.name})
+            chosen = tile.name == decisions["tile"]
+            made.append(_row(core, f"tile {tile.name}, {stored}", "dot", chosen, cost))
     return made
 
 

@@ -9,17 +9,11 @@ import pytest
 from agreement import Twin, needs, normal, on_cpu
 
 import tvmlayers as tl
-from tvmlayers.runtime.compiled import Compiled
-from tvmlayers.schedule import Selector
-from tvmlayers.spaces import gemm
-from tvmlayers.targets import Target, resolve
-from tvmlayers.workload import Workload
 
 pytest.importorskip("torch")
 pytestmark = on_cpu
 
 BATCHES = (1, 2, 3, 7, 12, 33, 100)
-SAPPHIRERAPIDS = needs("sapphirerapids")
 CASES = [
     (130, 100, "int8", None, None),
     (192, 100, "int8", None, "int8"),
@@ -61,10 +55,9 @@ def agrees(
     twin.agrees_for_every_batch(inputs(100, k), batches=BATCHES)
 
 
-@pytest.mark.parametrize("target", [SAPPHIRERAPIDS])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_digits_agree_for_every_batch(case: tuple[Any, ...], target: str) -> None:
-    agrees(*case, target)
+def test_digits_agree_for_every_batch(case: tuple[Any, ...]) -> None:
+    agrees(*case, "native")
 
 
 @pytest.mark.parametrize("target", [needs("x86-64-v3")])
@@ -74,19 +67,17 @@ def test_without_byte_products_numbers_are_widened(case: tuple[Any, ...], target
 
 
 @pytest.fixture(scope="module")
-def whole() -> Compiled:
+def whole() -> Any:
     """Codes up to the ends of int8, and scales of 1."""
     layer = tl.Dense(70, use_bias=False, input_dim=128, stored="int8")
     codes = np.random.default_rng(1).integers(-127, 128, (128, 70)).astype(np.int8)
     codes[:, 0], codes[:, 1] = 127, -127
     layer.set_weights([codes, np.ones(70, np.float32)])
-    compiled = tl.compile(layer, threads=2)
-    assert isinstance(compiled, Compiled)
-    return compiled
+    return tl.compile(layer, threads=2)
 
 
 @pytest.mark.parametrize("m", [1, 2, 5, 40])
-def test_products_of_whole_numbers_are_exact(whole: Compiled, m: int) -> None:
+def test_products_of_whole_numbers_are_exact(whole: Any, m: int) -> None:
     # All sums are below 2^24: with digits, of which one carries into the next, nothing is rounded.
     x = np.random.default_rng(m).integers(-1000, 1001, (m, 128)).astype(np.float32)
     x[0, :5] = 127, 128, -128, -129, 255
@@ -95,7 +86,7 @@ def test_products_of_whole_numbers_are_exact(whole: Compiled, m: int) -> None:
     np.testing.assert_array_equal(whole(x), x.astype(np.float64) @ kernel)
 
 
-def test_rows_with_infinities_and_nan_come_out_as_of_float_weights(whole: Compiled) -> None:
+def test_rows_with_infinities_and_nan_come_out_as_of_float_weights(whole: Any) -> None:
     for m in (3, 40):
         x = normal(m, 128)
         wanted = whole(x)
@@ -116,66 +107,3 @@ def test_a_long_sum_at_the_ends_of_its_digits_does_not_overflow() -> None:
     x[1] = -1
     wanted = x.astype(np.float64) @ codes.astype(np.float64)
     np.testing.assert_allclose(tl.compile(layer)(x), wanted, rtol=1e-6)
-
-
-def dense(stored: str, m: int = 8, k: int = 256, n: int = 96) -> Workload:
-    traits = {"dtype": "float32", "activation": "linear", "stored": stored}
-    return Workload.make("dense", m=m, k=k, n=n, **traits)
-
-
-def units(workload: Workload, target: str) -> set[str]:
-    resolved = resolve(target)
-    assert isinstance(resolved, Target)
-    regimes = Selector(resolved, use_records=False).regimes(workload)
-    return {gemm.Tile.of(regime.decisions).unit for regime in regimes}
-
-
-def test_units_follow_the_flags_of_the_target() -> None:
-    assert units(dense("int8"), "sapphirerapids") == {gemm.VNNI, gemm.AMX_DIGITS}
-    assert units(dense("int8"), "znver4") == {gemm.VNNI}
-    assert units(dense("int8"), "x86-64-v4") == {"", gemm.UNPACKED}
-    assert units(dense("int4/32"), "x86-64-v3") == {"", gemm.UNPACKED}
-    assert units(dense("int8"), "neoverse-v1") >= {""}
-    assert gemm.VNNI not in units(dense("float16"), "sapphirerapids")
-
-
-def test_int32_holds_as_many_products_as_are_taken() -> None:
-    target = resolve("znver4")
-    assert isinstance(target, Target)
-    assert gemm.digit_tiles(dense("int8", k=gemm.MOST_DIGIT_STEPS), target)
-    assert not gemm.digit_tiles(dense("int8", k=gemm.MOST_DIGIT_STEPS + 1), target)
-    assert gemm.MOST_DIGIT_STEPS * 128 * 128 < 2**31
-
-
-@pytest.mark.parametrize(
-    ("target", "has_vectors", "has_amx"),
-    [("sapphirerapids", True, True), ("znver4", True, False), ("x86-64-v4", False, False)],
-)
-def test_code_has_no_instruction_that_the_target_lacks(
-    target: str, has_vectors: bool, has_amx: bool
-) -> None:
-    from tvmlayers.codegen.compiler import assembly
-    from tvmlayers.layers import as_model
-
-    resolved = resolve(target)
-    assert isinstance(resolved, Target)
-    layer = tl.Dense(64, input_dim=64, seed=1, stored="int8")
-    code = assembly(as_model(layer), Selector(resolved, use_records=False))
-    assert ("vpdpbusd" in code) == has_vectors
-    assert ("tdpbsud" in code) == has_amx
-
-
-def test_the_report_says_from_how_many_rows_panels_are_unpacked() -> None:
-    layer = tl.Dense(64, input_dim=64, seed=1)
-    of = {
-        kind: tl.compile(tl.quantize(layer, weights=kind), target="x86-64-v4").report()[0]
-        for kind in ("float16", "int4")
-    }
-    assert 1 < of["int4"]["unpacked_from"] < of["float16"]["unpacked_from"]
-    assert "unpacked_from" not in tl.compile(layer, target="x86-64-v4").report()[0]
-
-
-def test_layers_of_halves_have_no_panels_to_unpack() -> None:
-    traits = {"dtype": "float16", "activation": "linear", "stored": "float16"}
-    halves = Workload.make("dense", m=8, k=256, n=96, **traits)
-    assert units(halves, "x86-64-v4") == {""}

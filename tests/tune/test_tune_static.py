@@ -120,6 +120,25 @@ def test_a_tile_that_fills_the_registers_comes_near_the_limit_and_a_row_alone_do
 
 
 @modelled
+@pytest.mark.parametrize(
+    ("stored", "target", "share"),
+    [
+        ("int8", "neoverse-n1", 0.74),
+        ("int8:int8", "neoverse-n1", 0.82),
+        ("int8", "neoverse-v1", 0.99),
+        ("int8:int8", "neoverse-v1", 0.99),
+    ],
+)
+def test_products_of_bytes_keep_the_ports_busy(stored: str, target: str, share: float) -> None:
+    codes = Workload.from_dict({**TILE.to_dict(), "stored": stored})
+    core = targets.TARGETS[target]
+    cost = static.tile_cost(codes, core, analytic(codes, core))
+    assert cost.loop.byte_products == cost.work
+    assert cost.of_limit >= share
+    assert cost.loop.spills == 0
+
+
+@modelled
 def test_the_static_runner_writes_records_that_say_they_are_modelled(folders: Folders) -> None:
     case = "dense 7x40x64:relu"
     found = tl.tune(case, "neoverse-n1", effort="thorough", runner="static", **folders.named)
@@ -176,7 +195,7 @@ def test_the_benchmark_of_inner_loops_writes_its_table(
     assert found["conditions"]["modelled"] == mca.version()
     tiles = {row["kernel"]: row for row in found["rows"]}
     assert tiles["tile 6x4 of 512 columns, float32"]["of_limit"] >= 0.85
-    assert {row["unit"] for row in found["rows"]} == {"FMA", "row"}
+    assert {row["unit"] for row in found["rows"]} == {"FMA", "dot", "row"}
 
 
 @modelled

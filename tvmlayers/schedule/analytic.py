@@ -262,7 +262,7 @@ def _dense(workload: Workload, target: Target) -> Decisions:
         if amx_pays(m, k, n, target, packed_beside=beside, vector_share=share):
             return _on_amx(workload, target, unit, is_packed=is_packed)
     if digits:
-        fitting = [tile for tile in digits if tile.unit == gemm.VNNI and tile.rows <= m]
+        fitting = [tile for tile in digits if tile.unit == gemm.DIGITS and tile.rows <= m]
         return _on_digits(workload, target, best_tile(m, fitting, target))
     itemsize, weight_bytes = numpy_dtype(wide(dtype)).itemsize, workload.weight_bytes
     is_near = weight_bytes <= target.l2 // 2

@@ -44,8 +44,11 @@ BY_ROWS, BY_PANELS = "rows", "panels"
 AMX = "amx"  # the tile unit of x86, see `codegen.cpu.amx`
 AMX_BF16 = "amx_bf16"  # the same for a bfloat16 layer, see `codegen.cpu.amx_bf16`
 UNPACKED = "unpacked"  # the target's usual vectors, on panels that are brought into floats before
-VNNI = "vnni"  # x in digits of eight bits by codes of W, see `codegen.cpu.vnni`
+DIGITS = "digits"  # x in digits of eight bits by codes of W, see `codegen.cpu.digit_gemm`
 AMX_DIGITS = "amx8"  # the same on AMX
+# Instructions that multiply four bytes by four and add the products to an int32: those of codes
+# have no sign, or all have one.
+VPDPBUSD, USDOT, SDOT = "vpdpbusd", "usdot", "sdot"
 SVE = "sve"  # ARM's vectors of 256 bits, see `codegen.cpu.sve`
 
 # Vectors of columns in a panel, by the number of vector registers of the target.
@@ -57,7 +60,9 @@ _AMX_ROWS, _AMX_COLUMNS = 32, 32
 # Of 16 in a register of the unit; the vectors' tiles that take over fit too. bfloat16 needs no more
 # work for fewer rows, but two wait for W alone.
 _AMX_LEAST_ROWS, _AMX_BF16_LEAST_ROWS = 12, 3
-_DIGIT_SUMS = 6  # of digits of rows, for which a panel's sums fill the registers
+# Of digits of rows, for which a panel's sums fill the registers; on ARM the constant that takes
+# codes apart, or gives them a sign, is in a register as well.
+_DIGIT_SUMS, _DIGIT_SUMS_BESIDE_A_CONSTANT = 6, 5
 _AMX_DIGIT_STEPS = 64  # of k, in a tile
 # Of k: a sum of so many products of a code and a digit, 2^14 at most, fits an int32.
 MOST_DIGIT_STEPS = (1 << 17) - 1
@@ -95,7 +100,7 @@ def gemm_choices(workload: Workload, target: Target) -> Choices:
     AMX ("amx:32x4"), for which of the others only k_block, row_block, split and grain_kmacs count,
     or SVE's longer vectors ("sve:1x4", counted in NEON's), for which only the last three do;
     "unpacked:6x4" is a register tile on panels of a W in fewer bits that were brought into float32
-    before, as AMX's always are; "vnni:2x4" and "amx8:32x4" multiply digits of x with codes of W,
+    before, as AMX's always are; "digits:2x4" and "amx8:32x4" multiply digits of x with codes of W,
     and of the others only row_block, split and grain_kmacs count; streams: stretches of k summed
     side by side, for few rows; k_unroll; prefetch_steps: how many steps of k ahead the panel is
     asked for; k_block: steps of k for which a part of the panel serves all tiles, 0 for all of k;
@@ -166,13 +171,17 @@ def depth_of(n: int, stored: str, target: Target) -> int:
     kind = Kind.of(stored)
     if not kind.is_codes or n == 1:
         return 1
-    return 32 // kind.bits if kind.bits < 8 or has_byte_products(target) else 1
+    return 32 // kind.bits if kind.bits < 8 or byte_products(target) else 1
 
 
-def has_byte_products(target: Target) -> bool:
-    """Whether the target multiplies bytes and adds four products to a sum at once."""
-    flag = "avx512_vnni" if target.vector_bytes == 64 else "avx_vnni"
-    return flag in target.cpu_flags
+def byte_products(target: Target) -> str:
+    """The instruction by which the target multiplies bytes and adds four products to a sum at once;
+    "" where it has none."""
+    if target.family == "arm":
+        flags = {"i8mm": USDOT, "asimddp": SDOT}
+    else:
+        flags = {"avx512_vnni" if target.vector_bytes == 64 else "avx_vnni": VPDPBUSD}
+    return next((name for flag, name in flags.items() if flag in target.cpu_flags), "")
 
 
 def stream_counts(m: int, k: int, n: int) -> list[int]:
@@ -278,11 +287,14 @@ def digit_tiles(workload: Workload, target: Target) -> list[Tile]:
     of the vectors come first, the fewest rows first."""
     k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
     kind = Kind.of(workload.stored)
-    if not kind.is_codes or n == 1 or k > MOST_DIGIT_STEPS or not has_byte_products(target):
+    products = byte_products(target)
+    if not kind.is_codes or n == 1 or k > MOST_DIGIT_STEPS or not products:
         return []
     vectors = panel_width(k, n, dtype, target) // target.lanes(dtype)
-    heights = [rows for rows in _ROWS if rows <= max(_DIGIT_SUMS // kind.digits, 1)]
-    made = [Tile(rows, vectors, VNNI) for rows in heights]
+    has_constant = products == SDOT or (products == USDOT and kind.bits < 8)
+    sums = _DIGIT_SUMS_BESIDE_A_CONSTANT if has_constant else _DIGIT_SUMS
+    heights = [rows for rows in _ROWS if rows <= max(sums // kind.digits, 1)]
+    made = [Tile(rows, vectors, DIGITS) for rows in heights]
     fits = kind.bits == 8 and kind.groups(k) == 1 and k % _AMX_DIGIT_STEPS == 0
     if fits and "amx_int8" in target.cpu_flags and n >= _AMX_COLUMNS:
         made.append(Tile(_AMX_ROWS, vectors, AMX_DIGITS))

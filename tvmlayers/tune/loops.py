@@ -33,6 +33,11 @@ class Loop:
         return self.multiply_adds + self.count(r"fmla\s+z")
 
     @property
+    def byte_products(self) -> int:
+        """Vector instructions that multiply bytes and add four products to each sum."""
+        return self.count(r"u?sdot\s")
+
+    @property
     def additions(self) -> int:
         """Vector instructions that add."""
         return self.count(rf"fadd\s+{_VECTOR}")

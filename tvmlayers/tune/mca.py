@@ -53,6 +53,12 @@ def fma_cycles(dtype: str, target: Target) -> float:
     return cycles("\n".join(lines), target).each / FMA_CHAINS
 
 
+def byte_product_cycles(products: str, target: Target) -> float:
+    """The least cycles for a vector instruction `products`, see `spaces.gemm.byte_products`."""
+    lines = [f" {products} v{i}.4s, v30.16b, v31.4b[0]" for i in range(FMA_CHAINS)]
+    return cycles("\n".join(lines), target).each / FMA_CHAINS
+
+
 def copy_cycles(vectors: int, target: Target) -> float:
     """The least cycles for loading and storing so many vectors."""
     return _moving(vectors, ("ldp", "stp"), target)

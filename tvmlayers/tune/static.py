@@ -18,6 +18,7 @@ from tvmlayers.codegen.modules import Modules
 from tvmlayers.errors import TuneError
 from tvmlayers.expr.activations import linear
 from tvmlayers.expr.stored import KernelAs
+from tvmlayers.quantization.kinds import Kind
 from tvmlayers.schedule import Selector, vector_tile
 from tvmlayers.spaces import gemm
 from tvmlayers.spaces.choices import Decisions
@@ -67,7 +68,8 @@ def check_target(target: Target) -> None:
 
 
 def tile_cost(workload: Workload, target: Target, decisions: Decisions) -> LoopCost:
-    """What the register tile of a dense layer takes for a vector's multiply-add."""
+    """What the register tile of a dense layer takes for a vector's multiply-add, or for one of its
+    products of bytes."""
     tile = tuple(decisions[name] for name in _TILE)
     k, n, dtype = (workload[name] for name in ("k", "n", "dtype"))
     # All weights of several full panels have the same tile.
@@ -102,11 +104,17 @@ def _tile_cost(
         linear,
         cheap=True,
         use_bias=True,
+        byte_products=gemm.byte_products(target),
     )
     name, function = tile_core(spec, dict(zip(_TILE, tile, strict=True)))
     with Modules(target) as modules:
         code = modules.finish({name: function.with_attr("global_symbol", "tile")}).assembly()
-    loop = max(inner_loops(code), key=lambda each: each.multiply_adds, default=None)
+    loops = inner_loops(code)
+    if Tile.of({"tile": tile[0]}).unit == gemm.DIGITS:
+        of_bytes = max(loops, key=lambda each: each.byte_products)
+        limit = mca.byte_product_cycles(spec.byte_products, target)
+        return _cost(of_bytes, of_bytes.byte_products, limit, target)
+    loop = max(loops, key=lambda each: each.multiply_adds, default=None)
     if loop is None or not loop.multiply_adds:
         raise TuneError(f"no loop of multiply-adds was found in the tile {tile[0]} for k of {k}")
     return _cost(loop, loop.multiply_add_words, mca.fma_cycles(dtype, target), target)
@@ -122,7 +130,8 @@ def row_cost(workload: Workload, target: Target) -> LoopCost:
     def moved(loop: Loop) -> int:
         return min(loop.additions, loop.loaded) if is_bag else min(loop.loaded, loop.stored)
 
-    loop = max(inner_loops(code), key=moved)
+    # Sums of blocks of a bag's entries are added up on the stack, by another loop.
+    loop = max(inner_loops(code), key=lambda each: (moved(each), -each.spills))
     if not moved(loop):
         raise TuneError(f"no loop over rows was found in the kernel of {workload}")
     limit = (mca.sum_cycles if is_bag else mca.copy_cycles)(vectors, target)
@@ -141,6 +150,8 @@ def dense_microseconds(workload: Workload, target: Target, decisions: Decisions)
     vectors = -(-n // target.lanes(dtype))
     strips, tiles = -(-vectors // tile.vectors), -(-m // tile.rows)
     work = k * tile.rows * tile.vectors  # multiply-adds of a tile
+    if tile.unit == gemm.DIGITS:  # of four steps each
+        work = -(-k // 4) * tile.rows * tile.vectors * Kind.of(workload.stored).digits
     cycles = strips * tiles * (cost.start + cost.cycles * work)
     return float(cycles / GIGAHERTZ.get(target.name, USUAL_GIGAHERTZ) / 1e3)
 

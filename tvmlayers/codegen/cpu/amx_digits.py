@@ -20,18 +20,18 @@ from tvmlayers.codegen import emit
 from tvmlayers.codegen.cpu.amx import GRANTED, TEXT, configure
 from tvmlayers.codegen.cpu.amx_split import ROWS, ramp
 from tvmlayers.codegen.cpu.amx_tiles import BLOCK, intrinsic
+from tvmlayers.codegen.cpu.digit_gemm import DigitSpec, Panel, digits_function, write_results
 from tvmlayers.codegen.cpu.digits import STEPS, at_row, total
 from tvmlayers.codegen.cpu.kernel import Functions
-from tvmlayers.codegen.cpu.vnni import Panel, VnniSpec, digits_function, write_results
 from tvmlayers.codegen.private import with_text
 
 _WORDS = STEPS // 4  # of a tile of W
 _WORD_BYTES = 4
 
 
-def amx_digit_rows(name: str, spec: VnniSpec, functions: Functions) -> GlobalVar:
-    """`f(x, w, [scales], [b], out, m, first, last, status)`: as `vnni.vnni_rows`; the status is not
-    0 either where Linux does not let this process use the unit."""
+def amx_digit_rows(name: str, spec: DigitSpec, functions: Functions) -> GlobalVar:
+    """`f(x, w, [scales], [b], out, m, first, last, status)`: as `digit_gemm.digit_gemm_rows`; the
+    status is not 0 either where Linux does not let this process use the unit."""
     made = digits_function(
         name,
         spec,
@@ -46,7 +46,7 @@ def amx_digit_rows(name: str, spec: VnniSpec, functions: Functions) -> GlobalVar
     return made
 
 
-def _panel(name: str, spec: VnniSpec, functions: Functions, width: int, valid: int) -> Panel:
+def _panel(name: str, spec: DigitSpec, functions: Functions, width: int, valid: int) -> Panel:
     rows, layout = spec.digit_rows, spec.layout
     group = BLOCK * LANES
     made: dict[tuple[int, int, int], GlobalVar] = {}
@@ -91,7 +91,7 @@ def _panel(name: str, spec: VnniSpec, functions: Functions, width: int, valid: i
     return panel
 
 
-def _write_block(spec: VnniSpec, tiles: int, strips: int, width: int, valid: int) -> None:
+def _write_block(spec: DigitSpec, tiles: int, strips: int, width: int, valid: int) -> None:
     """`f(digits, row scales, sums, w, [scales], [b], out, m)`: 16 rows a tile by 16 columns a
     strip, of which m rows and `valid` columns are stored."""
     rows, kept = spec.digit_rows, spec.kept

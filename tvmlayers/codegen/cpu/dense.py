@@ -121,6 +121,7 @@ def gemm_spec(
         cheap,
         use_bias,
         out,
+        gemm.byte_products(target),
     )
 
 

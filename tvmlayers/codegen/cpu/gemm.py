@@ -18,6 +18,7 @@ from tvmlayers.codegen.cpu.amx import AmxSpec, amx_rows, rounded_k_block
 from tvmlayers.codegen.cpu.amx_bf16 import HalfSpec, half_rows
 from tvmlayers.codegen.cpu.amx_digits import amx_digit_rows
 from tvmlayers.codegen.cpu.amx_split import ROWS as AMX_REGISTER_ROWS
+from tvmlayers.codegen.cpu.digit_gemm import DigitSpec, digit_gemm_rows, digit_tile
 from tvmlayers.codegen.cpu.gemm_tile import (
     GemmSpec,
     Part,
@@ -30,10 +31,9 @@ from tvmlayers.codegen.cpu.gemm_tile import (
 from tvmlayers.codegen.cpu.kernel import Functions, at_column, core
 from tvmlayers.codegen.cpu.sve import SveSpec, sve_rows, sve_tile
 from tvmlayers.codegen.cpu.unpacked import unpacked_rows
-from tvmlayers.codegen.cpu.vnni import VnniSpec, vnni_rows
 from tvmlayers.dtypes import wide
 from tvmlayers.spaces.choices import Decisions
-from tvmlayers.spaces.gemm import AMX, AMX_BF16, AMX_DIGITS, SVE, UNPACKED, VNNI, Tile
+from tvmlayers.spaces.gemm import AMX, AMX_BF16, AMX_DIGITS, DIGITS, SVE, UNPACKED, Tile
 
 
 def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
@@ -51,9 +51,9 @@ def rows_function(name: str, spec: GemmSpec, functions: Functions) -> GlobalVar:
         if tile.unit == AMX:
             made = amx_rows(f"{name}_amx{place}", _amx_spec(spec, decisions), functions)
             on_unit[place] = _Unit(made, leaves_tail=False)
-        elif tile.unit in (VNNI, AMX_DIGITS):
-            rows_of = vnni_rows if tile.unit == VNNI else amx_digit_rows
-            made = rows_of(f"{name}_digits{place}", _vnni_spec(spec, decisions), functions)
+        elif tile.unit in (DIGITS, AMX_DIGITS):
+            rows_of = digit_gemm_rows if tile.unit == DIGITS else amx_digit_rows
+            made = rows_of(f"{name}_digits{place}", _digit_spec(spec, decisions), functions)
             on_unit[place] = _Unit(made, leaves_tail=False)
         elif tile.unit == AMX_BF16:
             made = half_rows(f"{name}_bf16{place}", _half_spec(spec, decisions), functions)
@@ -87,14 +87,15 @@ def _amx_spec(spec: GemmSpec, decisions: Decisions) -> AmxSpec:
     )
 
 
-def _vnni_spec(spec: GemmSpec, decisions: Decisions) -> VnniSpec:
-    return VnniSpec(
+def _digit_spec(spec: GemmSpec, decisions: Decisions) -> DigitSpec:
+    return DigitSpec(
         spec.layout,
         spec.kept,
         Tile.of(decisions).rows,
         int(decisions.get("prefetch_steps", 0)),
         most_rows(spec, decisions),
         spec.lanes,
+        spec.byte_products,
         spec.activation,
         spec.use_bias,
     )
@@ -110,7 +111,7 @@ def _on_vectors(spec: GemmSpec, decisions: Decisions) -> Decisions:
     if not tile.unit:
         return decisions
     instead = {**decisions, **spec.in_vectors}
-    if tile.unit in (SVE, UNPACKED, VNNI):
+    if tile.unit in (SVE, UNPACKED, DIGITS):
         return {**instead, "tile": Tile(tile.rows, tile.vectors).name}
     height = min(Tile.of(instead).rows, tile.least)  # there may be no more rows
     return {**instead, "tile": Tile(height, Tile.of(instead).vectors).name}
@@ -130,6 +131,10 @@ def tile_core(spec: GemmSpec, decisions: Decisions) -> tuple[GlobalVar, PrimFunc
     layout, tile = spec.layout, Tile.of(decisions)
     if tile.unit == SVE:
         return GlobalVar("tile"), sve_tile(_sve_spec(spec, tile))
+    if tile.unit == DIGITS:
+        of_tail = layout.tail_width, layout.tail
+        widths = (layout.width, layout.width) if layout.full_panels else of_tail
+        return GlobalVar("tile"), digit_tile(_digit_spec(spec, decisions), *widths)
     if layout.full_panels:
         expression, schedule = tiled(spec, decisions, tile, layout.width, layout.width)
     else:

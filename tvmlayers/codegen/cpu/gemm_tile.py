@@ -21,9 +21,9 @@ from tvmlayers.spaces.gemm import (
     AMX,
     AMX_BF16,
     AMX_DIGITS,
+    DIGITS,
     SVE,
     UNPACKED,
-    VNNI,
     Tile,
     dot_tiles,
     gemm_blocks,
@@ -43,7 +43,8 @@ class GemmSpec:
     dtype: of x, the numbers by column and the result, computed in float32 where it is a half; out:
     of the result, where that is another; kept: how the weight is; lanes: of a vector; in_vectors:
     the tile that takes over from another unit; tail_tiles: the register tiles of the panel that is
-    not full; cheap: whether the activation is short enough to be unrolled into the tile.
+    not full; cheap: whether the activation is short enough to be unrolled into the tile;
+    byte_products: see `spaces.gemm.byte_products`.
     """
 
     layout: PanelLayout
@@ -57,6 +58,7 @@ class GemmSpec:
     cheap: bool
     use_bias: bool
     out: str = ""
+    byte_products: str = ""
 
     def arguments(self) -> tuple[Var, Var, list[Var], Var]:
         """The parameters x, w, [scales], [b] and out of the function being written."""
@@ -93,7 +95,7 @@ def tile_decisions(decisions: Decisions) -> Decisions:
         AMX_BF16: ("tile",),
         AMX_DIGITS: ("tile",),
         SVE: ("tile",),
-        VNNI: ("tile", "prefetch_steps"),
+        DIGITS: ("tile", "prefetch_steps"),
         UNPACKED: ("tile", "k_unroll", "prefetch_steps", "k_block"),
     }[Tile.of(decisions).unit]
     return {name: decisions[name] for name in counts}
@@ -218,11 +220,12 @@ def row_block_of(decisions: Decisions) -> int:
 
 def most_rows(spec: GemmSpec, variant: Decisions) -> int:
     """The most rows that any batch brings to a variant at a time."""
-    return max(
+    sizes = [
         max(row_block_of(regime.decisions), 2 * Tile.of(regime.decisions).rows)
         for regime in spec.regimes
         if tile_decisions(regime.decisions) == variant
-    )
+    ]
+    return max(sizes, default=Tile.of(variant).rows)
 
 
 def scratch_elements(spec: GemmSpec, variants: Sequence[Decisions]) -> int:

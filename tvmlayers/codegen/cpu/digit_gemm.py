@@ -2,7 +2,9 @@
 
 An instruction multiplies four bytes without a sign, codes of a weight and their offset, with four
 bytes with a sign, a digit of x, and adds the products to an int32. Sums begin at what the offsets
-bring too much. They do not saturate, and wrap only beyond MOST_STEPS.
+bring too much. They do not saturate, and wrap only beyond MOST_DIGIT_STEPS. Where the instruction
+takes bytes with a sign alone, codes of eight bits lose their offset before, and those of four have
+no sign bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ from itertools import product
 
 from tvm import te, tirx
 from tvm.ir import Expr, GlobalVar
-from tvm.tirx import Var
+from tvm.tirx import PrimFunc, Var
 from tvm.tirx.script.builder import ir as T
 
 from tvmlayers.artifact.panels import PanelLayout, code_offset
@@ -25,14 +27,19 @@ from tvmlayers.codegen.private import prefetch_line
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.stored import KernelAs
 from tvmlayers.quantization.kinds import Kind
+from tvmlayers.spaces.gemm import SDOT, USDOT, VPDPBUSD
 
-_NIBBLES = 0x0F0F0F0F
+# Steps that ARM's instructions take from a lane of a vector: loading each by itself into all lanes
+# takes the units that multiply.
+_LANES_OF_ARM = 4
+_NIBBLES, _SIGN_BITS = 0x0F0F0F0F, 0x80808080
 
 
 @dataclass(frozen=True)
-class VnniSpec:
+class DigitSpec:
     """One dense layer on codes. height: rows of x in a register tile; ahead: steps of k that its
-    panel is asked for before its use; rows: the most that come at a time."""
+    panel is asked for before its use; rows: the most that come at a time; products: what
+    `spaces.gemm.byte_products` says."""
 
     layout: PanelLayout
     kept: KernelAs
@@ -40,6 +47,7 @@ class VnniSpec:
     ahead: int
     rows: int
     lanes: int
+    products: str
     activation: Callable[[Expr], Expr]
     use_bias: bool
 
@@ -54,6 +62,16 @@ class VnniSpec:
         group = self.kind.group if self.kept.groups else self.layout.k
         return DigitRows(self.layout.k, self.kind.digits, group, self.rows, self.lanes)
 
+    @property
+    def offset(self) -> int:
+        """How much larger a code is where it is multiplied."""
+        return code_offset(self.kept.depth) if not self.loses_offset else 0
+
+    @property
+    def loses_offset(self) -> bool:
+        """Whether codes are brought into bytes with a sign."""
+        return self.products == SDOT and self.kept.depth == 4
+
     def arguments(self) -> tuple[Var, Var, list[Var], Var]:
         """The parameters x, w, [scales], [b] and out of the function being written."""
         return tensor_arguments("float32", self.use_bias, self.kept)
@@ -63,7 +81,7 @@ Panel = Callable[..., None]
 """`panel(memory, w, by_column, out, m)`: all rows by one panel."""
 
 
-def vnni_rows(name: str, spec: VnniSpec, functions: Functions) -> GlobalVar:
+def digit_gemm_rows(name: str, spec: DigitSpec, functions: Functions) -> GlobalVar:
     """`f(x, w, [scales], [b], out, m, first, last, status)`: m rows by panels first..last-1, on one
     thread.
 
@@ -74,7 +92,7 @@ def vnni_rows(name: str, spec: VnniSpec, functions: Functions) -> GlobalVar:
 
 def digits_function(
     name: str,
-    spec: VnniSpec,
+    spec: DigitSpec,
     panel_of: Callable[[int, int], Panel],
     functions: Functions,
     *,
@@ -130,9 +148,9 @@ def digits_function(
     return made
 
 
-def _tiles(name: str, spec: VnniSpec, functions: Functions, width: int, valid: int) -> Panel:
+def _tiles(name: str, spec: DigitSpec, functions: Functions, width: int, valid: int) -> Panel:
     tile = GlobalVar(f"{name}_tile{valid}")
-    functions[tile] = emit.noinline(emit.private(lambda: _Tile(spec, width, valid).write()))
+    functions[tile] = digit_tile(spec, width, valid)
     rows, layout = spec.digit_rows, spec.layout
 
     def panel(memory: Var, w: Var, by_column: Sequence[Expr], out: Var, m: Expr) -> None:
@@ -153,10 +171,15 @@ def _tiles(name: str, spec: VnniSpec, functions: Functions, width: int, valid: i
     return panel
 
 
+def digit_tile(spec: DigitSpec, width: int, valid: int) -> PrimFunc:
+    """The register tile of panels of `width` columns, of which so many are there."""
+    return emit.noinline(emit.private(lambda: _Tile(spec, width, valid).write()))
+
+
 class _Tile:
     """Writes `f(digits, row scales, sums, w, [scales], [b], out)`: a register tile by one panel."""
 
-    def __init__(self, spec: VnniSpec, width: int, valid: int) -> None:
+    def __init__(self, spec: DigitSpec, width: int, valid: int) -> None:
         self._spec, self._width, self._valid = spec, width, valid
         self._rows = spec.digit_rows
         self._vectors = range(width // spec.lanes)
@@ -215,52 +238,94 @@ class _Tile:
     def _sum(self, group: Expr, begin: Expr, end: Expr) -> None:
         """The sums of products over the words of one group."""
         lanes, depth, rows = self._spec.lanes, self._spec.kept.depth, self._rows
-        ahead = self._spec.ahead // depth
         for row, digit in self._turns:
             place = row * rows.digits + digit
             at = emit.i64(place * rows.groups) + group
-            start = emit.bound(emit.view(self._sums)[at] * -code_offset(depth))
+            start = emit.bound(emit.view(self._sums)[at] * -self._spec.offset)
             for vector in self._vectors:
                 value = tirx.Broadcast(start, lanes)
                 T.buffer_store(emit.view(self._acc), value, [self._place(place, vector)])
-        with T.serial(begin, end) as word:
-            for vector in self._vectors if ahead else ():
-                at = (word + emit.i64(ahead)) * emit.i64(self._width)
-                T.evaluate(prefetch_line(emit.view(self._w)[at + emit.i64(vector * lanes)]))
-            weights = [self._codes(word, vector) for vector in self._vectors]
-            for quad, (row, digit) in product(range(depth // 4), self._turns):
-                bytes_before = row * rows.row_bytes + digit * rows.plane
-                at = emit.i64(bytes_before // 4) + word * emit.i64(depth // 4) + emit.i64(quad)
-                x = emit.bound(tirx.Broadcast(emit.view(self._digits)[at], lanes))
-                for vector in self._vectors:
-                    place = self._place(row * rows.digits + digit, vector)
-                    before = emit.view(self._acc)[place]
-                    value = _dot(before, weights[vector][quad], x, lanes)
-                    T.buffer_store(emit.view(self._acc), value, [place])
+        together = _LANES_OF_ARM if lanes == _LANES_OF_ARM else 1
+        words = together * 4 // depth or 1
+        if words == 1:
+            with T.serial(begin, end) as word:
+                self._word(word, lambda quad, row, digit: self._digit(word, quad, row, digit))
+            return
+        pieces = emit.quotient(end - begin, emit.i64(words))
+        with T.serial(emit.i64(0), pieces) as piece:
+            first = emit.bound(begin + piece * emit.i64(words))
+            vectors = {turn: self._digit_vector(first, *turn) for turn in self._turns}
+            for place, vector in product(range(words), self._vectors):
+                for quad, codes in enumerate(self._codes(first + emit.i64(place), vector)):
+                    lane = place * depth // 4 + quad
+                    for row, digit in self._turns:
+                        one = tirx.Shuffle([vectors[row, digit]], [lane])
+                        self._add(row, digit, vector, codes, tirx.Broadcast(one, lanes))
+        with T.serial(begin + pieces * emit.i64(words), end) as word:
+            self._word(word, lambda quad, row, digit: self._digit(word, quad, row, digit))
+
+    def _word(self, word: Expr, digits_of: Callable[[int, int, int], Expr]) -> None:
+        """Adds the products of one word of each column."""
+        depth, lanes = self._spec.kept.depth, self._spec.lanes
+        ahead = self._spec.ahead // depth
+        for vector in self._vectors if ahead else ():
+            at = (word + emit.i64(ahead)) * emit.i64(self._width)
+            T.evaluate(prefetch_line(emit.view(self._w)[at + emit.i64(vector * lanes)]))
+        weights = [self._codes(word, vector) for vector in self._vectors]
+        for quad, (row, digit) in product(range(depth // 4), self._turns):
+            x = emit.bound(digits_of(quad, row, digit))
+            for vector in self._vectors:
+                self._add(row, digit, vector, weights[vector][quad], x)
+
+    def _add(self, row: int, digit: int, vector: int, codes: Expr, digits: Expr) -> None:
+        place = self._place(row * self._rows.digits + digit, vector)
+        value = self._dot(emit.view(self._acc)[place], codes, digits)
+        T.buffer_store(emit.view(self._acc), value, [place])
+
+    def _digit_start(self, word: Expr, row: int, digit: int) -> Expr:
+        """Where the digits that belong to a word begin, in words of them."""
+        bytes_before = row * self._rows.row_bytes + digit * self._rows.plane
+        return emit.i64(bytes_before // 4) + word * emit.i64(self._spec.kept.depth // 4)
+
+    def _digit(self, word: Expr, quad: int, row: int, digit: int) -> Expr:
+        """Four steps of a digit, in each lane."""
+        at = self._digit_start(word, row, digit) + emit.i64(quad)
+        return tirx.Broadcast(emit.view(self._digits)[at], self._spec.lanes)
+
+    def _digit_vector(self, word: Expr, row: int, digit: int) -> Expr:
+        """Four steps in the first lane, the next four in the second, and so on."""
+        return emit.bound(emit.view(self._digits)[ramp(self._digit_start(word, row, digit), 4)])
+
+    def _dot(self, before: Expr, codes: Expr, digits: Expr) -> Expr:
+        lanes, products = self._spec.lanes, self._spec.products
+        name, of_codes = {
+            VPDPBUSD: (f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", "uint8"),
+            USDOT: ("llvm.aarch64.neon.usdot.v4i32.v16i8", "uint8"),
+            SDOT: ("llvm.aarch64.neon.sdot.v4i32.v16i8", "int8"),
+        }[products]
+        return tirx.call_llvm_pure_intrin(
+            f"int32x{lanes}",
+            name,
+            before,
+            tirx.reinterpret(f"{of_codes}x{4 * lanes}", codes),
+            tirx.reinterpret(f"int8x{4 * lanes}", digits),
+        )
 
     def _codes(self, word: Expr, vector: int) -> list[Expr]:
-        """Four codes a lane each, without a sign."""
+        """Four codes a lane each."""
         lanes = self._spec.lanes
         at = ramp(word * emit.i64(self._width) + emit.i64(vector * lanes), lanes)
         words = emit.bound(emit.view(self._w)[at])
+        if self._spec.loses_offset:
+            return [emit.bound(words ^ tirx.const(_SIGN_BITS, f"uint32x{lanes}"))]
         if self._spec.kept.depth == 4:
             return [words]
         mask, four = (tirx.const(n, f"uint32x{lanes}") for n in (_NIBBLES, 4))
         return [emit.bound(words & mask), emit.bound((words >> four) & mask)]
 
 
-def _dot(before: Expr, codes: Expr, digits: Expr, lanes: int) -> Expr:
-    return tirx.call_llvm_pure_intrin(
-        f"int32x{lanes}",
-        f"llvm.x86.avx512.vpdpbusd.{32 * lanes}",
-        before,
-        tirx.reinterpret(f"uint8x{4 * lanes}", codes),
-        tirx.reinterpret(f"int8x{4 * lanes}", digits),
-    )
-
-
 def write_results(
-    spec: VnniSpec,
+    spec: DigitSpec,
     totals: Var,
     row_scales: Var,
     by_column: Sequence[Var],
