@@ -39,7 +39,8 @@ PLACE = {part: place for place, line in enumerate(LINES) for part in line}
 # The same inside of the large rooms.
 ROOMS = {
     "artifact": (
-        *(("arena", "bf16x3"), ("panels",), ("manifest", "weights"), ("file",)),
+        *(("arena", "bf16x3"), ("panels",), ("fields", "weights")),
+        *(("model_manifest", "step_manifest"), ("manifest",), ("file",)),
         ("__init__",),
     ),
     "runtime": (
@@ -61,7 +62,7 @@ ROOMS = {
         ("cpu",),
         ("addresses", "chain", "entries", "pool"),
         ("graph", "modules"),
-        ("description", "forward"),
+        ("description", "forward", "running"),
         ("cuda", "training"),
         ("compiler",),
         ("__init__",),

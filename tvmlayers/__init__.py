@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from tvmlayers.runtime.compiled import Compiled as Compiled
     from tvmlayers.runtime.compiled import load as load
     from tvmlayers.testing import verify as verify
+    from tvmlayers.training.loading import load_step as load_step
     from tvmlayers.training.step import TrainingStep as TrainingStep
     from tvmlayers.tune import tune as tune
 
@@ -92,6 +93,7 @@ _LAZY = {
     "from_sklearn": "tvmlayers.interop.sklearn",
     "from_torch": "tvmlayers.interop.torch",
     "load": "tvmlayers.runtime.compiled",
+    "load_step": "tvmlayers.training.loading",
     "tune": "tvmlayers.tune",
     "verify": "tvmlayers.testing",
 }
@@ -162,6 +164,7 @@ __all__ = [
     "initializers",
     "load",
     "load_model",
+    "load_step",
     "losses",
     "metrics",
     "optimizers",

@@ -100,9 +100,13 @@ def _argument(value: object) -> str:
 
 
 def entries_table(manifest: Mapping[str, Any]) -> Table:
-    """The ways in which the compiled model can be called."""
+    """The ways in which the compiled code can be called: a training step in one way."""
     made = table("Entries", ("symbol", "inputs", "outputs"))
-    for entry in manifest["entries"]:
+    entries = manifest.get("entries")
+    if entries is None:
+        truths = [output["truth"] for output in manifest["outputs"]]
+        made.add_row("step", _tensors([*manifest["inputs"], *truths]), f"loss: {manifest['loss']}")
+    for entry in entries or ():
         made.add_row(entry["symbol"], _tensors(entry["inputs"]), _tensors(entry["outputs"]))
     return made
 
@@ -134,6 +138,8 @@ def kernel_blocks(manifest: Mapping[str, Any]) -> Iterator[RenderableType]:
     """A block for each kernel: what it is and costs, the decisions that all sizes of the batch have
     in common, and a line for each range of sizes: where its decisions came from, how much of the
     hardware's limit was reached when they were measured, and what differs."""
+    if "kernels" not in manifest:
+        return
     yield styled("Kernels", "table.title")
     for kernel in manifest["kernels"]:
         row = dict(kernel)

@@ -46,11 +46,12 @@ def write(
     library: bytes,
     weights: Mapping[str, NDArray[Any]],
     images: Mapping[str, bytes] | None = None,
+    form: str = manifests.FORMAT,
 ) -> None:
     """Write an artefact to `path`, whole or not at all; adds format and hashes to the manifest.
 
-    images: a GPU's code by kind, of those in `IMAGES`. SaveError where the file cannot be written,
-    ConfigError for a model that JSON cannot describe.
+    images: a GPU's code by kind, of those in `IMAGES`; form: the format. SaveError where the file
+    cannot be written, ConfigError for a model that JSON cannot describe.
     """
     hashes = {"library": _hash(library)}
     hashes |= {kind: _hash(image) for kind, image in (images or {}).items()}
@@ -63,11 +64,11 @@ def write(
             for chunk in chunks(weights):
                 digest.update(chunk)
                 member.write(chunk)
-        head = {"format": manifests.FORMAT, "format_version": manifests.FORMAT_VERSION}
+        head = {"format": form, "format_version": manifests.FORMAT_VERSION}
         hashes["weights"] = digest.hexdigest()
         text = json.dumps({**manifest, **head, "hashes": hashes}, indent=1).encode()
         try:
-            manifests.decode(text, path)
+            manifests.decode(text, path, form)
         except ArtifactError as error:
             raise ConfigError(f"this model cannot be saved: {error}") from error
         archive.writestr(MANIFEST, text)
@@ -75,18 +76,18 @@ def write(
 
 
 def read(
-    path: str | os.PathLike[str], *, to_run: bool = True
+    path: str | os.PathLike[str], *, to_run: bool = True, form: str = manifests.FORMAT
 ) -> tuple[dict[str, Any], bytes, NDArray[np.uint8]]:
     """(manifest, library, arena) of the artefact at `path`, checked.
 
-    to_run: whether this machine has to have what the code needs. The packed weights are read
-    straight into the arena, at the offsets that the manifest gives.
+    to_run: whether this machine has to have what the code needs; form: the format. The packed
+    weights are read straight into the arena, at the offsets that the manifest gives.
     ArtifactError for a file that is damaged, foreign or of another version of the format,
     TargetError where this machine lacks what the code needs, HostMemoryError where there is too
     little memory for the weights, and OSError where the file cannot be read.
     """
     with _opened(path) as archive:
-        manifest = _read_manifest(archive, path)
+        manifest = _read_manifest(archive, path, form)
         if to_run:
             check_machine(manifest, path)
         library = _read_member(archive, LIBRARY, manifest["hashes"]["library"], path)
@@ -122,9 +123,9 @@ def read_images(path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> di
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest alone, whatever machine the artefact is for."""
+    """The manifest alone, whatever machine the artefact is for, and of any format."""
     with _opened(path) as archive:
-        return _read_manifest(archive, path)
+        return _read_manifest(archive, path, None)
 
 
 def check_machine(manifest: Mapping[str, Any], path: object = "the artefact") -> None:
@@ -166,7 +167,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
             ) from error
 
 
-def _read_manifest(archive: zipfile.ZipFile, path: object) -> dict[str, Any]:
+def _read_manifest(archive: zipfile.ZipFile, path: object, form: str | None) -> dict[str, Any]:
     names = archive.namelist()
     absent = {MANIFEST, LIBRARY, WEIGHTS}.difference(names)
     if absent:
@@ -176,7 +177,7 @@ def _read_manifest(archive: zipfile.ZipFile, path: object) -> dict[str, Any]:
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise ArtifactError(f"{path} is damaged: a member is compressed, none ever is")
     text = archive.read(MANIFEST)
-    manifest = manifests.decode(text, path)
+    manifest = manifests.decode(text, path, form)
     if MANIFEST_HASH not in names or archive.read(MANIFEST_HASH).split()[:1] != [
         _hash(text).encode()
     ]:

@@ -118,6 +118,9 @@ def run_inspect(args: argparse.Namespace) -> int:
         triple = manifest["target"].get("triple", "")
         why_not = targets.obstacle(triple, manifest["cpu_features"])
         OUT.print(styled(f"it {why_not}", "red") if why_not else styled("runs here", "green"))
+    for of in ("optimizer", "tables") if "optimizer" in manifest else ():
+        named = " ".join(f"{key}={value}" for key, value in manifest[of].items())
+        OUT.print(styled(f"{of}: {named}"))
     OUT.print(tables.layers_table(manifest))
     OUT.print(tables.entries_table(manifest))
     for block in tables.kernel_blocks(manifest):

@@ -14,15 +14,13 @@ from tvmlayers.codegen.entries import entry_specs
 from tvmlayers.codegen.fold import folded
 from tvmlayers.codegen.forward import forward_function
 from tvmlayers.codegen.graph import Kernels, planned, relax_module
-from tvmlayers.codegen.link import shared_library
 from tvmlayers.codegen.modules import Library, Modules
+from tvmlayers.codegen.running import running
 from tvmlayers.codegen.weights import ArenaPlan
-from tvmlayers.errors import TargetError
 from tvmlayers.layers import Layer, Model, as_model
 from tvmlayers.layers.names import naming
 from tvmlayers.runtime.compiled import Compiled
 from tvmlayers.runtime.cuda import CudaCompiled
-from tvmlayers.runtime.threads import load_library
 from tvmlayers.schedule import Selector
 from tvmlayers.schedule.cuda import CudaSelector
 
@@ -66,37 +64,9 @@ def compile_selected(
 
     fill: makes the arena from its plan, where the weights are not to be packed again.
     """
-    resolved = selector.target
     library, manifest, plan = _build(model, selector)
-    why_not = targets.obstacle(resolved.triple, resolved.cpu_flags)
-
-    def linked() -> bytes:
-        return shared_library(library, resolved.triple)
-
-    if why_not or targets.can_make_code():
-        runnable = library.__getitem__
-    else:
-        runnable = load_library(linked()).get_function
-
-    def get_function(symbol: str) -> Any:
-        if not why_not:
-            return runnable(symbol)
-
-        def refuse(*_: object) -> int:
-            raise TargetError(
-                f"this model was compiled for {resolved.name}: it {why_not}; "
-                "save it and load it on such a machine"
-            )
-
-        return refuse
-
-    return Compiled(
-        manifest,
-        get_function,
-        fill(plan),
-        threads,
-        linked,
-    )
+    get_function, linked = running(library, selector.target, "model")
+    return Compiled(manifest, get_function, fill(plan), threads, linked)
 
 
 def assembly(model: Model, selector: Selector) -> str:

@@ -21,9 +21,7 @@ def make_manifest(
 ) -> dict[str, Any]:
     """The manifest of a compiled model, but for what its kind of hardware adds to it."""
     return {
-        "tvmlayers_version": tvmlayers.__version__,
-        "tvm_version": tvm.__version__,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **made_by(),
         "model": model.get_config(),
         "target": target.describe(),
         "entries": entries,
@@ -32,6 +30,15 @@ def make_manifest(
         "weights": kernels.arena.manifest(),
         "arena_bytes": kernels.arena.arena_bytes,
         "kernels": [made.kernel.report for made in kernels.made.values() if made.kernel.report],
+    }
+
+
+def made_by() -> dict[str, str]:
+    """What made an artefact, and when."""
+    return {
+        "tvmlayers_version": tvmlayers.__version__,
+        "tvm_version": tvm.__version__,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 

@@ -7,6 +7,7 @@ another with each call. The formulas as tensor expressions are in `expr.optimize
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -212,8 +213,11 @@ def get(optimizer: object) -> Optimizer:
     return OPTIMIZERS[optimizer]()
 
 
-def from_config(config: dict[str, Any]) -> Optimizer:
-    """The optimiser that `get_config` described."""
+def from_config(config: Mapping[str, Any]) -> Optimizer:
+    """The optimiser that `get_config` described; ConfigError for what describes none."""
     classes = {made.__name__: made for made in OPTIMIZERS.values()}
     arguments = {name: value for name, value in config.items() if name != "class_name"}
-    return classes[config["class_name"]](**arguments)
+    try:
+        return classes[config["class_name"]](**arguments)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"no optimiser has the configuration {dict(config)}: {error}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvmlayers.artifact.arena import ALIGNMENT, view
+from tvmlayers.errors import ArtifactError
 from tvmlayers.runtime.signature import extent
 
 Array = NDArray[Any]
@@ -29,7 +30,10 @@ def read_predictions(
 
     behind = [math.prod(shape_of(dims)) * size for dims, size in about["behind"]]
     offset = sum((-(-nbytes // ALIGNMENT) + 1) * ALIGNMENT for nbytes in behind)
-    made = view(scratch, offset, shape_of(about["shape"]), about["dtype"])
+    shape, dtype = shape_of(about["shape"]), about["dtype"]
+    if offset + math.prod(shape) * np.dtype(dtype).itemsize > scratch.nbytes:
+        raise ArtifactError("the manifest of this step is damaged: its predictions are nowhere")
+    made = view(scratch, offset, shape, dtype)
     return _ACTIVATIONS[about["activation"]](made)
 
 

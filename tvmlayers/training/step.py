@@ -11,9 +11,11 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmlayers.artifact import file as artifact
 from tvmlayers.artifact.arena import view
+from tvmlayers.artifact.manifest import STEP_FORMAT
 from tvmlayers.artifact.panels import pack, unpack
-from tvmlayers.artifact.weights import as_numbers
+from tvmlayers.artifact.weights import as_numbers, views
 from tvmlayers.errors import (
     ConfigError,
     IndexOutOfRangeError,
@@ -37,6 +39,7 @@ from tvmlayers.training.predictions import read_predictions
 
 Array = NDArray[Any]
 _FORMAT = "tvmlayers.step"
+SYMBOL = "step"  # of the compiled function
 
 
 class TrainingStep:
@@ -53,8 +56,10 @@ class TrainingStep:
         function: Callable[..., int],
         arena: NDArray[np.uint8],
         threads: int | None = None,
+        library: Callable[[], bytes] | None = None,
     ) -> None:
         self.model, self.manifest = model, manifest
+        self._library = library
         self.optimizer: Optimizer = from_config(manifest["optimizer"])
         self.table_optimizer: Optimizer = from_config(manifest["tables"])
         # Of its own: the predictions of a batch are read from it.
@@ -347,6 +352,22 @@ class TrainingStep:
         if missing:
             raise WeightsError(f"{path} is of another model: it has no {', '.join(missing)}")
         self._take(arrays, names)
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.tvml` artefact that `tvmlayers.load_step` reads: machine code, weights and
+        states, whole or not at all.
+
+        It goes on bit by bit where this step is, in a process without compiler or torch.
+        MissingDependencyError where there is no linker, SaveError where the file cannot be written.
+        """
+        if self._library is None:
+            raise ConfigError("this step was made without its library and cannot be exported")
+        rates = dict(zip(("optimizer", "tables"), map(float, self._rates), strict=True))
+        now = {key: {**self.manifest[key], "learning_rate": rate} for key, rate in rates.items()}
+        manifest = {**self.manifest, **now}
+        artifact.write(
+            path, manifest, self._library(), views(manifest, self._arena), form=STEP_FORMAT
+        )
 
     def _description(self) -> dict[str, Any]:
         """What must be alike for a step to go on with another's state: not the learning rates."""

@@ -10,8 +10,10 @@ import numpy as np
 
 from tvmlayers import targets
 from tvmlayers.codegen.cpu.losses import LABELS, loss_kernel
+from tvmlayers.codegen.description import made_by
 from tvmlayers.codegen.fuse import Step, fused_steps
 from tvmlayers.codegen.modules import Modules
+from tvmlayers.codegen.running import running
 from tvmlayers.codegen.training.function import OutputSpec, StepSpec, step_function
 from tvmlayers.codegen.training.parts import INDEX_DTYPE, part_of
 from tvmlayers.codegen.training.tape import ITERATIONS, Backward, Tape, Value
@@ -24,9 +26,7 @@ from tvmlayers.layers.graph import SymbolicTensor
 from tvmlayers.layers.names import naming
 from tvmlayers.training import losses, optimizers
 from tvmlayers.training.outputs import losses_of, output_names, weights_of
-from tvmlayers.training.step import TrainingStep
-
-_SYMBOL = "step"
+from tvmlayers.training.step import SYMBOL, TrainingStep
 
 
 def compile_step(
@@ -49,8 +49,8 @@ def compile_step(
     `tl.optimizers` or its name; tables: that of the tables of `Embedding` and `EmbeddingBag`, where
     it is another. The step begins with the weights that the model has, and keeps its own:
     `step.weights()` reads them, `step.update_model()` puts them into the model. target, threads,
-    example: as for `compile`. ConfigError for a layer without a derivative, and TargetError for a
-    target whose code this machine cannot run.
+    example: as for `compile`; a step for another machine can be exported here, and not called.
+    ConfigError for a layer without a derivative, and TargetError for a GPU.
     """
     built = as_model(model, example).ready()
     names, wanted = output_names(built), optimizers.get(optimizer)
@@ -60,19 +60,17 @@ def compile_step(
     resolved = targets.resolve(target)
     if isinstance(resolved, targets.CudaTarget):
         raise TargetError("steps are compiled for CPU targets only so far: train on a CPU")
-    why_not = targets.obstacle(resolved.triple, resolved.cpu_flags)
-    if why_not:
-        raise TargetError(f"a step for {resolved.name} cannot run here: this machine {why_not}")
     selector = selector_for(resolved)
     tape = Tape(selector, wanted, for_tables)
     with Modules(selector.target) as modules, naming:
         spec = _written(tape, built, list(zip(names, wanted_losses, weights, strict=True)))
-        functions, checks = step_function(_SYMBOL, spec)
+        functions, checks = step_function(SYMBOL, spec)
         for run in tape.runs:
             functions |= run.what.functions
         library = modules.finish(functions)
     manifest = _manifest(built, tape, spec, checks, wanted_losses)
-    return TrainingStep(built, manifest, library[_SYMBOL], tape.arena.fill(), threads)
+    get_function, linked = running(library, selector.target, "step")
+    return TrainingStep(built, manifest, get_function(SYMBOL), tape.arena.fill(), threads, linked)
 
 
 def _written(
@@ -217,8 +215,10 @@ def _manifest(
 
     inputs = [slot(v, "index" if v.dtype == INDEX_DTYPE else "value") for v in spec.inputs]
     return {
+        **made_by(),
         "model": model.get_config(),
         "target": tape.target.describe(),
+        "cpu_features": list(tape.target.cpu_flags),
         "inputs": inputs,
         "outputs": [output_of(*each) for each in zip(spec.outputs, wanted, strict=True)],
         "dtype": spec.dtype,
