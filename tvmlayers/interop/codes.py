@@ -47,3 +47,11 @@ class Codes:
             return kind.name, [kernel, self.scales if self.group else self.scales[0]]
         steps = np.arange(len(self.codes)) // (self.group or len(self.codes))
         return "float32", [(self.codes.astype(np.float32) * self.scales[steps])]
+
+
+def unpacked(rows: Array, bits: int) -> Array:
+    """Numbers of 4 bits of rows of bytes, the low ones first, or of 8."""
+    if bits == 8:
+        return rows.astype(np.int16)
+    pairs: Array = np.stack([rows & 15, rows >> 4], axis=-1).reshape(len(rows), -1)
+    return pairs.astype(np.int16)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
+from tvmlayers.interop.onnx import tables
 from tvmlayers.interop.onnx.calls import Call
 from tvmlayers.interop.onnx.patterns import SAME_NUMBERS, scalar, stripped
 from tvmlayers.interop.onnx.products import vectors
@@ -36,23 +37,39 @@ class Factors:
 
 def embedding(call: Call) -> SymbolicTensor:
     """Embedding: rows of a constant matrix."""
-    table = call.constant(0)
-    if call.get("axis", 0) != 0 or table.ndim != 2:
-        raise Unsupported("only rows of a matrix can be looked up")
+    return _embedding(call, tables.table_of(call))
+
+
+def dequantised(call: Call) -> SymbolicTensor:
+    """Embedding whose rows are looked up as codes, and multiplied with one scale behind that."""
+    table, lookup = tables.dequantised(call), call.source(0)
+    if table is None or lookup is None:
+        raise Unsupported("only constants, and codes that a Gather looked up, are dequantised")
+    return _embedding(lookup, table)
+
+
+def _embedding(call: Call, table: tables.Table) -> SymbolicTensor:
     indices, oob = _clipped(call)
-    rows, columns = table.shape
     is_masked = call.inputs[0] in call.graph.masked
 
     def make(name: str) -> layers.Layer:
-        dtype = table.dtype.name
-        return layers.Embedding(rows, columns, mask_zero=is_masked, oob=oob, dtype=dtype, name=name)
+        return layers.Embedding(
+            table.rows,
+            table.columns,
+            mask_zero=is_masked,
+            oob=oob,
+            dtype=table.dtype,
+            stored=table.stored,
+            name=name,
+        )
 
-    made: SymbolicTensor = call.weighted(f"embedding {oob}", make, table)(indices)
+    kind = f"embedding {oob} {table.stored}"
+    made: SymbolicTensor = call.weighted(kind, make, table.weight)(indices)
     return made
 
 
 def _clipped(call: Call) -> tuple[SymbolicTensor, str]:
-    """(indices, oob) of a Gather; those that are clipped to the table are clipped there."""
+    """(indices, oob) of a look-up; those that are clipped to the table are clipped there."""
     clip, last = call.source(1), call.constant(0).shape[0] - 1
     if clip is None or clip.kind != "Clip":
         return call.tensor(1), "raise"
@@ -115,9 +132,8 @@ def lookup_of(call: Call, name: str, kind: str) -> Lookup | None:
     source = call.call_of(name)
     if source is None:
         return None
-    if source.kind == "Gather" and source.is_constant(0) and not source.get("axis", 0):
-        is_table = source.constant(0).ndim == 2 and source.tensor(1).rank == 2
-        return Lookup(source) if is_table else None
+    if tables.is_lookup(source):
+        return Lookup(source) if source.tensor(1).rank == 2 else None
     if kind == "sum" and (weighed := _weighed(source)):
         x, factors = weighed
         found = lookup_of(call, x, "")
@@ -244,23 +260,24 @@ def weighted_mean(call: Call) -> SymbolicTensor | None:
 
 def _bag(found: Lookup, mode: str) -> SymbolicTensor:
     """The EmbeddingBag of what is looked up, which has the name of the Gather."""
-    call, table = found.table, found.table.constant(0)
+    call, table = found.table, tables.table_of(found.table)
     indices, oob = _clipped(call)
     factors = call.tensor_of(found.factors) if found.factors else None
-    rows, columns = table.shape
 
     def make(name: str) -> layers.Layer:
         return layers.EmbeddingBag(
-            rows,
-            columns,
+            table.rows,
+            table.columns,
             mode=mode,
             padding_idx=found.padding,
             oob=oob,
-            dtype=table.dtype.name,
+            dtype=table.dtype,
+            stored=table.stored,
             name=name,
         )
 
-    layer: Any = call.weighted(f"bag {mode} {found.padding} {oob}", make, table)
+    kind = f"bag {mode} {found.padding} {oob} {table.stored}"
+    layer: Any = call.weighted(kind, make, table.weight)
     made: SymbolicTensor = layer(indices, per_sample_weights=factors)
     return made
 

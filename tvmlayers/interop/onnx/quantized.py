@@ -10,7 +10,7 @@ import numpy as np
 
 from tvmlayers import layers
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.codes import BASES, Array, Codes, Held
+from tvmlayers.interop.codes import BASES, Array, Codes, Held, unpacked
 from tvmlayers.interop.onnx.calls import Call
 from tvmlayers.layers.graph import SymbolicTensor
 
@@ -88,19 +88,11 @@ def _blocks(call: Call, k: int, n: int, bits: int, block: int) -> Codes:
         given = call.constant(3)
         if given.dtype != np.uint8:
             raise Unsupported("only whole zero points are there")
-        zeros = _unpacked(given.reshape(n, -1), bits)[:, :groups]
-    codes = _unpacked(packed.reshape(n * groups, -1), bits).reshape(n, groups, block)
+        zeros = unpacked(given.reshape(n, -1), bits)[:, :groups]
+    codes = unpacked(packed.reshape(n * groups, -1), bits).reshape(n, groups, block)
     around = (codes - zeros[..., None]).reshape(n, -1)[:, :k]
     by_group = np.ascontiguousarray(scales.reshape(n, groups).T.astype(np.float32))
     return Codes(f"int{bits}", around.T, by_group, block)
-
-
-def _unpacked(rows: Array, bits: int) -> Array:
-    """Numbers of 4 bits, the low ones first, or of 8."""
-    if bits == 8:
-        return rows.astype(np.int16)
-    pairs: Array = np.stack([rows & 15, rows >> 4], axis=-1).reshape(len(rows), -1)
-    return pairs.astype(np.int16)
 
 
 def dynamic(call: Call) -> tuple[SymbolicTensor, Held, int, int] | None:

@@ -126,6 +126,7 @@ OPERATORS: dict[str, Row] = {
     "Div": _div,
     "Dropout": _identity,
     "Elu": _elu,
+    "DequantizeLinear": means.dequantised,
     "Exp": _activation("exponential"),
     "Flatten": shapes.flatten,
     "Gather": _gather,
@@ -166,5 +167,8 @@ OPERATORS: dict[str, Row] = {
 }
 """By ONNX's operator type, of its own domain."""
 
-CONTRIBUTED: dict[str, Row] = {"MatMulNBits": quantized.n_bits}
+CONTRIBUTED: dict[str, Row] = {
+    "GatherBlockQuantized": means.embedding,
+    "MatMulNBits": quantized.n_bits,
+}
 """By operator type, of ONNX Runtime's domain com.microsoft."""
