@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from tvmlayers.interop.onnx import from_onnx as from_onnx
     from tvmlayers.interop.sklearn import from_sklearn as from_sklearn
     from tvmlayers.interop.torch import from_torch as from_torch
+    from tvmlayers.interop.weights import read_weights as read_weights
     from tvmlayers.roofline import explain as explain
     from tvmlayers.runtime.compiled import Compiled as Compiled
     from tvmlayers.runtime.compiled import load as load
@@ -94,6 +95,7 @@ _LAZY = {
     "from_torch": "tvmlayers.interop.torch",
     "load": "tvmlayers.runtime.compiled",
     "load_step": "tvmlayers.training.loading",
+    "read_weights": "tvmlayers.interop.weights",
     "tune": "tvmlayers.tune",
     "verify": "tvmlayers.testing",
 }
@@ -169,6 +171,7 @@ __all__ = [
     "metrics",
     "optimizers",
     "quantize",
+    "read_weights",
     "tune",
     "verify",
 ]

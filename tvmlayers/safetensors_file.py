@@ -27,6 +27,8 @@ DTYPES = {  # NumPy's names and those of safetensors
     "uint8": "U8",
 }
 
+_FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # those of ml_dtypes
+
 
 def chunks(
     arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
@@ -64,7 +66,24 @@ def read(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         with safe_open(str(path), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            arrays = {
+                name: file.get_tensor(name) if kind not in _FLOAT8 else _float8(path, name, kind)
+                for name, kind in kinds.items()
+            }
             return arrays, file.metadata() or {}
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+
+
+def _float8(path: str | Path, name: str, kind: str) -> NDArray[Any]:
+    """A tensor of a file that was checked, of a dtype that NumPy lacks."""
+    import ml_dtypes
+
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        about = json.loads(file.read(length))[name]
+        begin, end = about["data_offsets"]
+        file.seek(8 + length + begin)
+        data = file.read(end - begin)
+    return np.frombuffer(data, getattr(ml_dtypes, _FLOAT8[kind])).reshape(about["shape"])

@@ -1,7 +1,8 @@
-"""Kernels that come as whole numbers with scales, and how a Dense keeps them.
+"""Kernels and tables that come as whole numbers with scales, and how layers keep them.
 
 A Dense keeps codes around zero with a scale for each column, or for each 32, 64 or 128 steps of
-one. A kernel of another form is brought into float32.
+one; an Embedding keeps codes with a scale and an offset for each row. What has another form is
+brought into float32.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from tvmlayers.quantization import Kind
 from tvmlayers.quantization.columns import pack_pairs
 from tvmlayers.quantization.kinds import GROUPS
+from tvmlayers.quantization.rows import fused
 
 Array: TypeAlias = NDArray[Any]
 Held: TypeAlias = tuple[str, list[Array]]
@@ -47,6 +49,40 @@ class Codes:
             return kind.name, [kernel, self.scales if self.group else self.scales[0]]
         steps = np.arange(len(self.codes)) // (self.group or len(self.codes))
         return "float32", [(self.codes.astype(np.float32) * self.scales[steps])]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table (rows, columns): codes, and zero points and scales of each block of a row, which has
+    `block` columns, 0 for all."""
+
+    bits: int
+    codes: Array
+    zeros: Array
+    scales: Array
+    block: int
+
+    def floats(self) -> Array:
+        """The numbers that the codes stand for, each rounded once."""
+        places = np.arange(self.codes.shape[1]) // (self.block or self.codes.shape[1])
+        made: Array = (self.codes - self.zeros[:, places]).astype(np.float32)
+        made *= self.scales[:, places]
+        return made
+
+    def held(self) -> Held:
+        """As an Embedding keeps them: in 4 bits only where float16 has the scales and offsets."""
+        codes, zeros, scales = self.codes, self.zeros, self.scales
+        if scales.shape[1] > 1:
+            return "float32", [self.floats()]
+        least = min(int(codes.min()), 0)
+        steps = scales[:, 0]
+        offsets = ((least - zeros[:, 0]) * steps).astype(np.float32)
+        tail = np.stack([steps, offsets])
+        is_short = self.bits == 4 and codes.shape[1] % 2 == 0
+        with np.errstate(over="ignore"):
+            is_short = is_short and bool((tail.astype(np.float16) == tail).all())
+        kind = "int4" if is_short else "int8"
+        return kind, [fused((codes - least).astype(np.uint8), steps, offsets, kind)]
 
 
 def unpacked(rows: Array, bits: int) -> Array:

@@ -12,38 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.codes import BASES, Array, Held, unpacked
+from tvmlayers.interop.codes import BASES, Array, Rows, unpacked
 from tvmlayers.interop.onnx.calls import Call
-from tvmlayers.quantization.rows import fused
 
 _OF_BLOCKS = "com.microsoft", "GatherBlockQuantized"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A table (rows, columns): codes, and zero points and scales of each block of a row."""
-
-    bits: int
-    codes: Array
-    zeros: Array
-    scales: Array
-    block: int
-
-    def held(self) -> Held:
-        """As an Embedding keeps them: in 4 bits only where float16 has the scales and offsets."""
-        codes, zeros, scales = self.codes, self.zeros, self.scales
-        if scales.shape[1] > 1:
-            places = np.arange(codes.shape[1]) // self.block
-            return "float32", [(codes - zeros[:, places]).astype(np.float32) * scales[:, places]]
-        least = min(int(codes.min()), 0)
-        steps = scales[:, 0]
-        offsets = ((least - zeros[:, 0]) * steps).astype(np.float32)
-        tail = np.stack([steps, offsets])
-        is_short = self.bits == 4 and codes.shape[1] % 2 == 0
-        with np.errstate(over="ignore"):
-            is_short = is_short and bool((tail.astype(np.float16) == tail).all())
-        kind = "int4" if is_short else "int8"
-        return kind, [fused((codes - least).astype(np.uint8), steps, offsets, kind)]
 
 
 @dataclass(frozen=True)
