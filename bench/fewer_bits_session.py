@@ -26,7 +26,7 @@ from bench.timing import Plan, Side, fastest, measure
 from bench.work import BagWork, DenseWork, EmbeddingWork, Work
 from tvmlayers.targets import native
 
-PEERS = ("onnxruntime", "torch", "fbgemm")
+PEERS = ("onnxruntime", "openvino", "torch", "fbgemm")
 OF_DENSE = ("1x4096x11008", "1x3072x768", "1x1024x1024", "8x3072x768", "64x3072x768", "512x768x768")
 OF_BAGS = ("1000000x64x2048x100:sum",)
 OF_LOOKUPS = ("1000000x64x65536",)
@@ -138,6 +138,7 @@ def _fastest_of(name: str, made: Work, arguments: argparse.Namespace) -> list[Si
 
 _MODULES = {
     "onnxruntime": "onnx_fewer_bits",
+    "openvino": "openvino_fewer_bits",
     "torch": "torch_fewer_bits",
     "fbgemm": "fbgemm_fewer_bits",
 }

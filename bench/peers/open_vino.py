@@ -96,6 +96,14 @@ def _sides(
     return [Side(NAME, fed, variant="infer"), Side(NAME, bound, variant="bound")]
 
 
+def bound_side(model: Any, x: Array, config: Mapping[str, str], variant: str) -> Side:
+    """Calls of a model on an input that is bound beforehand."""
+    compiled = _core.compile_model(model, "CPU", {**CONFIG, **config})
+    result = np.empty(tuple(compiled.output(0).shape), np.float32)
+    call = partial(_infer_bound, _bind(compiled, (x,), result), result)
+    return Side(NAME, [call], variant=variant)
+
+
 class _Requests(threading.local):
     """A request for each thread that calls."""
 
