@@ -85,6 +85,16 @@ def test_models_and_their_files_are_equal(make: Callable[[], Any], tmp_path: Pat
         assert report.ok, str(report)
 
 
+def test_an_input_that_nothing_uses_is_taken_where_an_input_can_be_it() -> None:
+    unused, x, mask = ids(7), keras.Input((6,)), keras.Input((6,), dtype="bool")
+    model = keras.Model([unused, x, mask], L.Dense(3)(x))
+    imported = tl.from_keras(model)
+    assert imported.input_shape == [(None, 7), (None, 6)]
+    given = np.zeros((9, 7), np.int32), np.random.default_rng(0).normal(size=(9, 6)).astype("f")
+    wanted = keras.ops.convert_to_numpy(model([*given, given[1] > 0]))
+    np.testing.assert_allclose(tl.compile(imported)(*given), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_float64_stays_float64() -> None:
     # Keras on PyTorch rounds to float32 on the way, so NumPy is what is compared with.
     model = keras.Sequential([keras.Input((6,), dtype="float64"), L.Dense(3, dtype="float64")])

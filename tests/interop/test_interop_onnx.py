@@ -51,6 +51,22 @@ X = {"x": (FLOAT, ["batch", 6])}
 IDS = {"ids": (INT64, ["batch", 4])}
 
 
+def test_an_input_that_no_node_reads_is_taken_where_an_input_can_be_it() -> None:
+    nodes = [node("MatMul", "x w", "y")]
+    unused = {"ids": (INT64, ["batch", 7])}
+    assert check(model_of(nodes, unused | X, ["y"], w=floats(6, 4))).input_shape == [
+        (None, 7),
+        (None, 6),
+    ]
+    for kind, shape in [(TensorProto.BOOL, ["batch", 2]), (FLOAT, [])]:
+        proto = model_of(nodes, X | {"unused": (kind, shape)}, ["y"], w=floats(6, 4))
+        model = tl.from_onnx(proto)
+        assert model.input_shape == (None, 6)
+        report = tl.verify(tl.compile(model), against=proto)
+        assert not report.ok
+        assert "takes 2 inputs, the compiled model 1" in str(report)
+
+
 def classifier() -> Any:
     nodes = [
         node("Gather", "table ids", "rows"),

@@ -46,6 +46,19 @@ def test_activations() -> None:
     check(Lambda(lambda _, x: [function(x) for function in functions]), X)
 
 
+def test_an_argument_that_nothing_uses_is_taken_where_an_input_can_be_it() -> None:
+    class Unused(nn.Linear):
+        def forward(self, ids: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            return super().forward(x)
+
+    module = Unused(6, 4)
+    model = check(module, (ids(3, 7), X))
+    assert model.input_shape == [(None, 7), (None, 6)]
+    assert [tensor.name for tensor in model.inputs] == ["ids", "x"]
+    example = {"ids": ids(3), "x": X, "mask": torch.ones(3, 6) > 0}
+    assert [tensor.name for tensor in tl.from_torch(module, example).inputs] == ["ids", "x"]
+
+
 def test_float64_stays_float64() -> None:
     model = check(nn.Sequential(nn.Linear(6, 4), nn.Tanh()).double(), X.double())
     assert model.weights["0/kernel"].dtype == np.float64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,6 +93,12 @@ class Builder:
     def part(self, part: str, where: str = "") -> AbstractContextManager[None]:
         """Notes what goes wrong inside as a problem of this part of the model."""
         return self.problems.of(part, where)
+
+    def input(self, name: str, is_used: bool) -> AbstractContextManager[None]:
+        """Notes an input that cannot be made as a problem; one that nothing uses is left out."""
+        if not is_used:
+            return suppress(Unsupported, TvmLayersError)
+        return self.part(f"the input {name}")
 
     def finish(self) -> None:
         """ModelImportError that lists every problem, where there are any."""

@@ -202,7 +202,6 @@ def graph_of(inputs: list[SymbolicTensor], outputs: list[SymbolicTensor]) -> Gra
     _check_ends(inputs, outputs)
     nodes, found = _sorted_nodes(outputs)
     known = set(map(id, inputs))
-    used = {id(tensor) for node in nodes for tensor in node.inputs}
     for node in nodes:
         for tensor in node.inputs:
             if tensor.node is None and id(tensor) not in known:
@@ -210,9 +209,6 @@ def graph_of(inputs: list[SymbolicTensor], outputs: list[SymbolicTensor]) -> Gra
                     f"the outputs also depend on Input {tensor.name!r} {tensor.shape}; "
                     "add it to the model's inputs"
                 )
-    for tensor in inputs:
-        if id(tensor) not in used:
-            raise ConfigError(f"no output depends on Input {tensor.name!r}; leave it out")
     return Graph(inputs, outputs, nodes, _sorted_layers(nodes, found))
 
 

@@ -14,6 +14,7 @@ from tvmlayers.runtime.signature import extent
 from tvmlayers.testing.bounds import Array
 
 FREE_LENGTHS = 8  # of an axis that any call may choose, as the words of a text: 1 to this many
+UNUSED = 100  # integers that nothing reads are less than this, in every dtype
 MEAN_BAG = 3  # indices a bag; a quarter of the bags is then empty
 
 
@@ -108,6 +109,8 @@ def _indices(
     rng: np.random.Generator,
 ) -> Array:
     """Indices that all of the layers take; an eighth is padding, the last row or outside."""
+    if not read_by:  # an input that nothing uses
+        return rng.integers(0, UNUSED, shape)
     strict = [layer.input_dim for layer in read_by if layer.oob in ("raise", "unchecked")]
     rows = min(strict or [layer.input_dim for layer in read_by])
     special = [0, rows - 1, *(layer.padding_idx or 0 for layer in read_by)]

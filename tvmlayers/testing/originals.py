@@ -91,10 +91,16 @@ def _onnx_call(model: Any) -> Callable[..., Any]:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(str(model) if isinstance(model, Path) else model)
+    names = evaluator.input_names
 
     def call(*arrays: Array) -> Any:
+        if len(arrays) != len(names):
+            raise ConfigError(
+                f"the ONNX model takes {len(names)} inputs, the compiled model {len(arrays)}: pass "
+                "against= a callable that adds what nothing uses"
+            )
         with np.errstate(all="ignore"):  # it is NumPy, and overflows where it then picks another
-            return evaluator.run(None, dict(zip(evaluator.input_names, arrays, strict=True)))
+            return evaluator.run(None, dict(zip(names, arrays, strict=True)))
 
     return call
 

@@ -55,10 +55,18 @@ class _Reading:
         first = [layer for layer in described["config"]["layers"] if _is_input(layer)]
         if not first:
             raise ModelImportError(f"the model {described['config']['name']!r} was never built")
-        given = {layer["config"]["name"]: _input(layer["config"]) for layer in first}
-        inputs = [given[name] for name in _input_names(described)]
-        outputs = self.run(described, (), inputs)
+        nodes = [layer.get("inbound_nodes", ()) for layer in described["config"]["layers"]]
+        used = {name for name, *_ in _places_in(nodes)}
+        given: dict[str, SymbolicTensor | None] = {}
+        for config in (layer["config"] for layer in first):
+            name = config["name"]
+            given[name] = None
+            with self.builder.input(name, is_used=name in used or len(first) == 1):
+                given[name] = _input(config)
+        places = [given[name] for name in _input_names(described)]
+        outputs = self.run(described, (), places)
         self.builder.finish()
+        inputs = [tensor for tensor in places if tensor is not None]
         made = [tensor for tensor in outputs if tensor is not None]
         if len(made) != len(outputs):
             raise ModelImportError("an output is a comparison, which no layer here computes")

@@ -95,7 +95,7 @@ class _Reading:
         for given in self.proto.input:
             if given.name not in self.graph.constants:
                 self.tensors[given.name] = None
-                with self.builder.part(f"the input {given.name}"):
+                with self.builder.input(given.name, is_used=given.name in self.graph.readers):
                     self.tensors[given.name] = tensor = _input(given)
                     inputs.append(tensor)
         waiting = [output.name for output in reversed(self.proto.output)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,9 @@ class Reading:
         outputs = self._outputs()
         plans = self._plans(outputs)
         self.builder.finish()
-        inputs = self._inputs()
+        inputs = self._inputs(
+            {*outputs, *(taken for plan in plans.values() for taken in plan.takes)}
+        )
         tensors: dict[Node, SymbolicTensor] = dict(inputs)
         for node, plan in reversed(plans.items()):
             if all(taken in tensors for taken in plan.takes):
@@ -158,13 +160,13 @@ class Reading:
             raise Unsupported("no layer here computes it")
         return row(call, self.context)
 
-    def _inputs(self) -> dict[Node, SymbolicTensor]:
+    def _inputs(self, used: Container[Node]) -> dict[Node, SymbolicTensor]:
         """An Input for each tensor that forward takes, under its name there."""
         inputs: dict[Node, SymbolicTensor] = {}
         for node in self.source.inputs:
             if not hasattr(node.meta.get("val"), "shape"):  # the length of an axis
                 continue
-            with self.builder.part(f"the input {node.name}"):
+            with self.builder.input(node.name, is_used=node in used):
                 inputs[node] = self._input(node)
         return inputs
 
