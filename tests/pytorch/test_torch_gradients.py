@@ -125,6 +125,18 @@ def test_the_state_of_a_table_goes_on() -> None:
     }  # fmt: skip
 
 
+def test_a_state_with_one_number_a_row_is_a_buffer_of_so_many() -> None:
+    made = tt.Embedding(ROWS, WIDTH, optimizer="rowwise_adam")
+    before = made.weight.detach().clone()
+    made(IDS).backward(normal(*IDS.shape, WIDTH))
+    assert (made.optimizer_m.shape, made.optimizer_v.shape) == ((ROWS, WIDTH), (ROWS,))
+    used = torch.zeros(ROWS, dtype=torch.bool).index_fill(0, IDS.flatten(), True)
+    assert torch.equal(made.optimizer_v > 0, used)
+    # The first step of Adam goes along m / sqrt(v): 0.001 of the root of the mean square.
+    moved = (made.weight - before)[used]
+    torch.testing.assert_close(moved.pow(2).mean(1).sqrt(), torch.full((int(used.sum()),), 1e-3))
+
+
 def test_a_rate_is_set_and_frozen_tables_stay() -> None:
     table = tt.Embedding(ROWS, WIDTH, optimizer="sgd")
     assert table.learning_rate == 0.01

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from twins import forward, parameters_of
 
 import tvmlayers as tl
 from tvmlayers.errors import IndexOutOfRangeError, ShapeError, WeightsError
+
+Array = NDArray[Any]
 
 F = torch.nn.functional
 optimizers = tl.optimizers
@@ -121,6 +124,50 @@ def test_lazy_adam_is_sparse_adam(lazy: tl.TrainingStep) -> None:
     untouched = np.setdiff1d(np.arange(60), few)
     assert np.array_equal(before[untouched], after[untouched])
     assert np.array_equal(before[2], after[2])  # padding
+
+
+def by_row(optimizer: Any, w: Array, g: Array, state: dict[str, Array], t: int) -> None:
+    """FBGEMM's formulas with one number a row, on rows whose gradient is g: in place."""
+    mean = (g * g).mean(1)
+    if isinstance(optimizer, optimizers.RowwiseAdagrad):
+        state["accumulator"] += mean
+        w -= optimizer.learning_rate * g / (np.sqrt(state["accumulator"])[:, None] + 1e-8)
+        return
+    state["m"] += 0.1 * (g - state["m"])
+    state["v"] += 0.001 * (mean - state["v"])
+    root = np.sqrt(state["v"] / (1 - 0.999**t))[:, None] + 1e-8
+    w -= optimizer.learning_rate * state["m"] / (1 - 0.9**t) / root
+
+
+@pytest.mark.parametrize(
+    "rule", [optimizers.RowwiseAdagrad(0.1), optimizers.RowwiseAdam(0.1)], ids=lambda o: o.kind
+)
+def test_states_of_a_row_are_one_number(rule: tl.optimizers.Optimizer) -> None:
+    step = tl.compile_step(bags(), "binary_crossentropy", "sgd", tables=rule)
+    name = "embedding_bag/embeddings"
+    states = {key: value for key, value in step.state().items() if key.startswith(name)}
+    assert {key.partition(":")[2]: value.ndim for key, value in states.items()} == {
+        each: 1 if each in rule.row_slots else 2 for each in rule.slots
+    }
+    state = {key.partition(":")[2]: value.copy() for key, value in states.items()}
+    y = RNG.integers(0, 2, (5, 1)).astype(np.float64)
+    for t in range(1, 4):
+        parameters = parameters_of(step)
+        logits = forward(step.model, parameters, IDS[:5])
+        loss = F.binary_cross_entropy_with_logits(logits, torch.as_tensor(y))
+        (gradient,) = torch.autograd.grad(loss, [parameters[name]])
+        used = np.flatnonzero(gradient.abs().sum(1).numpy())
+        table = parameters[name].detach().numpy().copy()
+        rows, own = table[used], {key: value[used] for key, value in state.items()}
+        by_row(rule, rows, gradient.numpy()[used], own, t)
+        table[used] = rows
+        for key, value in own.items():
+            state[key][used] = value
+        step(IDS[:5], y)
+        # As above; rows that no index names are the same to the bit.
+        np.testing.assert_allclose(step.weights()[name], table, rtol=1e-9, atol=1e-11)
+        unused = np.setdiff1d(np.arange(len(table)), used)
+        assert np.array_equal(step.weights()[name][unused], table[unused])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from tvmlayers.expr import math as m
-from tvmlayers.training.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer
+from tvmlayers.training.optimizers import SGD, Adagrad, Adam, AdamW, LazyAdam, Optimizer
 
 Elements = Sequence[Expr]
 
@@ -25,7 +25,8 @@ class Rule:
     slots: how many states an element has; count: how many numbers a step has. numbers(learning
     rate, step from 1 on), both float64; state(numbers, w, g, old states) -> new states;
     weight(numbers, w, g, new states) -> the new w. kept: how many states, the first ones, are read
-    alone, and `state` leaves out of its result.
+    alone, and `state` leaves out of its result. of_row(old, mean of g^2 over a row) -> the new last
+    state, where a row of a table has one number of it.
     """
 
     slots: int
@@ -34,6 +35,7 @@ class Rule:
     state: Callable[[Elements, Expr, Expr, Elements], Elements]
     weight: Callable[[Elements, Expr, Expr, Elements], Expr]
     kept: int = 0
+    of_row: Callable[[Expr, Expr], Expr] | None = None
 
 
 def rule_of(optimizer: Optimizer, *, of_table: bool = False) -> Rule:
@@ -43,7 +45,7 @@ def rule_of(optimizer: Optimizer, *, of_table: bool = False) -> Rule:
     if isinstance(optimizer, Adagrad):
         return _adagrad(optimizer)
     assert isinstance(optimizer, Adam)
-    return _adam(optimizer, of_table and optimizer.lazy)
+    return _adam(optimizer, of_table and isinstance(optimizer, LazyAdam))
 
 
 def _gradient(optimizer: Optimizer, w: Expr, g: Expr) -> Expr:
@@ -77,7 +79,10 @@ def _adagrad(adagrad: Adagrad) -> Rule:
         g, epsilon = _gradient(adagrad, w, g), m.constant(adagrad.epsilon, w)
         return w - numbers[0] * g / (te.sqrt(new[0]) + epsilon)
 
-    return Rule(1, 1, lambda rate, _: [rate], state, weight)
+    def of_row(old: Expr, mean: Expr) -> Expr:
+        return old + mean
+
+    return Rule(1, 1, lambda rate, _: [rate], state, weight, of_row=of_row)
 
 
 def _adam(adam: Adam, is_sparse: bool) -> Rule:
@@ -107,7 +112,11 @@ def _adam(adam: Adam, is_sparse: bool) -> Rule:
         kept = w * decay if isinstance(adam, AdamW) else w
         return kept - rate * averaged / (te.sqrt(squared) * root + m.constant(adam.epsilon, w))
 
-    return Rule(2, 3, numbers, state, weight)
+    def of_row(old: Expr, mean: Expr) -> Expr:
+        share = m.constant(1.0 - adam.beta_2, old)
+        return m.constant(adam.beta_2, old) * old + share * mean
+
+    return Rule(2, 3, numbers, state, weight, of_row=of_row)
 
 
 def scaled(rule: Rule, place: int, count: int) -> Rule:

@@ -49,9 +49,9 @@ class Trained(nn.Module):  # type: ignore[misc]
         weight: Tensor = self.weight
         self.register_buffer(ITERATIONS, torch.zeros((), dtype=torch.int64))
         begin = getattr(wanted, "initial_accumulator_value", 0.0)
-        shape = weight.shape[:1] if wanted.row_slots else weight.shape
-        for name in _slots(wanted):
-            self.register_buffer(name, weight.new_full(shape, begin, requires_grad=False))
+        for name, shape in wanted.state_shapes(tuple(weight.shape)).items():
+            state = weight.new_full(shape, begin, requires_grad=False)
+            self.register_buffer(f"{PREFIX}{name}", state)
 
     @property
     def learning_rate(self) -> float:
@@ -107,7 +107,7 @@ class Trained(nn.Module):  # type: ignore[misc]
 def _slots(optimizer: Optimizer | None) -> list[str]:
     """The names of the buffers of its states."""
     assert optimizer is not None
-    return [f"{PREFIX}{name}" for name in optimizer.row_slots or optimizer.state]
+    return [f"{PREFIX}{name}" for name in optimizer.state]
 
 
 def follow(

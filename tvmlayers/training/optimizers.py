@@ -37,7 +37,7 @@ class Optimizer:
     slots: ClassVar[tuple[str, ...]] = ()
     """State of the shape of the weight, by name."""
     row_slots: ClassVar[tuple[str, ...]] = ()
-    """State with one number for each row of a table."""
+    """Those of them, the last ones, that have one number for each row of a table."""
     lazy: ClassVar[bool] = False
     """Rows of a table that no index names stay as they are, though the formula moves them."""
 
@@ -70,6 +70,10 @@ class Optimizer:
     def state(self) -> tuple[str, ...]:
         """The names of the states of a weight's shape that it keeps with its arguments."""
         return self.slots
+
+    def state_shapes(self, table: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the states of a table (rows, columns), by name."""
+        return {name: table[:1] if name in self.row_slots else table for name in self.state}
 
     @property
     def moves_unused(self) -> bool:
@@ -131,11 +135,7 @@ class RowwiseAdagrad(Adagrad):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weight_decay or self.clips:
-            raise ConfigError(
-                "RowwiseAdagrad expected no weight_decay and no limit of gradients: take "
-                "tl.optimizers.Adagrad, which has both"
-            )
+        _refuse_limits(self, "Adagrad")
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,31 @@ class LazyAdam(Adam):
     lazy: ClassVar[bool] = True
 
 
+@dataclass(frozen=True)
+class RowwiseAdam(Adam):
+    """Adam with one v for each row of a table, which follows the mean of g^2 over the row. Only rows
+    that an index names move.
+
+    As FBGEMM's `PARTIAL_ROWWISE_ADAM`. It is for tables, whose states take half of the memory of
+    `Adam`'s; other weights follow `Adam`. It takes no weight_decay and no limit of gradients.
+    """
+
+    row_slots: ClassVar[tuple[str, ...]] = ("v",)
+    lazy: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_limits(self, "LazyAdam")
+
+
+def _refuse_limits(optimizer: Optimizer, instead: str) -> None:
+    if optimizer.weight_decay or optimizer.clips:
+        raise ConfigError(
+            f"{optimizer.kind} expected no weight_decay and no limit of gradients: take "
+            f"tl.optimizers.{instead}, which has both"
+        )
+
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": SGD,
     "adagrad": Adagrad,
@@ -191,6 +216,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
     "lazy_adam": LazyAdam,
+    "rowwise_adam": RowwiseAdam,
 }
 
 

@@ -44,7 +44,7 @@ class TableUpdate:
     """What is updated, and how.
 
     rows, width: of the table; index_dtype; skipped: an index whose row takes no gradient; oob: as
-    of the layer; is_row_state: the rule's state is one number a row; every_row: rows that no
+    of the layer; has_row_state: the last state is one number a row; every_row: rows that no
     index names are updated as well, with a gradient of zero.
     """
 
@@ -56,7 +56,7 @@ class TableUpdate:
     index_dtype: str
     skipped: int | None
     oob: str
-    is_row_state: bool = False
+    has_row_state: bool = False
     every_row: bool = False
 
     def is_skipped(self, index: Expr) -> Expr:
@@ -343,7 +343,7 @@ class _RowUpdate:
         spec, sums = self.spec, self.summed(row, at)
         shared = [emit.bound(self.numbers[emit.i64(i)]) for i in range(spec.rule.count)]
         start = emit.bound(row * emit.i64(spec.width))
-        if spec.is_row_state:
+        if spec.has_row_state:
             self._with_row_state(row, start, sums, shared)
         else:
             self._by_element(start, sums, shared)
@@ -362,7 +362,7 @@ class _RowUpdate:
         over_columns(self.spec.width, self.spec.lanes, column)
 
     def _with_row_state(self, row: Expr, start: Expr, sums: Buffer, shared: list[Expr]) -> None:
-        """The state follows the mean of the squares over the row, which is given its root."""
+        """The last state follows the mean of the squares over the row."""
         spec = self.spec
         parts = local(spec.lanes, spec.dtype)
         each_lane(spec.lanes, lambda lane: put(parts, lane, number(0.0, spec.dtype)))
@@ -372,12 +372,17 @@ class _RowUpdate:
             lambda j, lane: put(parts, lane, parts[lane] + sums[j] * sums[j]),
         )
         mean = tree(lanes_of(parts, spec.lanes)) / number(float(spec.width), spec.dtype)
-        (state,) = self.states
-        put(state, row, state[row] + mean)
-        new = emit.bound(state[row])
+        *by_element, of_row = self.states
+        assert spec.rule.of_row is not None
+        put(of_row, row, spec.rule.of_row(of_row[row], mean))
+        new = emit.bound(of_row[row])
 
         def column(j: Expr, _: Expr) -> None:
             place = start + j
-            put(self.table, place, spec.rule.weight(shared, self.table[place], sums[j], [new]))
+            states = [*(state[place] for state in by_element), new]
+            moved = spec.rule.state(shared, self.table[place], sums[j], states)
+            for state, value in zip(by_element, moved[:-1], strict=True):
+                put(state, place, value)
+            put(self.table, place, spec.rule.weight(shared, self.table[place], sums[j], states))
 
         over_columns(spec.width, spec.lanes, column)

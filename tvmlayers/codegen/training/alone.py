@@ -64,10 +64,10 @@ def table_function(
         index_dtype,
         skipped,
         "raise",
-        is_row_state=bool(optimizer.row_slots),
+        has_row_state=bool(optimizer.row_slots),
         every_row=optimizer.moves_unused and not optimizer.lazy,
     )
-    state_shape = (rows,) if spec.is_row_state else (rows, width)
+    shapes = list(optimizer.state_shapes((rows, width)).values())
     total, count, room = (Var(name, "int64") for name in ("total", "count", "room"))
 
     def body() -> Expr:
@@ -75,7 +75,7 @@ def table_function(
             _tensor("indices", (total,), index_dtype),
             _tensor("gradient", (count, width), dtype),
             _tensor("table", (rows, width), dtype),
-            *(_tensor(f"state{i}", state_shape, dtype) for i in range(rule.slots)),
+            *(_tensor(f"state{i}", shape, dtype) for i, shape in enumerate(shapes)),
             _tensor("pairs", (room,), "int64"),
             _tensor("others", (room,), "int64"),
         ]

@@ -97,7 +97,7 @@ def _update(tape: Tape, layer: Table, uses: list[_Use]) -> None:
         indices.dtype,
         use.skipped,
         layer.oob,
-        is_row_state=bool(optimizer.row_slots),
+        has_row_state=bool(optimizer.row_slots),
         every_row=optimizer.moves_unused and not optimizer.lazy,
     )
     numbers = tape.numbers_of(dtype, of_table=True, norms=clip.norms)
@@ -115,16 +115,16 @@ def _update(tape: Tape, layer: Table, uses: list[_Use]) -> None:
     if clip.norms:
         squares = row_squares(tape.name("squares"), spec)
         tape.collect(squares, pairs, rows, *clip.squares, total=pairs.dims)
-    states = _states(tape, layer, spec, name)
+    states = _states(tape, layer, name)
     units = sorted_units(tape.name("table_update"), spec)
     tape.update(units, pairs, rows, table, *states, numbers, total=pairs.dims)
 
 
-def _states(tape: Tape, layer: Table, spec: TableUpdate, name: str) -> list[Value]:
+def _states(tape: Tape, layer: Table, name: str) -> list[Value]:
     optimizer = tape.tables
     begin = getattr(optimizer, "initial_accumulator_value", 0.0)
-    names = optimizer.row_slots or optimizer.state
-    shape = (layer.input_dim,) if spec.is_row_state else (layer.input_dim, layer.output_dim)
-
-    packed = Packed(shape, layer.dtype, filled_with(begin))
-    return [tape.keep(f"{name}:{each}", packed, "state", shape) for each in names]
+    shapes = optimizer.state_shapes((layer.input_dim, layer.output_dim))
+    return [
+        tape.keep(f"{name}:{each}", Packed(shape, layer.dtype, filled_with(begin)), "state", shape)
+        for each, shape in shapes.items()
+    ]
