@@ -186,8 +186,8 @@ class LazyAdam(Adam):
 
 @dataclass(frozen=True)
 class RowwiseAdam(Adam):
-    """Adam with one v for each row of a table, which follows the mean of g^2 over the row. Only rows
-    that an index names move.
+    """Adam with one v for each row of a table, which follows the mean of g^2 over the row; only
+    rows that an index names move.
 
     As FBGEMM's `PARTIAL_ROWWISE_ADAM`. It is for tables, whose states take half of the memory of
     `Adam`'s; other weights follow `Adam`. It takes no weight_decay and no limit of gradients.
