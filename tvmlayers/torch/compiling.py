@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -112,13 +111,8 @@ def _whole(graph: GraphModule) -> Callable[..., Any] | None:
         return None
     inputs = graph.graph.find_nodes(op="placeholder")
     part = graph.get_submodule(calls[0].target)
-    compute = part.forward
-    if calls[0].args == tuple(inputs):
-        return lambda *arguments: (compute(*arguments),)
-    take = itemgetter(*(inputs.index(each) for each in calls[0].args))
-    if len(calls[0].args) == 1:
-        return lambda *arguments: (compute(take(arguments)),)
-    return lambda *arguments: (compute(*take(arguments)),)
+    take: Callable[..., tuple[Any]] = part.taking([inputs.index(each) for each in calls[0].args])
+    return take
 
 
 def _why_not(graph: GraphModule, inputs: Sequence[Any]) -> str | None:

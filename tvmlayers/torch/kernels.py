@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -149,10 +149,9 @@ class Packed:
         """Whether these are still the weights that were packed for that kernel."""
         if kernel is not self._kernel:
             return False
-        for weight, seen in zip(weights, self._seen, strict=True):
-            if not (seen.is_at(weight) if self._in_place else seen.holds(weight)):
-                return False
-        return True
+        if self._in_place:
+            return all(map(Seen.is_at, self._seen, weights))
+        return unchanged(weights, self._seen)
 
     def is_gone(self) -> bool:
         """Whether the memory of a weight was given back."""
@@ -185,15 +184,19 @@ class Seen:
             and weight.untyped_storage()._cdata == self.storage.cdata
         )
 
-    def holds(self, weight: Tensor) -> bool:
-        """Whether it is there and unchanged: by the version counter, and by a few numbers, as
-        changes through `.data` count none."""
-        return bool(
-            weight.data_ptr() == self._place
-            and weight._version == self._version
-            and weight.untyped_storage()._cdata == self.storage.cdata
-            and self._bytes.raw == self._sample  # last, as only then its memory is there
-        )
+
+def unchanged(weights: Iterable[Tensor], seen: Iterable[Seen]) -> bool:
+    """Whether weights are where they were seen, as they were: by the version counter, and by a few
+    numbers, as changes through `.data` count none. One call for all, as calls of Python cost."""
+    for weight, was in zip(weights, seen, strict=True):
+        if (
+            weight.data_ptr() != was._place
+            or weight._version != was._version
+            or weight.untyped_storage()._cdata != was.storage.cdata
+            or was._bytes.raw != was._sample  # last, as only then its memory is there
+        ):
+            return False
+    return True
 
 
 def pack(kernel: Kernel, weights: Sequence[Tensor]) -> Packed:

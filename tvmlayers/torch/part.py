@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from tvmlayers.interop.torch.reading import Reading, Source
 from tvmlayers.layers import Model
 from tvmlayers.runtime.compiled import Compiled
 from tvmlayers.torch import kernels
-from tvmlayers.torch.kernels import Seen, machine_code
+from tvmlayers.torch.kernels import Seen, machine_code, unchanged
 from tvmlayers.torch.tracing import STATIC
 
 MOST_KEPT = 64  # models whose machine code is kept for graphs to come
@@ -46,8 +47,8 @@ class Part(nn.Module):  # type: ignore[misc]
             if not static[place] and isinstance(node.meta["val"], Tensor)
         ]
         self._model: Compiled | None = None
-        # Of each parameter, its place and whether a tensor is still what was packed.
-        self._holds: list[tuple[int, Callable[[Tensor], bool]]] = []
+        self._seen: list[Seen] = []  # the parameters that were packed
+        self._own = self.taking(range(len(self._inputs)))
 
     @property
     def operators(self) -> str:
@@ -57,18 +58,30 @@ class Part(nn.Module):  # type: ignore[misc]
         return ", ".join(dict.fromkeys(names))
 
     def forward(self, *arguments: Any) -> Any:
-        # What a call of a few microseconds pays for; `_taken` is for the others.
-        model = self._model
-        for place, holds in self._holds:
-            if not holds(arguments[place]):
-                model = None
-                break
-        if model is None and (model := self._taken(arguments)) is None:
-            return self.plain(*arguments)
-        try:
-            return model(*[arguments[place] for place in self._given])
-        except TvmLayersError:
-            return self.plain(*arguments)
+        return self._own(*arguments)[0]
+
+    def taking(self, places: Sequence[int]) -> Callable[..., tuple[Any]]:
+        """A function that gives (what `forward` gives,) for those of its arguments.
+
+        What a call of a few microseconds pays for is done once, here, or in one Python frame:
+        under `torch.compile` a frame takes longer than elsewhere. `_taken` is for other calls.
+        """
+        mine = _items(places)
+        given = _items([places[place] for place in self._given])
+        static = _items([places[place] for place in self._static])
+
+        def call(*arguments: Any) -> tuple[Any]:
+            model = self._model
+            if model is None or not unchanged(static(arguments), self._seen):
+                model = self._taken(mine(arguments))
+            if model is not None:
+                try:
+                    return (model(*given(arguments)),)
+                except TvmLayersError:
+                    pass
+            return (self.plain(*mine(arguments)),)
+
+        return call
 
     def _taken(self, arguments: Sequence[Any]) -> Compiled | None:
         """The model with the parameters that there are now; None where PyTorch computes."""
@@ -95,9 +108,7 @@ class Part(nn.Module):  # type: ignore[misc]
                 self.why, self._model = str(error), None
                 return
             self.layers = [layer.name for layer in model.layers]
-            self._holds = [
-                (place, each.holds) for place, each in zip(self._static, seen, strict=True)
-            ]
+            self._seen = seen
 
     def _read(self, arguments: Sequence[Any]) -> Model:
         known = {self._inputs[place]: arguments[place] for place in self._static}
@@ -111,6 +122,13 @@ class Part(nn.Module):  # type: ignore[misc]
         # The same graph has other names for its inputs when it is captured another time.
         names |= {node: f"input_{place}" for place, node in enumerate(inputs)}
         return Reading(Source(nodes, inputs, outputs, constants, names)).model("part")
+
+
+def _items(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """What takes these places of a tuple, as a tuple, without a Python frame of its own."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
 
 
 def _why_not(weight: Tensor) -> str | None:
