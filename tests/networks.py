@@ -110,7 +110,7 @@ class Maker:
             axes = self.draw.choice([1, 2]) if x.rank == 3 else 1
             return tl.Dot(axes, normalize=self.draw.random() < 0.5)([x, y])
         if self.framework == "keras" and (x.mask_of or y.mask_of):
-            kinds = kinds[:3]  # with the others Keras regards masks
+            kinds = kinds[:2]  # with the others Keras regards masks
         return self.draw.choice(kinds)()([x, y])
 
     def dense(self, x: Any) -> Any:

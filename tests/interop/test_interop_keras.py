@@ -189,3 +189,17 @@ def test_weights_outside_of_the_file_are_refused(tmp_path: Path) -> None:
         bad.writestr("model.weights.h5", weights.read_bytes())
     with pytest.raises(tl.ModelImportError, match="outside of the file"):
         tl.from_keras(path)
+
+
+@pytest.mark.parametrize("kind", ["Maximum", "Minimum", "Multiply"])
+def test_merges_that_leave_out_what_a_mask_hides_are_refused(kind: str) -> None:
+    words = ids(7)
+    rows = L.Embedding(40, 6, mask_zero=True)(words)
+    merged = getattr(L, kind)()([rows, L.Dense(6)(rows)])
+    with pytest.raises(tl.ModelImportError, match="leaves out what a mask hides"):
+        tl.from_keras(keras.Model(words, L.Flatten()(merged)))
+    ours = tl.Input((7,), dtype="int32")
+    rows = tl.Embedding(40, 6, mask_zero=True)(ours)
+    model = tl.Model(ours, tl.Flatten()(getattr(tl, kind)()([rows, tl.Dense(6)(rows)])))
+    with pytest.raises(tl.ModelExportError, match="leave out what a mask hides"):
+        model.to_keras()

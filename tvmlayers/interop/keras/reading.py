@@ -16,6 +16,9 @@ from tvmlayers.layers.graph import SymbolicTensor
 
 Tensor = SymbolicTensor | None
 
+REGARD_MASKS = ("Maximum", "Minimum", "Multiply")
+"""Merges that leave out what a mask hides, in Keras."""
+
 
 def from_keras(model: object) -> layers.Model:
     """The Model that a Keras 3 model computes at inference, with its weights.
@@ -188,7 +191,7 @@ def _places_in(value: Any) -> Iterator[tuple[str, int, int]]:
 
 def _need_options(kind: str, options: Described, tensors: Sequence[SymbolicTensor]) -> None:
     """Unsupported for arguments of a call that a layer here does not know."""
-    if kind in ("Maximum", "Minimum") and any(tensor.mask_of for tensor in tensors):
+    if kind in REGARD_MASKS and any(tensor.mask_of for tensor in tensors):
         raise Unsupported("it leaves out what a mask hides, which no layer here does")
     for name, value in options.items():
         mask_is_ours = kind == "GlobalAveragePooling1D" and tensors and tensors[0].mask_of

@@ -102,7 +102,7 @@ def _rows(kinds: Any, made: dict[str, Any]) -> Mapping[str, Row]:
         need("epsilon", use.layer.epsilon, 1e-12)
         return layer(use, "UnitNormalization", axis=list(use.layer.axes))(use.first)
 
-    def extreme(kind: str) -> Row:
+    def unmasked(kind: str) -> Row:
         def row(use: Use[Any]) -> Any:
             if any(tensor.mask_of for tensor in use.node.inputs):
                 raise Unsupported("Keras would leave out what a mask hides")
@@ -141,9 +141,9 @@ def _rows(kinds: Any, made: dict[str, Any]) -> Mapping[str, Row]:
         "GlobalMaxPooling1D": plain("GlobalMaxPooling1D"),
         "LayerNormalization": layer_norm,
         "LeakyReLU": plain("LeakyReLU", "negative_slope"),
-        "Maximum": extreme("Maximum"),
-        "Minimum": extreme("Minimum"),
-        "Multiply": merge("Multiply"),
+        "Maximum": unmasked("Maximum"),
+        "Minimum": unmasked("Minimum"),
+        "Multiply": unmasked("Multiply"),
         "PReLU": plain("PReLU", "shared_axes"),
         "RMSNormalization": rms_norm,
         "Rescaling": plain("Rescaling", "scale", "offset"),
