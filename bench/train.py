@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench import train_memory
 from bench.timing import Plan, Side, measure
 from bench.train_cases import CASES, TrainCase, parse
 
@@ -40,6 +41,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--peers", default=PEERS, help="%(default)s")
     sub.add_argument("--threads", type=int, help="of every side; default the physical cores")
     sub.add_argument("--seconds", type=float, default=3.0, help="of timing a case; %(default)s")
+    sub.add_argument("--memory", action="store_true", help="MiB of each side, instead of times")
     sub.add_argument("--json", type=Path, metavar="FILE")
 
 
@@ -63,6 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         console.print(f"bench: {error}", style="red")
         return 2
+    if arguments.memory:
+        taken = train_memory.measured(cases, names, threads, console)
+        console.print(train_memory.table(taken, threads))
+        if arguments.json is not None:
+            arguments.json.write_text(train_memory.dumped(taken), encoding="utf-8")
+        return 0
     rows: list[Row] = []
     for case in cases:
         rows += timed(case, names, threads, arguments.seconds, console)
