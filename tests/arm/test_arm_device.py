@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from agreement import Twin, indices
 from board import Board
-from machine import EMULATED
+from machine import EMULATED, REPOSITORY, Machine
 from samples import every_input, sample
 
 import tvmlayers as tl
@@ -110,3 +112,38 @@ def test_what_a_machine_cannot_run_is_refused_before_its_code_is_loaded(
         tl.load(path)
     with pytest.raises(tl.TargetError, match="save it and load it on such a machine"):
         classifier("neoverse-v1").compiled(indices(5000, 1, 10))
+
+
+TRAINS = """
+import json, sys
+import numpy as np
+import tvmlayers as tl
+step = tl.load_step(sys.argv[1])
+ids, labels = (np.array(each) for each in json.load(sys.stdin))
+print(json.dumps([step(ids, labels) for _ in range(3)]))
+"""
+
+
+def test_a_step_that_was_exported_here_trains_there(machine: Machine, tmp_path: Path) -> None:
+    layers = [tl.Embedding(50, 8, input_length=6, seed=1), tl.Flatten(), tl.Dense(16, "relu")]
+    model = tl.Sequential([*layers, tl.Dropout(0.2, seed=2), tl.Dense(4, "softmax", seed=3)])
+    made = {"optimizer": "adam", "tables": "rowwise_adagrad"}
+    loss = "sparse_categorical_crossentropy"
+    there = tl.compile_step(model, loss, **made, target="neoverse-n1")
+    there.export(tmp_path / "step.tvml")
+    ids, labels = np.arange(192).reshape(32, 6) * 7 % 50, np.arange(32) % 4
+    done = subprocess.run(
+        [*machine.command("neoverse-n1"), "-c", TRAINS, str(tmp_path / "step.tvml")],
+        env=machine.environment(),
+        cwd=REPOSITORY,
+        input=json.dumps([ids.tolist(), labels.tolist()]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    here = tl.compile_step(model, loss, **made)
+    # Sums are in another order, and steps divide by roots of small sums.
+    np.testing.assert_allclose(
+        json.loads(done.stdout), [here(ids, labels) for _ in range(3)], rtol=1e-4
+    )
