@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tvmlayers as tl
+from tests.fuzz.artefacts import forge, read_members
 from tvmlayers import cli, optimizers
+from tvmlayers.artifact.file import MANIFEST
 
 IDS = np.random.default_rng(0).integers(0, 30, (7, 5))
 LABELS = np.arange(7) % 3
@@ -111,6 +115,31 @@ def test_steps_and_models_are_told_apart(exported: Path, tmp_path: Path) -> None
     with pytest.raises(tl.ArtifactError, match="damaged"):
         tl.load_step(tmp_path / "damaged.tvml")
     assert cli.main(["update", str(exported), "--weights", str(tmp_path / "none")]) == 2
+
+
+def _wide(manifest: dict[str, Any]) -> None:
+    layout = next(row["layout"] for row in manifest["weights"] if row["layout"])
+    layout["width"] = 10**30
+
+
+def _square(manifest: dict[str, Any]) -> None:
+    manifest["outputs"][0]["truth"]["shape"] *= 2
+
+
+def _no_optimizer(manifest: dict[str, Any]) -> None:
+    manifest["optimizer"]["class_name"] = "Dream"
+
+
+@pytest.mark.parametrize("change", [_wide, _square, _no_optimizer])
+def test_a_manifest_that_does_not_fit_is_refused(
+    change: Callable[[dict[str, Any]], None], exported: Path, tmp_path: Path
+) -> None:
+    members = read_members(exported)
+    manifest = json.loads(members[MANIFEST])
+    change(manifest)
+    forge(tmp_path / "step.tvml", {**members, MANIFEST: json.dumps(manifest).encode()})
+    with pytest.raises((tl.ArtifactError, tl.ConfigError)):
+        tl.load_step(tmp_path / "step.tvml")
 
 
 def test_a_step_for_another_machine_is_exported_and_not_called(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ Symbol = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")] 
 Axis = Annotated[str, Meta(pattern="^[a-z][a-z0-9]*(-[1-9][0-9]{0,8})?$")]  # such as "n", "ends-1"
 Shape = list[Count | Axis]
 T = TypeVar("T")
+_WIDEST = 1 << 20  # panel, in columns
 Scalar = int | float | str | bool | None
 
 
@@ -120,6 +121,7 @@ def _layout_fits(weight: Weight, field: str) -> bool:
     return (
         panels.describe() == weight.layout
         and min(panels.k, panels.n, panels.width) >= 1
+        and panels.width < _WIDEST
         and panels.depth in ((1,) if panels.is_vector else (1, PAIR))
         and panels.tail <= panels.tail_width
         and panels.dtype == weight.dtype

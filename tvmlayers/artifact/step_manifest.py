@@ -90,7 +90,7 @@ class Manifest(Struct, forbid_unknown_fields=True):
 
 
 def check(manifest: Manifest) -> None:
-    """As `_check`, of a training step."""
+    """Raise `Wrong` where fields do not fit one another."""
     typed(manifest.target, Target, "target")
     check_weights(manifest)
     for place, weight in enumerate(manifest.weights):
@@ -112,6 +112,8 @@ def check(manifest: Manifest) -> None:
         nbytes_of_shape(given.shape, given.dtype)
     for place, output in enumerate(manifest.outputs):
         made, field = output.prediction, f"outputs[{place}].prediction"
+        truth = made.shape[:1] if output.truth.kind == "label" else made.shape
+        need(output.truth.shape == truth, f"outputs[{place}].truth.shape is not its prediction's")
         need(made.dtype in FLOAT_DTYPES, f"{field}.dtype is {made.dtype!r}")
         for shape in (made.shape, *(shape for shape, _ in made.behind)):
             check_shape(shape, bound, field, binds=False)
