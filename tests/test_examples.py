@@ -13,9 +13,11 @@ import pytest
 from examples import side_by_side, six_targets
 
 
-def test_one_machine_compiles_for_six_targets(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_one_machine_compiles_for_other_families(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # One of each family: parity tests compile for the others.
+    monkeypatch.setattr(six_targets, "TARGETS", ("x86-64-v3", "neoverse-n1", "cuda-sm80"))
     if find_spec("ziglang") is None and shutil.which("aarch64-linux-gnu-gcc") is None:
         pytest.skip("no linker for ARM: pip install 'tvmlayers[cross]'")
     if find_spec("nvidia") is None and shutil.which("nvcc") is None:
@@ -25,7 +27,7 @@ def test_one_machine_compiles_for_six_targets(
     assert len(list(tmp_path.glob("*.tvml"))) == 2 * len(six_targets.TARGETS)
     for target in six_targets.TARGETS:
         assert told.count(f"target {target}: needs") == 2
-    assert told.count("aarch64 code") == 4
+    assert told.count("aarch64 code") == 2
     assert told.count("a GPU of sm_80 (cubin) or newer (PTX)") == 2
 
 

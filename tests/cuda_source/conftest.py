@@ -27,13 +27,19 @@ TESTS = (
 )
 
 
+# Those that take a dtype run in float32 here, and in all of them by `make cuda`.
+OF_DTYPES = ("test_every_kind_of_kernel_agrees_for_every_batch",)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = str(Path(__file__).parent)
     for item in items:
         if not str(item.path).startswith(here):
             continue
         item.add_marker(pytest.mark.cuda_source)
-        if item.path.stem in KERNELS or item.name.partition("[")[0] in TESTS:
+        name, _, case = item.name.partition("[")
+        is_other_dtype = name in OF_DTYPES and not case.endswith("float32]")
+        if item.path.stem in KERNELS or name in TESTS or is_other_dtype:
             item.add_marker(pytest.mark.gpu_kernels)
         if emulator.COMPILER is None:
             item.add_marker(pytest.mark.skip("the emulated GPU needs g++, which is not here"))
