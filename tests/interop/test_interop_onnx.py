@@ -233,6 +233,14 @@ def test_damaged_and_hostile_models_are_refused(tmp_path: Path) -> None:
             tl.from_onnx(path)
 
 
+def test_numbers_of_dtypes_that_onnx_has_not_are_refused() -> None:
+    cast = model_of([node("Cast", "x", "y", to=99)], {"x": (FLOAT, ["batch", 3])}, ["y"])
+    given = model_of([node("Relu", "x", "y")], {"x": (99, ["batch", 3])}, ["y"])
+    for proto in (cast, given):
+        with pytest.raises(tl.ModelImportError, match="no dtype of the number 99"):
+            tl.from_onnx(proto)
+
+
 def test_hostile_constants_are_not_computed() -> None:
     row, column = np.zeros((1, 2**20), np.float32), np.zeros((2**20, 1), np.float32)
     nodes = [node("Add", "row column", "large"), node("MatMul", "x large", "y")]

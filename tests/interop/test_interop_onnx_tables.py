@@ -85,6 +85,15 @@ def test_a_table_that_is_summed_is_a_bag_of_codes() -> None:
     assert isinstance(layer, tl.EmbeddingBag)
 
 
+def test_codes_that_are_looked_up_first_and_summed_are_a_bag_of_codes() -> None:
+    look_up = helper.make_node("Gather", ["w", "ids"], ["q"])
+    dequantise = helper.make_node("DequantizeLinear", ["q", "s"], ["rows"])
+    add = helper.make_node("ReduceSum", ["rows", "axes"], ["y"], keepdims=0)
+    given = {"w": codes(np.int8, ROWS, WIDTH), "s": scales(), "axes": np.array([1])}
+    layer = imported([look_up, dequantise, add], "int8", steps=8, **given)
+    assert isinstance(layer, tl.EmbeddingBag)
+
+
 def blocks(bits: int, block: int, *, zeros: bool) -> list[Any]:
     inputs = ["w", "ids", "s", *(["z"] * zeros)]
     given = {"domain": "com.microsoft", "block_size": block, "bits": bits}

@@ -109,3 +109,15 @@ def test_float64_is_written_as_float64() -> None:
     x = numbers(6, dtype="float64")
     written = filled(x, tl.Dense(3, dtype="float64")(x)).to_keras()
     assert np.asarray(keras.ops.convert_to_numpy(written.weights[0])).dtype == np.float64
+
+
+def test_weights_in_fewer_bits_become_the_floats_that_they_stand_for() -> None:
+    x = numbers(64)
+    model = tl.quantize(filled(x, tl.Dense(33, "relu", name="head")(x)), weights="int4")
+    kernel, _ = model.to_keras().get_layer("head").get_weights()
+    layer = model.layers[0]
+    wanted = layer.form.floats(layer.weights, layer.stored).astype(np.float32)
+    np.testing.assert_array_equal(kernel, wanted)
+    rounding = tl.Model(x, tl.Dense(3, stored="int8:int8", name="own")(x))
+    with pytest.raises(tl.ModelExportError, match="'own': it rounds its inputs to int8"):
+        rounding.to_keras()

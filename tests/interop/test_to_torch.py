@@ -121,11 +121,18 @@ def test_all_that_pytorch_lacks_is_named() -> None:
         assert f"the layer {name!r}" in found
 
 
-def test_weights_in_fewer_bits_are_refused() -> None:
-    x = numbers(64)
-    model = tl.quantize(tl.Model(x, tl.Dense(64, name="head")(x)), weights="int8")
-    with pytest.raises(tl.ModelExportError, match="'head': it keeps its weights as int8"):
-        model.to_torch()
+@pytest.mark.parametrize("kind", ["int8", "int4", "bfloat16"])
+def test_weights_in_fewer_bits_become_the_floats_that_they_stand_for(kind: str) -> None:
+    x, ids = numbers(64), words()
+    ends = [tl.Dense(33, "relu", name="head")(x), tl.EmbeddingBag(20, 6, name="bag")(ids)]
+    model = tl.quantize(filled([x, ids], ends), weights=kind, tables=kind)
+    module, inputs = model.to_torch(), samples(model)
+    assert all(layer.stored.startswith(kind) for layer in model.layers), "it stays as it was"
+    for layer in model.layers:
+        wanted = layer.form.floats(layer.weights, layer.stored).astype(np.float32)
+        found = module.get_submodule(layer.name).weight.detach().numpy()
+        np.testing.assert_array_equal(found.T if layer.name == "head" else found, wanted)
+    agree(model, called(module, tensors(inputs)), inputs)
 
 
 def test_a_model_that_is_not_built_is_refused() -> None:

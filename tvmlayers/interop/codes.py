@@ -70,19 +70,25 @@ class Rows:
         return made
 
     def held(self) -> Held:
-        """As an Embedding keeps them: in 4 bits only where float16 has the scales and offsets."""
+        """As an Embedding keeps them, float32 numbers where a row has several scales."""
         codes, zeros, scales = self.codes, self.zeros, self.scales
         if scales.shape[1] > 1:
             return "float32", [self.floats()]
         least = min(int(codes.min()), 0)
         steps = scales[:, 0]
         offsets = ((least - zeros[:, 0]) * steps).astype(np.float32)
-        tail = np.stack([steps, offsets])
-        is_short = self.bits == 4 and codes.shape[1] % 2 == 0
-        with np.errstate(over="ignore"):
-            is_short = is_short and bool((tail.astype(np.float16) == tail).all())
-        kind = "int4" if is_short else "int8"
-        return kind, [fused((codes - least).astype(np.uint8), steps, offsets, kind)]
+        return fused_rows(self.bits, (codes - least).astype(np.uint8), steps, offsets)
+
+
+def fused_rows(bits: int, codes: Array, steps: Array, offsets: Array) -> Held:
+    """Rows code * step + offset as an Embedding keeps them, in 4 bits only where float16 has the
+    steps and offsets."""
+    tail = np.stack([steps, offsets])
+    is_short = bits == 4 and codes.shape[1] % 2 == 0
+    with np.errstate(over="ignore"):
+        is_short = is_short and bool((tail.astype(np.float16) == tail).all())
+    kind = "int4" if is_short else "int8"
+    return kind, [fused(codes, steps, offsets, kind)]
 
 
 def unpacked(rows: Array, bits: int) -> Array:

@@ -10,7 +10,7 @@ from tvmlayers.errors import ModelExportError
 from tvmlayers.interop.building import Problems, Unsupported
 from tvmlayers.layers import Model
 from tvmlayers.layers.graph import Node, SymbolicTensor
-from tvmlayers.layers.stored import fewer_bits
+from tvmlayers.layers.stored import input_bits
 
 Tensor = TypeVar("Tensor")
 """What stands for a tensor while a model is written."""
@@ -80,8 +80,11 @@ def _check(layer: Any, rows: Mapping[str, Row[Any]]) -> None:
     """Unsupported for what no framework has."""
     if layer.kind not in rows:
         raise Unsupported("it has no layer that computes the same")
-    if kept := fewer_bits(layer):
-        raise Unsupported(f"it keeps its weights as {kept}: export the model with float weights")
+    if kept := input_bits(layer):
+        raise Unsupported(
+            f"it rounds its inputs to {kept}, as no layer there does: tl.quantize the float model "
+            "without activations="
+        )
     if callable(getattr(layer, "activation", None)):
         raise Unsupported("its activation is a Python callable: use a named one")
 

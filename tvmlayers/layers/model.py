@@ -243,8 +243,9 @@ class Model(Verbs):
         """The PyTorch module, a `torch.fx.GraphModule` in eval mode, that computes the same.
 
         Weights are copied bit by bit into PyTorch's own modules, which have the layers' names in
-        the state dict; a layer that is used twice is one module. `torch.export` and
-        `tl.from_torch` read it. ModelExportError names every layer and option that PyTorch has no
+        the state dict; a layer that is used twice is one module. Weights in fewer bits become the
+        float32 numbers that they stand for, each rounded once. `torch.export` and `tl.from_torch`
+        read it. ModelExportError names every layer and option that PyTorch has no
         equivalent of; MissingDependencyError without PyTorch.
         """
         from tvmlayers.interop.torch.writing import to_torch
@@ -254,9 +255,10 @@ class Model(Verbs):
     def to_onnx(self, path: str | Path) -> None:
         """Write an ONNX file, of opset 20 and standard operators, that computes the same.
 
-        Free axes stay free. Weights are copied bit by bit, under their names here. A node has its
-        layer's name, and `tl.from_onnx` reads the file. ModelExportError names every layer and
-        option that ONNX has no equivalent of; SaveError where the file cannot be written;
+        Free axes stay free. Weights are copied bit by bit, under their names here; those in fewer
+        bits stay codes with scales, of opset 21 where they are int4 or have scales for groups. A
+        node has its layer's name, and `tl.from_onnx` reads the file. ModelExportError names every
+        layer and option that ONNX has no equivalent of; SaveError where the file cannot be written;
         MissingDependencyError without the package onnx.
         """
         from tvmlayers.interop.onnx.writing import to_onnx
@@ -267,7 +269,8 @@ class Model(Verbs):
         """The functional Keras 3 model, on whatever backend Keras has, that computes the same.
 
         Layers keep their names, but for dots, and their weights bit by bit; a layer that is used
-        twice is one layer. ModelExportError names every layer and option that Keras does not have;
+        twice is one layer. Weights in fewer bits become the float32 numbers that they stand for,
+        each rounded once. ModelExportError names every layer and option that Keras does not have;
         MissingDependencyError without Keras.
         """
         from tvmlayers.interop.keras.writing import to_keras

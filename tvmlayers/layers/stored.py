@@ -119,6 +119,17 @@ class StoredLayer(Layer):
         self.stored = checked
         self.assign(kept)
 
+    def keep_floats(self) -> None:
+        """Keep the very numbers of the weights in the layer's dtype from now on, each rounded once;
+        none is changed of a layer that is kept so already."""
+        if not self.is_quantized:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            main = self.form.floats(self.weights, self.stored).astype(self.dtype)
+        floats = {**self.weights, self.main: frozen(main)}
+        self.stored = self.dtype
+        self.assign({name: floats[name] for name in self.float_specs()})
+
     def error_report(self, bound: str) -> dict[str, float]:
         """What `report()` says of a weight in fewer bits: its bound, by the name `bound`, and what
         was measured."""
@@ -144,9 +155,7 @@ def layers_of(model: Model | Layer) -> list[Layer]:
 
 def in_fewer_bits(model: Quantized, kinds: Sequence[str | None]) -> Quantized:
     """A copy of a model or layer. kinds: how each of its layers is kept, None for as it is."""
-    # Weights are read-only: those that stay are shared.
-    shared = {id(array): array for layer in layers_of(model) for array in layer.weights.values()}
-    made = copy.deepcopy(model, shared)
+    made = _copy(model)
     for layer, kind in zip(layers_of(made), kinds, strict=True):
         if kind is not None:
             assert isinstance(layer, StoredLayer)
@@ -154,6 +163,31 @@ def in_fewer_bits(model: Quantized, kinds: Sequence[str | None]) -> Quantized:
     return made
 
 
+def _copy(model: Quantized) -> Quantized:
+    """A copy that shares the weights, which are read-only."""
+    shared = {id(array): array for layer in layers_of(model) for array in layer.weights.values()}
+    return copy.deepcopy(model, shared)
+
+
 def fewer_bits(layer: object) -> str:
     """How a layer keeps its largest weight, where that is in fewer bits; else ""."""
     return layer.stored if isinstance(layer, StoredLayer) and layer.is_quantized else ""
+
+
+def input_bits(layer: object) -> str:
+    """What a layer in fewer bits rounds its inputs to, "int16" or "int8"; "" where to nothing."""
+    kept = fewer_bits(layer)
+    return Kind.of(kept).activations if kept else ""
+
+
+def in_floats(model: Quantized) -> Quantized:
+    """A model or layer with its weights in the dtypes of its layers, each number rounded once: a
+    copy, where some are in fewer bits. Layers that round their inputs stay: without that they
+    compute something else."""
+    if not any(map(fewer_bits, layers_of(model))):
+        return model
+    made = _copy(model)
+    for layer in layers_of(made):
+        if isinstance(layer, StoredLayer) and not input_bits(layer):
+            layer.keep_floats()
+    return made

@@ -12,11 +12,12 @@ from tvmlayers import layers
 from tvmlayers.dtypes import FLOAT_DTYPES, is_half, numpy_dtype
 from tvmlayers.layers.activations import label
 from tvmlayers.layers.graph import Node
+from tvmlayers.layers.stored import input_bits
 from tvmlayers.operations import operation_of
 from tvmlayers.testing import activations
 from tvmlayers.testing.bounds import Array, Bounded, Rounding
 from tvmlayers.testing.custom import custom_step
-from tvmlayers.testing.stored import code_roundings, digit_errors, kernel_of, rounds_inputs
+from tvmlayers.testing.stored import code_roundings, digit_errors, kernel_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,7 @@ class Reference:
         self.graph = model.graph
         self.weights = model.weights if weights is None else weights
         self._beside_floats = beside_floats
-        self._adds_up = any(rounds_inputs(layer) for layer in self.graph.layers)
+        self._adds_up = any(input_bits(layer) for layer in self.graph.layers)
 
     def __call__(self, *inputs: Array, **more: Array) -> list[Bounded]:
         """inputs: those of the graph; more: a lone bag's "offsets" and "per_sample_weights"."""

@@ -75,12 +75,6 @@ def digit_errors(layer: layers.Dense, x: Bounded) -> Tensor:
     return largest * (_DIGIT_ERRORS[kind.digits] if kind.is_codes else 0.0)
 
 
-def rounds_inputs(layer: layers.Layer) -> bool:
-    """Whether a layer rounds its inputs to 16 or 8 bits."""
-    kind = fewer_bits(layer)
-    return bool(kind and Kind.of(kind).activations)
-
-
 def has_fewer_bits(model: layers.Model) -> bool:
     """Whether a layer keeps its weight in fewer bits."""
     return any(fewer_bits(layer) for layer in model.layers)

@@ -14,6 +14,7 @@ from tvmlayers.interop.exporting import Use, exported, need
 from tvmlayers.layers import Model
 from tvmlayers.layers.graph import BATCH
 from tvmlayers.layers.names import free_name
+from tvmlayers.layers.stored import in_floats
 
 
 def to_keras(model: Model) -> Any:
@@ -25,7 +26,7 @@ def to_keras(model: Model) -> Any:
             "to_keras needs Keras 3 and one of its backends, which are not installed: "
             "pip install keras torch"
         ) from error
-    model.ready()
+    model = in_floats(model.ready())
     made: dict[str, Any] = {}
     inputs = {
         id(t): keras.Input(t.shape[1:], dtype=t.dtype, name=t.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -43,13 +43,23 @@ class Graph:
     sums: Mapping[str, tuple[str, str]]
     readers: Mapping[str, int]
     masked: set[str] = field(default_factory=set)
-    kernels: dict[str, Held] = field(default_factory=dict)
+    kernels: dict[Hashable, Held] = field(default_factory=dict)
 
-    def held(self, name: str, make: Callable[[], Held]) -> Held:
-        """(kind, arrays) of a kernel that comes in fewer bits, made once for each constant."""
-        if name not in self.kernels:
-            self.kernels[name] = make()
-        return self.kernels[name]
+    def held(self, key: Hashable, make: Callable[[], Held]) -> Held:
+        """(kind, arrays) of a weight that comes in fewer bits, made once for each key."""
+        if key not in self.kernels:
+            self.kernels[key] = make()
+        return self.kernels[key]
+
+
+def dtype_of(number: int) -> str:
+    """The name of a dtype that ONNX gives a number; Unsupported for another number."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    try:
+        return str(tensor_dtype_to_np_dtype(number).name)
+    except KeyError as error:
+        raise Unsupported(f"there is no dtype of the number {number}") from error
 
 
 class Call:
@@ -82,6 +92,10 @@ class Call:
         0.1 for the float32 nearest to 0.1."""
         value = self.attributes.get(attribute, default)
         return float(value) if dtype == "float64" else float(str(np.float32(value)))
+
+    def casts_to(self) -> str:
+        """The dtype of what a Cast gives."""
+        return dtype_of(self.get("to", 0))
 
     def has(self, place: int) -> bool:
         """Whether an input, which may be left out, is there."""

@@ -17,14 +17,18 @@ from tvmlayers.layers.graph import SymbolicTensor
 
 @dataclass(frozen=True)
 class Lookup:
-    """Rows (batch, steps, d) of a table, each times a factor. table: the Gather.
+    """Rows (batch, steps, d) of a table, each times a factor.
 
     factors: (batch, steps), "" for 1; padding: the index whose rows have the factor 0.
     """
 
-    table: Call
+    rows: tables.LookedUp
     factors: str = ""
     padding: int | None = None
+
+    @property
+    def indices(self) -> str:
+        return self.rows.look_up.inputs[1]
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,18 @@ def embedding(call: Call) -> SymbolicTensor:
     return _embedding(call, tables.table_of(call))
 
 
+def widened(call: Call) -> SymbolicTensor | None:
+    """Embedding whose rows are looked up in fewer bits; None where a node gives no such rows."""
+    found = tables.rows_of(call)
+    return None if found is None else _embedding(found.look_up, found.table())
+
+
 def dequantised(call: Call) -> SymbolicTensor:
     """Embedding whose rows are looked up as codes, and multiplied with one scale behind that."""
-    table, lookup = tables.dequantised(call), call.source(0)
-    if table is None or lookup is None:
+    made = widened(call)
+    if made is None:
         raise Unsupported("only constants, and codes that a Gather looked up, are dequantised")
-    return _embedding(lookup, table)
+    return made
 
 
 def _embedding(call: Call, table: tables.Table) -> SymbolicTensor:
@@ -82,7 +92,7 @@ def over_steps(kind: str) -> Callable[[Call], SymbolicTensor]:
 
     def row(call: Call) -> SymbolicTensor:
         found = lookup_of(call, call.inputs[0], kind)
-        is_bag = found and (kind in ("sum", "min") or _is_bag(found.table))
+        is_bag = found and (kind in ("sum", "min") or _is_bag(found.rows))
         if found is not None and is_bag and call.axes(3) == (1,):
             return _kept(call, _bag(found, kind))
         source = call.source(0)
@@ -101,15 +111,14 @@ def over_steps(kind: str) -> Callable[[Call], SymbolicTensor]:
     return row
 
 
-def _is_bag(table: Call) -> bool:
+def _is_bag(rows: tables.LookedUp) -> bool:
     """Whether what reduces looked up rows is a bag, where a pooling is there as well.
 
     A mean of no steps is NaN, of a bag of nothing 0; and a table with other readers is one layer.
     """
-    readers = table.graph.readers
-    return bool(
-        table.tensor(1).shape[1] and readers[table.inputs[0]] == readers[table.node.output[0]] == 1
-    )
+    look_up, readers = rows.look_up, rows.last.graph.readers
+    names = look_up.inputs[0], rows.last.node.output[0]
+    return bool(look_up.tensor(1).shape[1] and all(readers[name] == 1 for name in names))
 
 
 def _pooled(call: Call, x: SymbolicTensor, kind: str) -> SymbolicTensor:
@@ -132,15 +141,15 @@ def lookup_of(call: Call, name: str, kind: str) -> Lookup | None:
     source = call.call_of(name)
     if source is None:
         return None
-    if tables.is_lookup(source):
-        return Lookup(source) if source.tensor(1).rank == 2 else None
+    if (rows := tables.rows_of(source)) is not None:
+        return Lookup(rows) if rows.look_up.tensor(1).rank == 2 else None
     if kind == "sum" and (weighed := _weighed(source)):
         x, factors = weighed
         found = lookup_of(call, x, "")
         if found is None or factors.padding is None:
-            return None if found is None else Lookup(found.table, factors.name)
-        if found.table.inputs[1] == factors.name:
-            return Lookup(found.table, "", factors.padding)
+            return None if found is None else Lookup(found.rows, factors.name)
+        if found.indices == factors.name:
+            return Lookup(found.rows, "", factors.padding)
     return None
 
 
@@ -247,11 +256,11 @@ def weighted_mean(call: Call) -> SymbolicTensor | None:
             raise Unsupported("its mask is not that of the Gather that x was made of")
         return call.layer(layers.GlobalAveragePooling1D)(x)  # type: ignore[no-any-return]
     is_least = mean.least is not None and 0 < mean.least <= 1
-    is_own = found is not None and found.table.inputs[1] == factors.name
+    is_own = found is not None and found.indices == factors.name
     if found is not None and is_own and factors.padding is not None and is_least:
-        return _bag(Lookup(found.table, "", factors.padding), "mean")
+        return _bag(Lookup(found.rows, "", factors.padding), "mean")
     if found is not None and factors.padding is None and mean.least is None:
-        return _bag(Lookup(found.table, factors.name), "mean")
+        return _bag(Lookup(found.rows, factors.name), "mean")
     raise Unsupported(
         "only means of gathered rows are there, weighted by floats or without the steps of one "
         "index, and means of x without those of index 0"
@@ -260,7 +269,7 @@ def weighted_mean(call: Call) -> SymbolicTensor | None:
 
 def _bag(found: Lookup, mode: str) -> SymbolicTensor:
     """The EmbeddingBag of what is looked up, which has the name of the Gather."""
-    call, table = found.table, tables.table_of(found.table)
+    call, table = found.rows.look_up, found.rows.table()
     indices, oob = _clipped(call)
     factors = call.tensor_of(found.factors) if found.factors else None
 

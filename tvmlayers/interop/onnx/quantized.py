@@ -6,9 +6,12 @@ Formulas are those of ONNX's DequantizeLinear and of ONNX Runtime's MatMulNBits:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tvmlayers import layers
+from tvmlayers.dtypes import HALF_DTYPES
 from tvmlayers.interop.building import Unsupported
 from tvmlayers.interop.codes import BASES, Array, Codes, Held, unpacked
 from tvmlayers.interop.onnx.calls import Call
@@ -16,10 +19,35 @@ from tvmlayers.layers.graph import SymbolicTensor
 
 
 def kept(call: Call, place: int, *, transposed: bool = False) -> Held | None:
-    """(kind, arrays) of a constant matrix (k, n) that a DequantizeLinear gives, as a Dense keeps
-    it; None where it comes in another way. transposed: the matrix is (n, k)."""
-    found = _codes_of(call, call.inputs[place], transposed)
-    return None if found is None else call.graph.held(call.inputs[place], found.held)
+    """(kind, arrays) of a constant matrix (k, n) that a DequantizeLinear gives, or a Cast of halves
+    to float32, as a Dense keeps it; None where it comes in another way. transposed: the matrix is
+    (n, k)."""
+    name = call.inputs[place]
+    found = _half_of(call, name, transposed) or _codes_of(call, name, transposed)
+    return None if found is None else call.graph.held((name, transposed), found.held)
+
+
+@dataclass(frozen=True)
+class _Half:
+    """A kernel (k, n) of float16 or bfloat16."""
+
+    kernel: Array
+
+    def held(self) -> Held:
+        return self.kernel.dtype.name, [np.ascontiguousarray(self.kernel)]
+
+
+def _half_of(call: Call, name: str, transposed: bool) -> _Half | None:
+    node = call.graph.nodes.get(name)
+    if node is None or node.op_type != "Cast":
+        return None
+    source = Call(call.graph, node)
+    given = call.constant_of(source.inputs[0])
+    if given is None or given.ndim != 2 or given.dtype.name not in HALF_DTYPES:
+        return None
+    if source.casts_to() != "float32":
+        return None
+    return _Half(given.T if transposed else given)
 
 
 def _codes_of(call: Call, name: str, transposed: bool) -> Codes | None:
@@ -71,7 +99,9 @@ def n_bits(call: Call) -> SymbolicTensor:
         raise Unsupported("a kernel whose groups are chosen by index (g_idx) is not read")
     bias = call.constant(5) if call.has(5) else None
     x = call.tensor()
-    held = call.graph.held(call.inputs[1], lambda: _blocks(call, k, n, bits, block).held())
+    held = call.graph.held(
+        (*call.inputs[1:], k, n, bits, block), lambda: _blocks(call, k, n, bits, block).held()
+    )
     return dense(call, x, held, k, n, bias)
 
 
@@ -126,7 +156,8 @@ def dynamic(call: Call) -> tuple[SymbolicTensor, Held, int, int] | None:
         x = call.tensor_of(rounding.input[0])
         scales = np.ascontiguousarray(np.broadcast_to(found.reshape(1, -1), (1, n)))
         codes = Codes("int8", given - zeros.reshape(1, -1), scales.astype(np.float32))
-        return x, call.graph.held(product.inputs[1], codes.held), k, n
+        key = *product.inputs[1:], weight_scale
+        return x, call.graph.held(key, codes.held), k, n
     return None
 
 

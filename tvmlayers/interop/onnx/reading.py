@@ -9,7 +9,7 @@ from typing import Any
 from tvmlayers import layers
 from tvmlayers.errors import ConfigError, MissingDependencyError, ModelImportError
 from tvmlayers.interop.building import Builder, Unsupported
-from tvmlayers.interop.onnx.calls import Call, Failed, Graph, Later
+from tvmlayers.interop.onnx.calls import Call, Failed, Graph, Later, dtype_of
 from tvmlayers.interop.onnx.constants import constants_of
 from tvmlayers.interop.onnx.means import masked_tables
 from tvmlayers.interop.onnx.table import CONTRIBUTED, OPERATORS
@@ -154,12 +154,9 @@ def _sums(graph: Any) -> dict[str, tuple[str, str]]:
 
 
 def _input(given: Any) -> SymbolicTensor:
-    from onnx.helper import tensor_dtype_to_np_dtype
-
     kind = given.type.tensor_type
     if not kind.HasField("shape") or not kind.shape.dim:
         raise Unsupported("it has no batch axis")
     sizes = [axis.dim_value or None for axis in kind.shape.dim[1:]]
     name = given.name.replace("/", ".")
-    dtype = tensor_dtype_to_np_dtype(kind.elem_type).name
-    return layers.Input(sizes, dtype=dtype, name=None if name == "out" else name)
+    return layers.Input(sizes, dtype=dtype_of(kind.elem_type), name=None if name == "out" else name)

@@ -98,10 +98,8 @@ def unsqueeze(call: Call) -> SymbolicTensor:
 
 def cast(call: Call) -> SymbolicTensor:
     """A cast that keeps every number."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    x, after = call.tensor(), tensor_dtype_to_np_dtype(call.get("to", 0))
-    is_index = x.dtype.startswith(("int", "uint")) and after.kind in "iu"
-    if x.dtype != after.name and not (is_index and np.can_cast(x.dtype, after)):
-        raise Unsupported(f"no layer here casts {x.dtype} to {after.name}")
+    x, after = call.tensor(), call.casts_to()
+    is_index = x.dtype.startswith(("int", "uint")) and after.startswith(("int", "uint"))
+    if x.dtype != after and not (is_index and np.can_cast(x.dtype, after)):
+        raise Unsupported(f"no layer here casts {x.dtype} to {after}")
     return x

@@ -73,8 +73,9 @@ def _gather(call: Call) -> SymbolicTensor:
 
 
 def _add(call: Call) -> SymbolicTensor:
-    """A bias, the last step of a normalisation, or any other sum."""
-    return products.biased(call) or norms.written_out(call) or merges.add(call)
+    """A bias, the last step of rows in codes or of a normalisation, or any other sum."""
+    weighed = products.biased(call) or means.widened(call)
+    return weighed or norms.written_out(call) or merges.add(call)
 
 
 def _mul(call: Call) -> SymbolicTensor:
@@ -120,7 +121,7 @@ def _identity(call: Call) -> SymbolicTensor:
 OPERATORS: dict[str, Row] = {
     "Add": _add,
     "BatchNormalization": norms.batch_norm,
-    "Cast": shapes.cast,
+    "Cast": lambda call: means.widened(call) or shapes.cast(call),
     "Clip": _clip,
     "Concat": shapes.concat,
     "Div": _div,

@@ -8,11 +8,12 @@ from typing import Any
 from tvmlayers.errors import MissingDependencyError, ModelExportError
 from tvmlayers.files import saving
 from tvmlayers.interop.exporting import exported
-from tvmlayers.interop.onnx.written import ROWS, Writer
+from tvmlayers.interop.onnx.pen import Writer
+from tvmlayers.interop.onnx.written import ROWS
 from tvmlayers.layers import Model
 from tvmlayers.layers.graph import Symbol, SymbolicTensor
 
-OPSET, IR_VERSION = 20, 10  # of May 2024; ONNX Runtime reads them since 1.19
+IR_VERSION = 10  # of May 2024; ONNX Runtime reads it since 1.19
 LARGEST = 2**31 - 1  # bytes of a protobuf message
 
 
@@ -41,7 +42,7 @@ def to_onnx(model: Model, path: str | Path) -> None:
         graph,
         producer_name="tvmlayers",
         ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", writer.opset)],
     )
     if (size := made.ByteSize()) > LARGEST:
         raise ModelExportError(

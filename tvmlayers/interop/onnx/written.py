@@ -8,95 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from tvmlayers.dtypes import numpy_dtype
 from tvmlayers.interop.building import Unsupported
-from tvmlayers.interop.exporting import Row, Use, need
-from tvmlayers.layers.base import Array
-from tvmlayers.layers.names import free_name
+from tvmlayers.interop.exporting import need
+from tvmlayers.interop.onnx import coded
+from tvmlayers.interop.onnx.pen import Pen
 
 SELU = 1.6732632423543772, 1.0507009873554805
 """alpha and scale: G. Klambauer et al., Self-Normalizing Neural Networks, NeurIPS 2017."""
-
-
-class Writer:
-    """Nodes and initialisers. A value of the graph is its name."""
-
-    def __init__(self, inputs: Sequence[str], layers: Sequence[str]) -> None:
-        """The names of the model's inputs and layers."""
-        self.nodes: list[Any] = []
-        self.constants: dict[str, Any] = {}
-        self._values, self._names, self._kept = set(inputs), set(layers), set(layers)
-
-    def bound(self, row: Callable[[Pen], str]) -> Row[str]:
-        """A row of the table that writes here."""
-        return lambda use: row(Pen(self, use))
-
-    def constant(self, name: str, array: Array) -> str:
-        """An initialiser of that name, which is written once."""
-        from onnx import numpy_helper
-
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.array(array, order="C"), name)
-            self._values.add(name)
-        return name
-
-    def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """What a node gives. The name is a layer's own at its first use only."""
-        from onnx import helper
-
-        label = name if name in self._kept else free_name(name, self._names)
-        made = free_name(name, self._values)
-        self._kept.discard(name)
-        self._names.add(label)
-        self._values.add(made)
-        self.nodes.append(helper.make_node(kind, list(inputs), [made], name=label, **attributes))
-        return made
-
-
-class Pen:
-    """A Writer at one use of a layer."""
-
-    def __init__(self, writer: Writer, use: Use[str]) -> None:
-        self._writer, self.use = writer, use
-        self.layer, self.tensors, self.x = use.layer, use.tensors, use.first
-        self.dtype = use.node.output.dtype
-
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """What an operator on the way to the result gives."""
-        name = f"{self.layer.name}.{kind.lower()}"
-        return self._writer.node(kind, inputs, name, **attributes)
-
-    def end(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """What the operator gives that has the layer's name, by which an import calls the layer."""
-        return self._writer.node(kind, inputs, self.layer.name, **attributes)
-
-    def weight(self, name: str, array: Array | None = None) -> str:
-        """A weight of the layer, or this form of it."""
-        found = self.layer.weights[name] if array is None else array
-        return self._writer.constant(f"{self.layer.name}/{name}", found)
-
-    def number(self, value: float) -> str:
-        """A scalar in the dtype of the result."""
-        return self._writer.constant(
-            f"{value!r}:{self.dtype}", np.array(value, numpy_dtype(self.dtype))
-        )
-
-    def ints(self, *values: int) -> str:
-        """A vector of integers, as axes and shapes are."""
-        name = f"[{', '.join(map(str, values))}]"
-        return self._writer.constant(name, np.array(values, np.int64))
-
-    def scalar(self, value: int, dtype: str) -> str:
-        """An index."""
-        return self._writer.constant(f"{value}:{dtype}", np.array(value, dtype))
-
-    def holds(self, number: float) -> bool:
-        """Whether an attribute holds a number as exactly as the layer's dtype does."""
-        return self.dtype != "float64" or float(np.float32(number)) == number
 
 
 Written: TypeAlias = Callable[[Pen], str]
@@ -173,7 +96,7 @@ def activation(pen: Pen) -> str:
 
 
 def dense(pen: Pen) -> str:
-    layer, kernel = pen.layer, pen.weight("kernel")
+    layer, kernel = pen.layer, coded.kernel(pen)
     bias = [pen.weight("bias")] if layer.use_bias else []
     if pen.use.given.rank == 2:
         made = pen.end("Gemm", pen.x, kernel, *bias)
@@ -198,7 +121,7 @@ def _indices(pen: Pen) -> str:
 
 
 def embedding(pen: Pen) -> str:
-    return pen.end("Gather", pen.weight("embeddings"), _indices(pen))
+    return coded.rows(pen, _indices(pen))
 
 
 def embedding_bag(pen: Pen) -> str:
@@ -210,8 +133,7 @@ def embedding_bag(pen: Pen) -> str:
     if padding is not None and (layer.mode in ("max", "min") or factors is not None):
         raise Unsupported("padding_idx has an equivalent with mode sum or mean only, unweighted")
     indices = _indices(pen)
-    # The table's reader has the layer's name, which is that of the bag when it is read again.
-    rows, steps = pen.end("Gather", pen.weight("embeddings"), indices), pen.ints(1)
+    rows, steps = coded.rows(pen, indices), pen.ints(1)
     if layer.mode in ("max", "min"):
         return pen.op(f"Reduce{layer.mode.title()}", rows, steps, keepdims=0)
     if padding is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tvmlayers.errors import MissingDependencyError
 from tvmlayers.interop.exporting import exported
 from tvmlayers.layers import Model
+from tvmlayers.layers.stored import in_floats
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -29,7 +30,7 @@ def to_torch(model: Model) -> GraphModule:
         ) from error
     from tvmlayers.interop.torch.written import Writer
 
-    model.ready()
+    model = in_floats(model.ready())
     writer = Writer()
     taken: set[str] = set()
     inputs = {id(t): writer.input(_argument(t.name, taken)) for t in model.inputs}
