@@ -22,7 +22,13 @@ FLOATS = RNG.normal(size=(OUTPUTS, INPUTS)).astype(np.float32)
 def write(path: Path, **arrays: Any) -> Path:
     """A safetensors file, float8 among its dtypes."""
     dtypes = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
-    dtypes |= {"int8": "I8", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+    dtypes |= {
+        "int8": "I8",
+        "uint32": "U32",
+        "float32": "F32",
+        "bfloat16": "BF16",
+        "float16": "F16",
+    }
     header, data = {}, b""
     for name, array in arrays.items():
         begin, data = len(data), data + array.tobytes()
@@ -109,6 +115,33 @@ def test_int8_of_safetensors_keeps_its_codes(scales: tuple[int, ...], tmp_path: 
     np.testing.assert_allclose(found, np.maximum(wanted, 0), rtol=2.0**-23)
 
 
+@pytest.mark.parametrize("group", [32, 64])
+@pytest.mark.parametrize("rows", [1, 3, OUTPUTS])
+def test_int8_of_safetensors_keeps_its_blocks(group: int, rows: int, tmp_path: Path) -> None:
+    codes = RNG.integers(-128, 128, (OUTPUTS, 2 * group)).astype(np.int8)
+    scale = RNG.uniform(0.01, 0.02, (rows, 2)).astype(np.float32)
+    path = write(tmp_path / "w.safetensors", **{"up.weight": codes, "up.scales": scale})
+    weight = tl.read_weights(path)["up.weight"]
+    wanted = codes * np.kron(scale, np.ones((OUTPUTS // rows, group), np.float32))
+    np.testing.assert_array_equal(weight.numbers(), wanted)
+    layer = weight.dense()
+    assert layer.get_config()["stored"] == f"int8/{group}"
+    exact = codes * np.kron(scale.astype(np.float64), np.ones((OUTPUTS // rows, group)))
+    np.testing.assert_array_equal(layer.form.floats(layer.weights, layer.stored), exact.T)
+
+
+def test_scales_of_other_shapes_lie_along_their_own_axis(tmp_path: Path) -> None:
+    square, stack = np.ones((32, 32), np.int8), np.ones((3, 4, 5), ml_dtypes.float8_e5m2)
+    across, of_each = np.arange(32, dtype=np.float32)[None], np.array([2.5, 3, 5], np.float32)
+    given = {"a": square, "a_scale": across, "b": stack, "b_scale": of_each[:, None, None]}
+    given |= {"c": square[0], "c_scale": across[0]}
+    weights = tl.read_weights(write(tmp_path / "w.safetensors", **given))
+    np.testing.assert_array_equal(weights["a"].numbers(), np.broadcast_to(across, (32, 32)))
+    wanted = np.broadcast_to(of_each[:, None, None], (3, 4, 5))
+    np.testing.assert_array_equal(weights["b"].numbers(), wanted)
+    np.testing.assert_array_equal(weights["c"].numbers(), across[0])
+
+
 @pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
 @pytest.mark.parametrize("end", ["_scale", "_scale_inv"])
 def test_float8_of_safetensors_is_exact(dtype: Any, end: str, tmp_path: Path) -> None:
@@ -132,6 +165,13 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     odd = {"w": codes, "w_scale": np.ones((2, 2), np.float32)}
     with pytest.raises(ModelImportError, match=r"scales of 'w' \(3, 5\) have the shape \(2, 2\)"):
         tl.read_weights(write(tmp_path / "odd.safetensors", **odd))["w"].numbers()
+    packed = {"w": np.zeros((4, 8), np.uint32), "w_scale": np.ones(4, np.float32)}
+    for make in ("dense", "embedding"):
+        with pytest.raises(ModelImportError, match="'w' is uint32: weights are floats"):
+            getattr(tl.read_weights(write(tmp_path / "p.safetensors", **packed))["w"], make)()
+    shifted = {"w": codes, "w_scale": np.ones(3, np.float32), "w_zero_point": codes[:, :1] + 1}
+    with pytest.raises(ModelImportError, match="'w' has zero points other than 0"):
+        tl.read_weights(write(tmp_path / "z.safetensors", **shifted))["w"].numbers()
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(b"GGUF" + bytes(40))
     pytest.importorskip("gguf")

@@ -14,7 +14,9 @@ from tvmlayers.interop.codes import Array
 from tvmlayers.interop.weights import Blocks, FileWeight
 from tvmlayers.safetensors_file import read
 
-_SCALES = ("_scale", "_scale_inv")  # behind a weight's name
+_ENDS = ("_scale", "_scale_inv", "_scales")  # behind a weight's name
+_OWN, _SIBLINGS = ".weight", (".scale", ".scales")  # in the place of its last part
+_ZEROS = "_zero_point"
 _USUAL_STEP = 128  # of blocks, the last one of which may be shorter
 
 
@@ -24,36 +26,47 @@ def read_scaled(path: str | os.PathLike[str]) -> dict[str, FileWeight]:
         arrays, _ = read(Path(path))
     except WeightsError as error:
         raise ModelImportError(str(error)) from error
-    made = {}
-    for name, array in arrays.items():
-        is_scale = any(name.removesuffix(end) in arrays for end in _SCALES if name.endswith(end))
-        if not is_scale:
-            read_it = partial(_scaled, name, array, _scales_of(name, arrays))
-            made[name] = FileWeight(name, array.shape, array.dtype.name, read_it)
-    return made
+    beside = {found for name in arrays for found in (_scales_of(name, arrays), name + _ZEROS)}
+    return {
+        name: FileWeight(name, array.shape, array.dtype.name, partial(_scaled, name, arrays))
+        for name, array in arrays.items()
+        if name not in beside
+    }
 
 
-def _scales_of(name: str, arrays: Mapping[str, Array]) -> Array | None:
-    return next((arrays[name + end] for end in _SCALES if name + end in arrays), None)
+def _scales_of(name: str, arrays: Mapping[str, Array]) -> str:
+    """The name of the scales of an array; "" where it has none."""
+    stem = name.removesuffix(_OWN)
+    names = [name + end for end in _ENDS]
+    if stem != name:
+        names += [stem + end for end in _SIBLINGS]
+    return next((each for each in names if each in arrays), "")
 
 
-def _scaled(name: str, array: Array, scales: Array | None) -> Blocks | Array:
-    """The array, or its codes with one scale an output; others are multiplied with their scales."""
+def _scaled(name: str, arrays: Mapping[str, Array]) -> Blocks | Array:
+    """The array, its codes of int8 with scales, or the numbers of float8 times theirs."""
+    array, of_scales = arrays[name], _scales_of(name, arrays)
     kind = array.dtype.name
     if kind != "int8" and not kind.startswith("float8"):
         return array
-    if scales is None:
-        if kind == "int8":
-            raise ModelImportError(
-                f"{name!r} is int8 and has no scale: {name}_scale is not in the file"
-            )
-        scales = np.ones((), np.float32)
-    wide = _of_outputs(name, array.shape, scales.astype(np.float32))
-    if kind == "int8" and wide.shape[1] == 1 and array.ndim == 2:
-        return Blocks(8, array, wide)
-    if kind != "int8" and (np.frexp(np.abs(wide))[0] == 0.5).all():  # powers of two are exact
-        return _as_bfloat16(array.astype(np.float32) * wide)
-    return array.astype(np.float32) * wide
+    if kind == "int8" and not of_scales:
+        raise ModelImportError(
+            f"{name!r} is int8 and has no scale: {name}_scale is not in the file"
+        )
+    if np.any(arrays.get(name + _ZEROS, 0)):
+        raise ModelImportError(f"{name!r} has zero points other than 0, which are not read")
+    given = arrays[of_scales] if of_scales else np.ones(())
+    scales, step = _of_outputs(name, array.shape, given.astype(np.float32))
+    if kind == "int8" and array.ndim == 2:
+        return Blocks(8, array, scales, step)
+    if step:
+        scales = scales.repeat(step, 1)[:, : array.shape[1]]
+    elif array.ndim != 2:
+        scales = scales.reshape((-1, *(1,) * (array.ndim - 1))[: array.ndim])
+    made: Array = array.astype(np.float32) * scales
+    if kind != "int8" and (np.frexp(np.abs(scales))[0] == 0.5).all():  # powers of two are exact
+        return _as_bfloat16(made)
+    return made
 
 
 def _as_bfloat16(numbers: Array) -> Array:
@@ -64,18 +77,17 @@ def _as_bfloat16(numbers: Array) -> Array:
     return short if (same | np.isnan(numbers)).all() else numbers
 
 
-def _of_outputs(name: str, shape: tuple[int, ...], scales: Array) -> Array:
-    """Scales (outputs, 1), or (outputs, inputs) where those of one output differ."""
+def _of_outputs(name: str, shape: tuple[int, ...], scales: Array) -> tuple[Array, int]:
+    """Scales (outputs, groups), and how many inputs a group has, 0 for all."""
     outputs = shape[0] if shape else 1
     if scales.size == 1:
-        return np.broadcast_to(scales.reshape(1, 1), (outputs, 1))
-    if scales.size == outputs:
-        return scales.reshape(outputs, 1)
+        return np.broadcast_to(scales.reshape(1, 1), (outputs, 1)), 0
     if len(shape) == scales.ndim == 2:
-        steps = [_step(size, count) for size, count in zip(shape, scales.shape, strict=True)]
-        if all(steps):
-            wide = scales.repeat(steps[0], 0).repeat(steps[1], 1)
-            return wide[: shape[0], : shape[1]]
+        rows, step = (_step(size, count) for size, count in zip(shape, scales.shape, strict=True))
+        if rows and step:
+            return scales.repeat(rows, 0)[:outputs], step if step < shape[1] else 0
+    elif scales.size == scales.shape[0] == outputs:
+        return scales.reshape(outputs, 1), 0
     raise ModelImportError(f"the scales of {name!r} {shape} have the shape {scales.shape}")
 
 

@@ -62,7 +62,7 @@ class FileWeight:
             codes = Codes(f"int{found.bits}", found.codes.T, scales, found.group)
             held = codes.held()
         else:
-            held = _floats(np.ascontiguousarray(found.T))
+            held = self._floats(np.ascontiguousarray(found.T))
         kind, arrays = held
         made = Dense(
             outputs,
@@ -80,12 +80,20 @@ class FileWeight:
         halves, and other numbers become float32."""
         rows, columns = self._matrix()
         found = self.read()
-        kind, arrays = _rows(found).held() if isinstance(found, Blocks) else _floats(found)
+        kind, arrays = _rows(found).held() if isinstance(found, Blocks) else self._floats(found)
         stored = None if kind == "float32" else kind
         name = name or snake_case(self.name.replace(".", "_"))
         made = Embedding(rows, columns, stored=stored, name=name)
         made.set_weights(arrays)
         return made
+
+    def _floats(self, numbers: Array) -> Held:
+        kind = numbers.dtype.name
+        if numbers.dtype.kind in "biu":  # codes in an order of their own, or no weights
+            raise ModelImportError(
+                f"{self.name!r} is {kind}: weights are floats, or int8 and float8 with scales"
+            )
+        return (kind, [numbers]) if kind in _HALVES else ("float32", [numbers.astype(np.float32)])
 
     def _matrix(self) -> tuple[int, int]:
         if len(self.shape) != 2:
@@ -99,8 +107,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, FileWeight]:
 
     Of GGUF, Q8_0 and Q4_0 are codes with a scale for each 32 inputs, F32, F16 and BF16 floats, and
     what else the `gguf` package knows becomes float32. Of safetensors, int8 and float8 (E4M3, E5M2)
-    come with "<name>_scale" or "<name>_scale_inv", one number, one for each output, or one for each
-    block; what they are multiplied with.
+    come with what they are multiplied with, one number, one for each output, or one for each block:
+    "<name>_scale", "_scale_inv" or "_scales", or "x.scale" or "x.scales" of "x.weight".
     ModelImportError for a damaged file, MissingDependencyError without the package `gguf`.
     """
     if not Path(path).is_file():
@@ -118,8 +126,3 @@ def _rows(blocks: Blocks) -> Rows:
     zeros = np.zeros(blocks.scales.shape, np.int16)
     codes = blocks.codes.astype(np.int16)
     return Rows(blocks.bits, codes, zeros, blocks.scales, blocks.group)
-
-
-def _floats(numbers: Array) -> Held:
-    kind = numbers.dtype.name if numbers.dtype.name in _HALVES else "float32"
-    return kind, [numbers if kind != "float32" else numbers.astype(np.float32)]
