@@ -35,7 +35,7 @@ class Memory:
 def measured(
     cases: Sequence[TrainCase], names: Sequence[str], threads: int, console: Console
 ) -> list[Memory]:
-    """The rows of all cases; sides that cannot be had are left out, and said so."""
+    """The rows of all cases. A side that fails is left out, and its reason printed."""
     rows = []
     for case in cases:
         for name in names:

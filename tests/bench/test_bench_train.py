@@ -1,4 +1,4 @@
-"""Memory of training: each side alone in a process, and sides that cannot be had are named."""
+"""The memory of training: each side runs in a process of its own, and one that fails is named."""
 
 from __future__ import annotations
 

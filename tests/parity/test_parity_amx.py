@@ -95,7 +95,7 @@ def test_the_unit_errs_no_more_than_running_sums(k: int) -> None:
         x, kernel = drawn(kind, rng, 64, k), drawn(kind, rng, k, 96)
         compiled.set_weights([kernel])
         on_unit = error(compiled(x), x, kernel)
-        # What is left out of each product is below 2^-23 of it.
+        # The unit drops less than 2^-23 of each product.
         assert on_unit <= max(error(running_sums(x, kernel), x, kernel), 2.0**-23), kind
 
 

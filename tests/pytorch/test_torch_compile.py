@@ -13,10 +13,10 @@ import tvmlayers as tl
 from tvmlayers.testing import Reference, Rounding, compare
 
 torch = pytest.importorskip("torch")  # before what cannot be imported without it
-from torch import nn  # noqa: E402
+from torch import nn  # noqa: E402 - skipped without torch
 
-import tvmlayers.torch as tt  # noqa: E402
-from tvmlayers.torch import compiling, part  # noqa: E402
+import tvmlayers.torch as tt  # noqa: E402 - skipped without torch
+from tvmlayers.torch import compiling, part  # noqa: E402 - skipped without torch
 
 GENERATOR = torch.Generator().manual_seed(0)
 BATCHES = (5, 2, 9, 33)

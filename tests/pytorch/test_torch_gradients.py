@@ -11,10 +11,10 @@ import pytest
 import tvmlayers as tl
 
 torch = pytest.importorskip("torch")  # before what cannot be imported without it
-from torch import nn  # noqa: E402
+from torch import nn  # noqa: E402 - skipped without torch
 
-import tvmlayers.torch as tt  # noqa: E402
-from tvmlayers.testing.bounds import Rounding  # noqa: E402
+import tvmlayers.torch as tt  # noqa: E402 - skipped without torch
+from tvmlayers.testing.bounds import Rounding  # noqa: E402 - skipped without torch
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of PyTorch's Adagrad
 

@@ -17,13 +17,13 @@ import pytest
 import tvmlayers as tl
 
 torch = pytest.importorskip("torch")  # before what cannot be imported without it
-from torch import nn  # noqa: E402
+from torch import nn  # noqa: E402 - skipped without torch
 
-import tvmlayers.torch as tt  # noqa: E402
-from tvmlayers.layers.activations import NAMES  # noqa: E402
-from tvmlayers.testing.activations import steps  # noqa: E402
-from tvmlayers.testing.bounds import Bounded, Rounding, compare  # noqa: E402
-from tvmlayers.torch import plain  # noqa: E402
+import tvmlayers.torch as tt  # noqa: E402 - skipped without torch
+from tvmlayers.layers.activations import NAMES  # noqa: E402 - skipped without torch
+from tvmlayers.testing.activations import steps  # noqa: E402 - skipped without torch
+from tvmlayers.testing.bounds import Bounded, Rounding, compare  # noqa: E402 - skipped without torch
+from tvmlayers.torch import plain  # noqa: E402 - skipped without torch
 
 GENERATOR = torch.Generator().manual_seed(0)
 IDS = torch.randint(0, 50, (4, 6), generator=GENERATOR)

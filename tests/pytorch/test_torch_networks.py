@@ -11,10 +11,10 @@ import pytest
 import tvmlayers as tl
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from torch import nn  # noqa: E402 - skipped without torch
+from torch.utils.data import DataLoader, Dataset  # noqa: E402 - skipped without torch
 
-import tvmlayers.torch as tt  # noqa: E402
+import tvmlayers.torch as tt  # noqa: E402 - skipped without torch
 
 GENERATOR = torch.Generator().manual_seed(0)
 IDS = torch.randint(0, 50, (4, 6), generator=GENERATOR)

@@ -146,7 +146,7 @@ def test_a_step_for_another_machine_is_exported_and_not_called(tmp_path: Path) -
     pytest.importorskip("ziglang")
     layer = tl.Dense(2, input_dim=3)
     step = tl.compile_step(layer, "mse", target="neoverse-n1")
-    with pytest.raises(tl.TargetError, match="this step was compiled for neoverse-n1"):
+    with pytest.raises(tl.TargetError, match=r"this step was compiled for neoverse-n1.*export it"):
         step(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32))
     step.export(tmp_path / "step.tvml")
     with pytest.raises(tl.TargetError, match="compiled for neoverse-n1"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tvmlayers.artifact.arena import ALIGNMENT
 from tvmlayers.artifact.panels import PAIR, PaddedLayout, PanelLayout
 from tvmlayers.dtypes import numpy_dtype
+from tvmlayers.model_config import ModelConfig
 from tvmlayers.safetensors_file import DTYPES
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -67,6 +68,22 @@ class Hashes(Struct, forbid_unknown_fields=True):
     weights: Digest
     cubin: Digest | UnsetType = UNSET
     ptx: Digest | UnsetType = UNSET
+
+
+class Made(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What an artefact was made of, by what and for which machine; `target` may have more fields
+    than are read."""
+
+    format: str
+    format_version: int
+    tvmlayers_version: str
+    tvm_version: str
+    created: str
+    model: ModelConfig
+    target: dict[str, Any]
+    arena_bytes: Size
+    cpu_features: list[str]
+    hashes: Hashes
 
 
 class Packed(Protocol):

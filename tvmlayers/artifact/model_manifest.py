@@ -10,8 +10,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tvmlayers.artifact.fields import (
     Count,
-    Hashes,
     IndexCheck,
+    Made,
     OffsetsCheck,
     Scalar,
     Shape,
@@ -26,7 +26,6 @@ from tvmlayers.artifact.fields import (
     typed,
 )
 from tvmlayers.dtypes import FLOAT_DTYPES, INDEX_DTYPES
-from tvmlayers.model_config import ModelConfig
 
 
 class Output(Struct, forbid_unknown_fields=True):
@@ -99,23 +98,13 @@ class Cuda(Struct, forbid_unknown_fields=True):
     resources: dict[str, Resources]
 
 
-class Manifest(Struct, forbid_unknown_fields=True):
-    """`target` and `kernels` may say more; what is read of them is checked beside."""
+class Manifest(Made, forbid_unknown_fields=True, kw_only=True):
+    """`kernels` may have more fields; `check` looks at those that are read."""
 
-    format: str
-    format_version: int
-    tvmlayers_version: str
-    tvm_version: str
-    created: str
-    model: ModelConfig
-    target: dict[str, Any]
     entries: Annotated[list[Entry], Meta(min_length=1)]
     checks: list[IndexCheck | OffsetsCheck]
     weights: list[Weight]
-    arena_bytes: Size
     kernels: list[dict[str, Any]]
-    cpu_features: list[str]
-    hashes: Hashes
     leading_axes: Annotated[int, Meta(ge=0, le=64)] = 0
     host: str | UnsetType = UNSET
     cuda: Cuda | UnsetType = UNSET

@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 from tvmlayers.artifact.fields import (
     Count,
-    Hashes,
     IndexCheck,
+    Made,
     OffsetsCheck,
     Shape,
     Size,
@@ -22,7 +22,6 @@ from tvmlayers.artifact.fields import (
     typed,
 )
 from tvmlayers.dtypes import FLOAT_DTYPES, INDEX_DTYPES
-from tvmlayers.model_config import ModelConfig
 
 
 class LabelCheck(Struct, tag_field="kind", tag="label", forbid_unknown_fields=True):
@@ -65,28 +64,18 @@ class StepOutput(Struct, forbid_unknown_fields=True):
     prediction: Prediction
 
 
-class Manifest(Struct, forbid_unknown_fields=True):
+class Manifest(Made, forbid_unknown_fields=True, kw_only=True):
     """Of an exported training step; optimizer, tables: configurations of optimisers."""
 
-    format: str
-    format_version: int
-    tvmlayers_version: str
-    tvm_version: str
-    created: str
-    model: ModelConfig
-    target: dict[str, Any]
     inputs: Annotated[list[StepInput], Meta(min_length=1)]
     outputs: Annotated[list[StepOutput], Meta(min_length=1)]
     dtype: str
     checks: list[IndexCheck | OffsetsCheck | LabelCheck]
     weights: list[StepWeight]
-    arena_bytes: Size
     iterations: str
     optimizer: dict[str, Any]
     tables: dict[str, Any]
     loss: str
-    cpu_features: list[str]
-    hashes: Hashes
 
 
 def check(manifest: Manifest) -> None:

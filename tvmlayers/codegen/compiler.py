@@ -65,7 +65,7 @@ def compile_selected(
     fill: makes the arena from its plan, where the weights are not to be packed again.
     """
     library, manifest, plan = _build(model, selector)
-    get_function, linked = running(library, selector.target, "model")
+    get_function, linked = running(library, selector.target, "model", "save")
     return Compiled(manifest, get_function, fill(plan), threads, linked)
 
 

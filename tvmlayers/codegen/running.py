@@ -15,11 +15,13 @@ from tvmlayers.targets import Target
 Functions = Callable[[str], Any]
 
 
-def running(library: Library, target: Target, what: str) -> tuple[Functions, Callable[[], bytes]]:
+def running(
+    library: Library, target: Target, what: str, verb: str
+) -> tuple[Functions, Callable[[], bytes]]:
     """(what gives an entry point by its name, what links the shared library).
 
-    what: was compiled, for errors. Where this machine cannot run the code, entry points raise
-    TargetError.
+    what: the thing that was compiled, for errors; verb: how it is written to a file. Where this
+    machine cannot run the code, entry points raise TargetError.
     """
     why_not = targets.obstacle(target.triple, target.cpu_flags)
 
@@ -30,7 +32,7 @@ def running(library: Library, target: Target, what: str) -> tuple[Functions, Cal
         def refuse(*_: object) -> int:
             raise TargetError(
                 f"this {what} was compiled for {target.name}: it {why_not}; "
-                "save it and load it on such a machine"
+                f"{verb} it and load it on such a machine"
             )
 
         return refuse

@@ -111,9 +111,11 @@ def _tile_cost(
         code = modules.finish({name: function.with_attr("global_symbol", "tile")}).assembly()
     loops = inner_loops(code)
     if Tile.of({"tile": tile[0]}).unit == gemm.DIGITS:
-        of_bytes = max(loops, key=lambda each: each.byte_products)
+        loop = max(loops, key=lambda each: each.byte_products, default=None)
+        if loop is None or not loop.byte_products:
+            raise TuneError(f"no loop of byte products was found in {tile[0]} for k of {k}")
         limit = mca.byte_product_cycles(spec.byte_products, target)
-        return _cost(of_bytes, of_bytes.byte_products, limit, target)
+        return _cost(loop, loop.byte_products, limit, target)
     loop = max(loops, key=lambda each: each.multiply_adds, default=None)
     if loop is None or not loop.multiply_adds:
         raise TuneError(f"no loop of multiply-adds was found in the tile {tile[0]} for k of {k}")

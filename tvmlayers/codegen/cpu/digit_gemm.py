@@ -27,11 +27,12 @@ from tvmlayers.codegen.private import prefetch_line
 from tvmlayers.expr.math import bind
 from tvmlayers.expr.stored import KernelAs
 from tvmlayers.quantization.kinds import Kind
-from tvmlayers.spaces.gemm import SDOT, USDOT, VPDPBUSD
+from tvmlayers.spaces.gemm import CACHE_LINE, SDOT, USDOT, VPDPBUSD
 
 # Steps that ARM's instructions take from a lane of a vector: loading each by itself into all lanes
 # takes the units that multiply.
 _LANES_OF_ARM = 4
+_WORDS_OF_LINE = CACHE_LINE // 4
 _NIBBLES, _SIGN_BITS = 0x0F0F0F0F, 0x80808080
 
 
@@ -245,37 +246,45 @@ class _Tile:
             for vector in self._vectors:
                 value = tirx.Broadcast(start, lanes)
                 T.buffer_store(emit.view(self._acc), value, [self._place(place, vector)])
-        together = _LANES_OF_ARM if lanes == _LANES_OF_ARM else 1
-        words = together * 4 // depth or 1
-        if words == 1:
-            with T.serial(begin, end) as word:
-                self._word(word, lambda quad, row, digit: self._digit(word, quad, row, digit))
-            return
-        pieces = emit.quotient(end - begin, emit.i64(words))
-        with T.serial(emit.i64(0), pieces) as piece:
-            first = emit.bound(begin + piece * emit.i64(words))
-            vectors = {turn: self._digit_vector(first, *turn) for turn in self._turns}
-            for place, vector in product(range(words), self._vectors):
-                for quad, codes in enumerate(self._codes(first + emit.i64(place), vector)):
-                    lane = place * depth // 4 + quad
+        if self._spec.products != VPDPBUSD:
+            words = _LANES_OF_ARM * 4 // depth
+            pieces = emit.quotient(end - begin, emit.i64(words))
+            with T.serial(emit.i64(0), pieces) as piece:
+                self._words(emit.bound(begin + piece * emit.i64(words)), words)
+            begin = begin + pieces * emit.i64(words)
+        with T.serial(begin, end) as word:
+            self._word(word)
+
+    def _words(self, first: Expr, count: int) -> None:
+        """Adds the products of some words of each column, whose digits fill a vector."""
+        vectors = {turn: self._digit_vector(first, *turn) for turn in self._turns}
+        for place in range(count):
+            word = first + emit.i64(place)
+            self._ask_ahead(word)
+            for vector in self._vectors:
+                for quad, codes in enumerate(self._codes(word, vector)):
+                    lane = place * self._spec.kept.depth // 4 + quad
                     for row, digit in self._turns:
                         one = tirx.Shuffle([vectors[row, digit]], [lane])
-                        self._add(row, digit, vector, codes, tirx.Broadcast(one, lanes))
-        with T.serial(begin + pieces * emit.i64(words), end) as word:
-            self._word(word, lambda quad, row, digit: self._digit(word, quad, row, digit))
+                        x = tirx.Broadcast(one, self._spec.lanes)
+                        self._add(row, digit, vector, codes, x)
 
-    def _word(self, word: Expr, digits_of: Callable[[int, int, int], Expr]) -> None:
+    def _word(self, word: Expr) -> None:
         """Adds the products of one word of each column."""
-        depth, lanes = self._spec.kept.depth, self._spec.lanes
-        ahead = self._spec.ahead // depth
-        for vector in self._vectors if ahead else ():
-            at = (word + emit.i64(ahead)) * emit.i64(self._width)
-            T.evaluate(prefetch_line(emit.view(self._w)[at + emit.i64(vector * lanes)]))
+        self._ask_ahead(word)
         weights = [self._codes(word, vector) for vector in self._vectors]
-        for quad, (row, digit) in product(range(depth // 4), self._turns):
-            x = emit.bound(digits_of(quad, row, digit))
+        for quad, (row, digit) in product(range(self._spec.kept.depth // 4), self._turns):
+            x = emit.bound(self._digit(word, quad, row, digit))
             for vector in self._vectors:
                 self._add(row, digit, vector, weights[vector][quad], x)
+
+    def _ask_ahead(self, word: Expr) -> None:
+        """Asks for the lines of the panel that come with a later word."""
+        ahead, lanes = self._spec.ahead // self._spec.kept.depth, self._spec.lanes
+        firsts = [v * lanes for v in self._vectors if v * lanes % _WORDS_OF_LINE == 0]
+        for column in firsts if ahead else ():
+            at = (word + emit.i64(ahead)) * emit.i64(self._width) + emit.i64(column)
+            T.evaluate(prefetch_line(emit.view(self._w)[at]))
 
     def _add(self, row: int, digit: int, vector: int, codes: Expr, digits: Expr) -> None:
         place = self._place(row * self._rows.digits + digit, vector)

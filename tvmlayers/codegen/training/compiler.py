@@ -69,7 +69,7 @@ def compile_step(
             functions |= run.what.functions
         library = modules.finish(functions)
     manifest = _manifest(built, tape, spec, checks, wanted_losses)
-    get_function, linked = running(library, selector.target, "step")
+    get_function, linked = running(library, selector.target, "step", "export")
     return TrainingStep(built, manifest, get_function(SYMBOL), tape.arena.fill(), threads, linked)
 
 

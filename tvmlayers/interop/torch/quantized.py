@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tvmlayers.errors import ModelImportError
-from tvmlayers.interop.codes import Codes, Held
+from tvmlayers.interop.codes import Codes, Held, unpacked
 from tvmlayers.quantization.rows import fused
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _need_no_more(module: Module) -> None:
 
 
 def _readers() -> dict[type, Callable[[Any], tuple[Module, str, Fewer]]]:
-    """By class, what makes (the module of floats, the name of its weight, how it is kept)."""
+    """For each class, what gives the float module, its weight's name and how that is kept."""
     from torch.ao.nn import quantized
     from torch.ao.nn.intrinsic.quantized import dynamic as fused_dynamic
     from torch.ao.nn.quantized import dynamic
@@ -154,7 +154,7 @@ def _table(module: Any, made: Module) -> tuple[Module, str, Fewer]:
     codes = weight.int_repr().numpy()
     kind = "int8" if weight.dtype == torch.quint8 else "int4"
     if kind == "int4":
-        codes = np.stack([codes & 15, codes >> 4], axis=-1)
+        codes = unpacked(codes, 4).astype(np.uint8)
     scales = weight.q_per_channel_scales().numpy()
     offsets = -(weight.q_per_channel_zero_points().numpy() * scales)
     rows = fused(codes.reshape(weight.shape), scales, offsets, kind)
